@@ -1,0 +1,46 @@
+# Two commands on a machine with python3 (3.11 or newer), its venv module and make:
+#   make demo    make test
+PY ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test test-all check bench lock build clean
+
+install: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "dpkit needs Python 3.11 or newer: make PY=python3.12 …"; exit 1; }
+	@test -x $(BIN)/pip || $(PY) -m venv .venv \
+	  || { rm -rf .venv; echo "the venv module is missing: apt install python3-venv"; exit 1; }
+	@echo "installing dpkit and its pinned dependencies into .venv"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/dpkit demo
+
+test: install
+	$(BIN)/python -m pytest -q
+
+test-all: install
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyrefly check
+
+bench: install
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m experiments.bench.step_time
+
+lock: install
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	$(BIN)/uv pip compile -q --universal --all-extras --no-annotate --no-header \
+	  --python-version 3.11 --no-emit-package dpkit-jax pyproject.toml -o constraints.txt
+
+build: install
+	$(BIN)/python -m build
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1,0 +1,1 @@
+"""How privacy is counted: events, accountants and the ledger; never imports JAX."""

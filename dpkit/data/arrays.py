@@ -1,0 +1,112 @@
+"""The arrays of a split: what they must be, and the memory-mapped files they live in.
+
+Whatever route brought them, arrays are compared with the record's published shape,
+range and hash: when they are written, and again each time they are opened (a twentieth
+of a second for MNIST), so a run never trains on something else than it says.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dpkit.data.errors import DataCorrupt
+from dpkit.data.idx import idx_sha256
+from dpkit.data.records import Source
+
+Arrays = dict[str, np.ndarray]
+
+
+def check_arrays(source: Source, split: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse arrays that are not exactly the published split.
+
+    Args:
+      source: the record.
+      split: a split of the record.
+      arrays: "image" (num_examples, height, width, channels) and "label"
+        (num_examples,).
+
+    Raises:
+      DataCorrupt: a wrong dtype, shape, label or hash.
+
+    Example:
+      >>> image, label = np.zeros((3, 8, 8, 1), np.uint8), np.zeros(3, int)
+      >>> check_arrays(SOURCES["digits"], "test", {"image": image, "label": label})
+      Traceback (most recent call last):
+      dpkit.data.errors.DataCorrupt: digits test: image shape=(3, 8, 8, 1), ...
+    """
+    record, image, label = source.splits[split], arrays["image"], arrays["label"]
+    place = f"{source.name} {split}"
+    _check_form(place, "image", image, (record.size, *source.shape), np.uint8)
+    _check_form(place, "label", label, (record.size,), np.int64)
+    if record.size and not 0 <= label.min() <= label.max() < source.num_classes:
+        raise DataCorrupt(
+            f"{place}: labels {label.min()} to {label.max()}, "
+            f"0 to {source.num_classes - 1} expected"
+        )
+    _check_hash(place, "image", image, record.image_sha256)
+    _check_hash(place, "label", label.astype(np.uint8), record.label_sha256)
+
+
+def save_arrays(
+    folder: Path, source: Source, splits: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Check every split of the record, then write it to .npy files in `folder`.
+
+    Raises:
+      DataCorrupt: as `check_arrays`.
+
+    Example:
+      >>> save_arrays(Path("arrays"), SOURCES["mnist"], splits)  # doctest: +SKIP
+    """
+    folder.mkdir(parents=True)
+    for split in source.splits:
+        check_arrays(source, split, splits[split])
+        for name, values in splits[split].items():
+            np.save(folder / f"{split}-{name}.npy", values, allow_pickle=False)
+
+
+def open_arrays(folder: Path, source: Source, split: str) -> Arrays:
+    """The arrays of a split, memory-mapped and read-only.
+
+    Raises:
+      DataCorrupt: the files are damaged. They are deleted, so the next load prepares
+        them anew.
+
+    Example:
+      >>> open_arrays(Path("arrays"), SOURCES["mnist"], "test")  # doctest: +SKIP
+      {'image': array(...), 'label': array(...)}
+    """
+    try:
+        arrays = {name: _map(folder, split, name) for name in ("image", "label")}
+        check_arrays(source, split, arrays)
+    except (DataCorrupt, ValueError, EOFError, FileNotFoundError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        state = "delete it by hand" if folder.exists() else "it was deleted, try again"
+        raise DataCorrupt(f"{folder}: {error}; {state}") from error
+    return arrays
+
+
+def _map(folder: Path, split: str, name: str) -> np.ndarray:
+    """A plain array over a mapped file."""
+    mapped = np.load(folder / f"{split}-{name}.npy", mmap_mode="r", allow_pickle=False)
+    return np.asarray(mapped)
+
+
+def _check_form(
+    place: str, name: str, values: np.ndarray, shape: tuple[int, ...], dtype: type
+) -> None:
+    """Shape and dtype are the published ones."""
+    if values.shape != shape or values.dtype != dtype:
+        raise DataCorrupt(
+            f"{place}: {name} shape={values.shape}, dtype={values.dtype}; "
+            f"shape={shape}, dtype={np.dtype(dtype)} expected"
+        )
+
+
+def _check_hash(place: str, name: str, values: np.ndarray, expected: str) -> None:
+    """The values are the published ones."""
+    found = idx_sha256(values)
+    if found != expected:
+        raise DataCorrupt(f"{place}: {name} sha256={found}, {expected} expected")

@@ -1,0 +1,57 @@
+"""Private training: plans, clipped gradients, noise, the trainer and its runs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpkit.training.config import Config, load_config
+    from dpkit.training.folder import RunFolder
+    from dpkit.training.gradients import ClippedGrad, PrivateAux, clipped_grad
+    from dpkit.training.optimizer import as_optax
+    from dpkit.training.plan import DPSGDPlan
+    from dpkit.training.job import Run, run
+    from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
+
+_HOME = {
+    "ClippedGrad": "gradients",
+    "Config": "config",
+    "DPSGDPlan": "plan",
+    "Evaluation": "trainer",
+    "FitResult": "trainer",
+    "PrivateAux": "gradients",
+    "Progress": "trainer",
+    "Run": "job",
+    "RunFolder": "folder",
+    "as_optax": "optimizer",
+    "clipped_grad": "gradients",
+    "fit": "trainer",
+    "load_config": "config",
+    "run": "job",
+}
+
+__all__ = [
+    "ClippedGrad",
+    "Config",
+    "DPSGDPlan",
+    "Evaluation",
+    "FitResult",
+    "PrivateAux",
+    "Progress",
+    "Run",
+    "RunFolder",
+    "as_optax",
+    "clipped_grad",
+    "fit",
+    "load_config",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    return getattr(module, name)

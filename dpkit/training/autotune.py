@@ -1,0 +1,59 @@
+"""The microbatch size of a run, chosen by a short measurement on rows of zeros.
+
+Small networks on a CPU run fastest one example at a time, large ones on a GPU all at
+once. The choice changes the order of sums, hence the last bits of the result: it is
+made once, before the first noise, from made-up rows, and kept with the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+
+from dpkit.training.step import Stepper
+
+CANDIDATES = (1, 8, 64)
+_ROWS = 256
+
+
+def choose_microbatch(
+    make: Callable[[int | None], Stepper],
+    params: Any,
+    records: Any,
+    slots: int,
+    candidates: Iterable[int] = CANDIDATES,
+) -> int:
+    """The candidate with the least time for a few hundred rows of zeros.
+
+    Args:
+      make: a stepper with a given microbatch size.
+      params: where gradients are taken.
+      records: only their shapes and dtypes are read.
+      slots: rows of a padded batch.
+      candidates: sizes to try; those above `slots` are left out.
+
+    Returns:
+      The size; no private value has been read.
+    """
+    sizes = [size for size in candidates if size <= slots] or [1]
+    if len(sizes) == 1:
+        return sizes[0]
+    filled = min(_ROWS, slots)
+    seconds = {s: _seconds(make(s), params, records, filled) for s in sizes}
+    return min(seconds, key=seconds.__getitem__)
+
+
+def _seconds(stepper: Stepper, params: Any, records: Any, filled: int) -> float:
+    """The faster of two runs after the one that compiles."""
+    rows = stepper.zeros(records, filled)
+    gradient = jax.jit(stepper.gradient)
+    jax.block_until_ready(gradient(params, rows))
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        jax.block_until_ready(gradient(params, rows))
+        times.append(time.perf_counter() - start)
+    return min(times)

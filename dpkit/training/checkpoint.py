@@ -1,0 +1,77 @@
+"""Resumable states of a run, kept by Orbax in the run's private folder.
+
+A checkpoint holds parameters, optimiser state, averages, the step and the public
+history so far, and never a root. Loading one and running on repeats the very batches
+and the very noise of an uninterrupted run, because those are functions of the roots
+and the step number alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class Checkpoints:
+    """The last few checkpoints of a run.
+
+    Args:
+      folder: a private folder of the run.
+      keep: how many to keep.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=False
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def save(self, step: int, state: Any, facts: dict[str, Any]) -> None:
+        """Writes one checkpoint: a tree of arrays and JSON facts."""
+        ocp = self._ocp
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(jax.tree.map(np.asarray, state)),
+                facts=ocp.args.JsonSave(facts),
+            ),
+        )
+
+    def latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The newest readable checkpoint, or None.
+
+        A damaged one is passed over with a warning: an older one, or the very start,
+        replays to the same state.
+
+        Args:
+          like: a tree of the expected structure, shapes and dtypes.
+        """
+        ocp = self._ocp
+        wanted = ocp.args.Composite(
+            state=ocp.args.StandardRestore(jax.tree.map(np.asarray, like)),
+            facts=ocp.args.JsonRestore(),
+        )
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                saved = self._manager.restore(step, args=wanted)
+            except (ValueError, KeyError, OSError) as error:
+                reason = str(error).splitlines()[0]
+                warnings.warn(
+                    f"checkpoint of step {step} can't be read ({reason}): replaying "
+                    "from an earlier one",
+                    stacklevel=2,
+                )
+                continue
+            return saved.state, dict(saved.facts)
+        return None
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        self._manager.close()

@@ -1,0 +1,246 @@
+"""The configuration of a training run, as a user writes it in TOML.
+
+Everything here is public. Unknown keys are refused, so that a typing error can't
+silently leave a default in force; what bears on the guarantee has no default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from dpkit.accountants import _check
+from dpkit.accountants.events import as_relation
+
+_SHUFFLES = ("shuffle", "shuffled", "fixed_batches", "fixed_size", "sequential")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSection:
+    """`[data]`: which data set, and whether its held-out rows are public."""
+
+    name: str
+    evaluation: str
+    max_records: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses an undeclared evaluation split."""
+        _one_of("data.evaluation", self.evaluation, ("public", "private"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    """`[model]`: which network; `hidden` gives an mlp's widths."""
+
+    name: str
+    hidden: tuple[int, ...] = (128,)
+    init_seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrivacySection:
+    """`[privacy]`: the guarantee, by a target epsilon or by the noise."""
+
+    delta: float
+    relation: str
+    unit: str
+    sampling: str
+    clip_norm: float
+    epsilon: float | None = None
+    noise_multiplier: float | None = None
+    max_batch_size: int | None = None
+    allow_large_delta: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what has no guarantee."""
+        as_relation(self.relation)
+        _check.open_probability(delta=self.delta)
+        _check.positive(clip_norm=self.clip_norm)
+        if self.sampling in _SHUFFLES:
+            raise ValueError(
+                f"privacy.sampling={self.sampling!r}: shuffled or fixed batches have "
+                "no Poisson guarantee and none is claimed for them; use 'poisson'"
+            )
+        _one_of("privacy.sampling", self.sampling, ("poisson",))
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            raise ValueError(
+                "privacy: give exactly one of epsilon and noise_multiplier"
+            )
+        if self.epsilon is not None:
+            _check.positive(epsilon=self.epsilon)
+        if self.noise_multiplier is not None:
+            _check.positive(noise_multiplier=self.noise_multiplier)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSection:
+    """`[training]`: how long, how large the batches, and the optimiser."""
+
+    expected_batch_size: int
+    learning_rate: float
+    epochs: float | None = None
+    steps: int | None = None
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    average_decay: float | None = None
+    evaluate_every: int | None = None
+    microbatch_size: int | None = None
+    devices: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses numbers out of range."""
+        _check.integer_at_least(1, expected_batch_size=self.expected_batch_size)
+        _check.positive(learning_rate=self.learning_rate)
+        _check.non_negative(momentum=self.momentum)
+        _check.non_negative(weight_decay=self.weight_decay)
+        _one_of("training.optimizer", self.optimizer, ("sgd", "adam", "adamw"))
+        _one_of("training.schedule", self.schedule, ("constant", "cosine"))
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("training: give exactly one of epochs and steps")
+        if self.epochs is not None:
+            _check.positive(epochs=self.epochs)
+        for name in ("steps", "evaluate_every", "microbatch_size", "devices"):
+            value = getattr(self, name)
+            if value is not None:
+                _check.integer_at_least(1, **{name: value})
+        if self.average_decay is not None:
+            _check.open_probability(average_decay=self.average_decay)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TestSection:
+    """`[test]`: fixes the secret roots. For tests alone: it voids the guarantee."""
+
+    __test__ = False
+
+    insecure_seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A checked configuration and the text that it was read from.
+
+    Example:
+      >>> load_config("[data]\\nnam = 'mnist'")
+      Traceback (most recent call last):
+        ...
+      ValueError: data.nam is not known: did you mean 'name'?
+    """
+
+    data: DataSection
+    model: ModelSection
+    privacy: PrivacySection
+    training: TrainingSection
+    test: TestSection | None = None
+    text: str = dataclasses.field(default="", compare=False, repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """A digest of the values, whatever comments and spacing surround them."""
+        values = dataclasses.asdict(self)
+        del values["text"]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_config(source: str | Path) -> Config:
+    """Reads a configuration from a file, or from TOML text.
+
+    Args:
+      source: a path, or text that has a line break.
+
+    Raises:
+      ValueError: one line that names the key, its value and what is allowed.
+    """
+    text = _text(source)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"the configuration is not TOML: {error}") from None
+    sections: dict[str, Any] = {"text": text}
+    known = {f.name: f for f in dataclasses.fields(Config) if f.name != "text"}
+    hints = typing.get_type_hints(Config)
+    for name in table:
+        if name not in known:
+            raise ValueError(_unknown(name, known))
+    for name, field in known.items():
+        if name in table:
+            sections[name] = _section(_plain(hints[name]), name, table[name])
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"[{name}] is missing from the configuration")
+    return Config(**sections)
+
+
+def _text(source: str | Path) -> str:
+    """The TOML text."""
+    if isinstance(source, str) and "\n" in source:
+        return source
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"can't read the configuration {source}: {reason}") from None
+
+
+def _section(kind: Any, name: str, table: Any) -> Any:
+    """One section as its dataclass, every key known and of its type."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{name}={table!r} must be a section, [{name}]")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    values = {}
+    for key, value in table.items():
+        if key not in fields:
+            raise ValueError(_unknown(f"{name}.{key}", fields))
+        values[key] = _typed(f"{name}.{key}", value, hints[key])
+    for key, field in fields.items():
+        if key not in values and field.default is dataclasses.MISSING:
+            raise ValueError(f"{name}.{key} is missing from the configuration")
+    return kind(**values)
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """A value of the declared type; whole numbers may stand for real ones."""
+    kind = _plain(hint)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{name}={value!r} must be a list of whole numbers")
+        for n in value:
+            _check.integer_at_least(1, **{name.rpartition(".")[2]: n})
+        return tuple(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        words = {str: "text", int: "a whole number", float: "a number"}
+        wanted = words.get(kind, "true or false")
+        raise ValueError(f"{name}={value!r} must be {wanted}")
+    return value
+
+
+def _plain(hint: Any) -> Any:
+    """X, of X or of `X | None`."""
+    if isinstance(hint, types.UnionType):
+        return next(a for a in typing.get_args(hint) if a is not types.NoneType)
+    return hint
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuses a word that is not on the list."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not known: use {' or '.join(allowed)}")
+
+
+def _unknown(name: str, known: dict[str, Any]) -> str:
+    """What to say of a key that doesn't exist."""
+    guess = difflib.get_close_matches(name.rpartition(".")[2], known, n=1)
+    hint = f"did you mean {guess[0]!r}?" if guess else f"known: {', '.join(known)}"
+    return f"{name} is not known: {hint}"

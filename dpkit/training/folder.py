@@ -1,0 +1,152 @@
+"""The folder of a run: what may be shown to others, and `private/`, which may not.
+
+Everything outside `private/` is made of released values only. `private/` (mode 0700)
+holds the roots and what is computed from un-noised data; it is deleted when the run
+ends. A run is finished when `result.json` exists, which is written last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dpkit.training.roots import Roots
+
+
+class RunFolder:
+    """Paths and durable writes of one run.
+
+    Args:
+      path: the folder; made by `prepare` if it doesn't exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.private = self.path / "private"
+        self.checkpoints = self.private / "checkpoints"
+        self.config = self.path / "config.toml"
+        self.ledger = self.path / "ledger.db"
+        self.result = self.path / "result.json"
+        self.report = self.path / "report.html"
+        self.params = self.path / "params.npz"
+        self._state = self.private / "run.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run in this folder has ended."""
+        return self.result.exists()
+
+    @property
+    def started(self) -> bool:
+        """Whether a run of this folder has roots and can be resumed."""
+        return self._state.exists()
+
+    def prepare(self) -> None:
+        """Makes the folder and its private part.
+
+        Raises:
+          ValueError: the folder holds files that are not a run's.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out={str(self.path)!r} is a file: name a folder")
+        known = {self.config.name, self.private.name, self.ledger.name}
+        if self.path.exists() and not self.started:
+            # SQLite keeps its journal beside the file.
+            strange = [
+                entry.name
+                for entry in self.path.iterdir()
+                if entry.name not in known
+                and not entry.name.startswith((self.ledger.name, "."))
+            ]
+            if strange:
+                raise ValueError(
+                    f"out={str(self.path)!r} holds {strange[0]!r}, which is no part of "
+                    "an unfinished run: name a new folder"
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.private.mkdir(mode=0o700, exist_ok=True)
+        self.private.chmod(0o700)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run for this process alone.
+
+        Raises:
+          ValueError: another process is running it.
+        """
+        with open(self.private / "lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"out={str(self.path)!r} is being trained by another process: "
+                    "wait for it, or name another folder"
+                ) from None
+            yield
+
+    def save_state(self, roots: Roots, facts: dict[str, Any]) -> None:
+        """Writes the roots and what must not change when the run is resumed."""
+        secret = {"noise": roots.noise.hex(), "sampling": roots.sampling.hex()}
+        text = json.dumps({"roots": secret, "facts": facts}, indent=1, sort_keys=True)
+        write(self._state, text.encode(), mode=0o600)
+
+    def load_state(self) -> tuple[Roots, dict[str, Any]]:
+        """Reads what `save_state` wrote.
+
+        Raises:
+          ValueError: the file is damaged.
+        """
+        try:
+            state = json.loads(self._state.read_bytes())
+            roots = Roots(*(bytes.fromhex(state["roots"][k]) for k in _ROOT_NAMES))
+            return roots, dict(state["facts"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self._state} is damaged ({error}): this run can't be resumed; start "
+                "in a new folder, which is charged anew"
+            ) from None
+
+    def add_private_line(self, name: str, line: dict[str, Any]) -> None:
+        """Appends a JSON line to a file of the private folder."""
+        with open(self.private / name, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+
+    def delete_private(self) -> None:
+        """Ends the run's secrets."""
+        shutil.rmtree(self.private, ignore_errors=True)
+
+
+_ROOT_NAMES = ("noise", "sampling")
+
+
+def write(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Writes a file whole and durably, or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode
+        )
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,304 @@
+"""Sums of clipped per-example gradients of any JAX loss.
+
+`clipped_grad` is to private training what `jax.grad` is to training: it turns the loss
+of one example into a function of a batch that returns sum_i clip(grad loss_i, C).
+Noise is added by others, once, to that sum.
+
+Two ways to the same number: `vmap` makes all gradients of a batch at once;
+`microbatch` loops over chunks of m examples inside the compiled program, which needs
+the memory of m gradients only, and for small networks on a CPU is the faster one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from dpkit.accountants import _check
+from dpkit.accountants.events import Relation, as_relation
+from dpkit.mechanisms.clipping import clip_factor, global_norm
+from dpkit.training.inspection import check_loss, check_params
+
+LossFn = Callable[[Any, Any, Any], jax.Array]
+DATA_AXIS = "data"
+
+
+class PrivateAux(NamedTuple):
+    """What a clipped gradient knows about single examples: private, all of it.
+
+    Nothing here is noised. Publishing any of it, or a statistic of it, is a release of
+    its own that must be charged.
+    """
+
+    losses: jax.Array
+    norms: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ClippedGrad:
+    """What `clipped_grad` returns: call it with (params, batch, mask, keys)."""
+
+    loss_fn: LossFn
+    clip_norm: float
+    microbatch_size: int | None = None
+    mesh: Mesh | None = None
+    constant_time: bool = False
+    allow_effects: bool = False
+
+    def sensitivity(self, relation: Relation | str) -> float:
+        """The most that one record moves the sum, in L2: C, or 2C if replaced."""
+        replaced = as_relation(relation) is Relation.REPLACE_ONE
+        return 2 * self.clip_norm if replaced else self.clip_norm
+
+    def __call__(
+        self,
+        params: Any,
+        batch: Any,
+        mask: jax.Array | None = None,
+        keys: jax.Array | None = None,
+    ) -> tuple[Any, PrivateAux]:
+        """The clipped sum over the valid examples of a batch.
+
+        Args:
+          params: a tree of real floating arrays; all of them count in the norm.
+          batch: a tree of arrays (B, ...), one example in each row.
+          mask: (B,) booleans, False for padding; all True if left out.
+          keys: (B,) typed random keys, one an example, for dropout and the like.
+
+        Returns:
+          The sum, in the structure of params and float32 or wider, and a `PrivateAux`
+          of per-example losses and norms, (B,) each, zero where the mask is False or
+          where the example's gradient is not finite.
+
+        Raises:
+          ValueError, TypeError: leaves of unequal length, a mask or keys of the wrong
+            shape or type, parameters or a loss that `check_params` or `check_loss`
+            refuse.
+        """
+        check_params(params)
+        size = _batch_size(batch)
+        mask = _checked_mask(mask, size)
+        _check_keys(keys, size)
+        example = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
+        )
+        key = None if keys is None else jax.ShapeDtypeStruct((), keys.dtype)
+        check_loss(
+            self.loss_fn, params, example, key, allow_effects=self.allow_effects
+        )
+        if self.mesh is None:
+            return self._local_sum(params, (batch, mask, keys))
+        return self._sharded_sum(params, (batch, mask, keys))
+
+    def _one(self, params: Any, row: Any) -> tuple[Any, PrivateAux]:
+        """One example's clipped gradient; zero for padding and non-finite ones."""
+        example, valid, key = row
+        loss, grad = jax.value_and_grad(self.loss_fn)(params, example, key)
+        grad = jax.tree.map(_widen, grad)
+        norm = global_norm(grad)
+        usable = valid & jnp.isfinite(norm)
+        factor = clip_factor(norm, self.clip_norm)
+        # A select, not a product: 0 * NaN is NaN.
+        clipped = jax.tree.map(
+            lambda g: jnp.where(usable, g * factor.astype(g.dtype), jnp.zeros_like(g)),
+            grad,
+        )
+        zero = jnp.zeros_like(norm)
+        aux = PrivateAux(
+            jnp.where(usable, loss.astype(norm.dtype), zero),
+            jnp.where(usable, norm, zero),
+        )
+        return clipped, aux
+
+    def _local_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
+        """The sum over the rows that this device holds."""
+        size = rows[1].shape[0]
+        if self.microbatch_size is None or size == 0:
+            clipped, aux = jax.vmap(functools.partial(self._one, params))(rows)
+            return jax.tree.map(lambda g: g.sum(0), clipped), aux
+        return self._looped_sum(params, rows, size, min(self.microbatch_size, size))
+
+    def _looped_sum(
+        self, params: Any, rows: Any, size: int, width: int
+    ) -> tuple[Any, PrivateAux]:
+        """The same sum by chunks of `width` rows, stopping after the last valid one."""
+        pad = -size % width
+        rows = jax.tree.map(lambda leaf: _pad(leaf, pad), rows)
+        chunks = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, width, *leaf.shape[1:]), rows
+        )
+        count = (size + pad) // width
+        used = jnp.any(chunks[1], axis=1)
+        stop = jnp.max(jnp.where(used, jnp.arange(1, count + 1), 0))
+
+        def body(i: jax.Array, carry: tuple[Any, PrivateAux]) -> tuple[Any, PrivateAux]:
+            total, aux = carry
+            chunk = jax.tree.map(lambda leaf: leaf[i], chunks)
+            part, part_aux = self._chunk(params, chunk, width)
+            total = jax.tree.map(jnp.add, total, part)
+            aux = jax.tree.map(lambda a, b: a.at[i].set(b), aux, part_aux)
+            return total, aux
+
+        shapes = jax.eval_shape(
+            lambda c: self._chunk(params, c, width),
+            jax.tree.map(lambda leaf: leaf[0], chunks),
+        )
+        total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0])
+        aux = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes[1])
+        bound = count if self.constant_time else stop
+        total, aux = jax.lax.fori_loop(0, bound, body, (total, aux))
+        return total, jax.tree.map(lambda a: a.reshape(-1)[:size], aux)
+
+    def _chunk(self, params: Any, chunk: Any, width: int) -> tuple[Any, PrivateAux]:
+        """The sum over one chunk; a chunk of one needs no batch axis, which is faster."""
+        if width == 1:
+            total, aux = self._one(params, jax.tree.map(lambda leaf: leaf[0], chunk))
+            return total, jax.tree.map(lambda a: a[None], aux)
+        clipped, aux = jax.vmap(functools.partial(self._one, params))(chunk)
+        return jax.tree.map(lambda g: g.sum(0), clipped), aux
+
+    def _sharded_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
+        """Every device sums its rows; then one reduction over devices."""
+        data = PartitionSpec(DATA_AXIS)
+
+        def local(params: Any, rows: Any) -> tuple[Any, PrivateAux]:
+            total, aux = self._local_sum(params, rows)
+            return jax.lax.psum(total, DATA_AXIS), aux
+
+        return jax.shard_map(
+            local,
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(), data),
+            out_specs=(PartitionSpec(), data),
+            check_vma=False,
+        )(params, rows)
+
+
+def clipped_grad(
+    loss_fn: LossFn,
+    *,
+    clip_norm: float,
+    mode: str = "vmap",
+    microbatch_size: int | None = None,
+    mesh: Mesh | None = None,
+    constant_time: bool = False,
+    allow_effects: bool = False,
+) -> ClippedGrad:
+    """Turns the loss of one example into the clipped gradient sum of a batch.
+
+    S = sum_i m_i g_i min(1, C / ||g_i||), g_i = grad loss_fn(params, example_i, key_i),
+    the norm over all leaves together, in float32 or wider.
+
+    Privacy: adding or removing one example moves S by at most C in L2, replacing one
+    by at most 2C, whatever the example is: one with a non-finite gradient contributes
+    exactly zero, and examples can't see each other. S itself is NOT private: add
+    noise, as `as_optax` does. In the `microbatch` mode the loop stops after the last
+    valid row, so its time tells how large the batch was; `constant_time` prevents it.
+
+    Args:
+      loss_fn: (params, example, key) -> scalar, for ONE example without a batch axis.
+      clip_norm: C > 0, finite; the unit of a gradient.
+      mode: "vmap" (all at once) or "microbatch" (chunks of microbatch_size).
+      microbatch_size: examples a chunk, >= 1; with mode "microbatch" only.
+      mesh: with an axis "data": each device sums its share of the rows.
+      constant_time: loop over padding too.
+      allow_effects: accept callbacks in the loss (they see private values).
+
+    Returns:
+      f(params, batch, mask=None, keys=None) -> (clipped_sum, private_aux), which may
+      be jitted, and has `sensitivity(relation)`.
+
+    Raises:
+      ValueError: clip_norm not finite and positive, an unknown mode, or a
+        microbatch_size without its mode.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> loss = lambda w, x, key: jnp.vdot(w, x)
+      >>> f = clipped_grad(loss, clip_norm=1.0)
+      >>> total, aux = f(jnp.zeros(2), jnp.array([[3.0, 4.0], [0.0, 0.5]]))
+      >>> [round(float(x), 4) for x in total]
+      [0.6, 1.3]
+
+    Reference: Abadi et al., "Deep Learning with Differential Privacy", 2016,
+      arXiv:1607.00133. Chunks inside one compiled program: Subramani, Vadivelu,
+      Kamath, 2021, arXiv:2010.09063.
+    """
+    clip_norm = _check.positive(clip_norm=clip_norm)
+    if mode not in ("vmap", "microbatch"):
+        raise ValueError(f"mode={mode!r} is not known: use 'vmap' or 'microbatch'")
+    if mode == "microbatch":
+        if microbatch_size is None:
+            raise ValueError("microbatch_size=None: mode='microbatch' needs a size")
+        _check.integer_at_least(1, microbatch_size=microbatch_size)
+    elif microbatch_size is not None:
+        raise ValueError(
+            f"microbatch_size={microbatch_size} needs mode='microbatch'"
+        )
+    if mesh is not None and DATA_AXIS not in mesh.axis_names:
+        raise ValueError(f"mesh has axes {mesh.axis_names}: one must be 'data'")
+    return ClippedGrad(
+        loss_fn, clip_norm, microbatch_size, mesh, constant_time, allow_effects
+    )
+
+
+def _widen(leaf: jax.Array) -> jax.Array:
+    """At least float32: low precision would break the bound on the norm."""
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def _pad(leaf: jax.Array, rows: int) -> jax.Array:
+    """Repeats the first row; the mask's padding is False since bool rows are zeroed."""
+    if rows == 0:
+        return leaf
+    filler = jnp.repeat(leaf[:1], rows, axis=0)
+    if leaf.dtype == jnp.bool_ and leaf.ndim == 1:
+        filler = jnp.zeros_like(filler)
+    return jnp.concatenate([leaf, filler])
+
+
+def _batch_size(batch: Any) -> int:
+    """The common length of all leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    if not leaves:
+        raise ValueError("batch has no leaves: give arrays with a row an example")
+    sizes = {}
+    for path, leaf in leaves:
+        if jnp.ndim(leaf) == 0:
+            raise ValueError(f"batch{jax.tree_util.keystr(path)} has no batch axis")
+        sizes[jax.tree_util.keystr(path)] = leaf.shape[0]
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"batch leaves disagree on the number of rows: {sizes}")
+    return next(iter(sizes.values()))
+
+
+def _checked_mask(mask: Any, size: int) -> jax.Array:
+    """A boolean mask of the right length."""
+    if mask is None:
+        return jnp.ones(size, bool)
+    mask = jnp.asarray(mask)
+    if mask.shape != (size,) or mask.dtype != jnp.bool_:
+        raise ValueError(
+            f"mask has shape {mask.shape} and dtype {mask.dtype}: it must be "
+            f"({size},) booleans, one a row"
+        )
+    return mask
+
+
+def _check_keys(keys: Any, size: int) -> None:
+    """Typed keys, one a row."""
+    if keys is None:
+        return
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"keys has dtype {keys.dtype}: give typed keys, "
+            "jax.random.split(jax.random.key(...), batch_size)"
+        )
+    if keys.shape != (size,):
+        raise ValueError(f"keys has shape {keys.shape}: it must be ({size},)")

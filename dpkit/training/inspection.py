@@ -1,0 +1,139 @@
+"""The checks that a loss must pass before its gradients can be called per-example.
+
+A loss is traced once on the shapes of a single example. Nothing private is read: only
+shapes, types and the traced program.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_CALLBACKS = ("pure_callback", "io_callback", "debug_callback", "debug_print")
+_NORMALISERS = ("rsqrt", "sqrt")
+
+
+def check_params(params: Any) -> None:
+    """Refuses trainable leaves whose gradient norm would not be what it seems.
+
+    Raises:
+      TypeError: a leaf is complex, integer or boolean.
+      ValueError: there is no leaf at all.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise ValueError("params has no leaves: there is nothing to train")
+    for path, leaf in leaves:
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} has dtype {dtype}: trainable "
+                "leaves must be real floating; keep others out of params"
+            )
+
+
+def check_loss(
+    loss_fn: Any,
+    params: Any,
+    example: Any,
+    key: Any,
+    *,
+    allow_effects: bool = False,
+) -> None:
+    """Refuses a loss that isn't one number of one example.
+
+    Args:
+      loss_fn: (params, example, key) -> scalar.
+      params: the parameters, or their shapes.
+      example: shapes of one example, without a batch axis.
+      key: the shape of one key, or None.
+      allow_effects: lets callbacks and printing in the loss pass: they hand
+        un-noised values of single examples to the outside.
+
+    Raises:
+      TypeError: the loss returns a tuple (a mutable collection such as batch
+        statistics, or auxiliary values) or anything that isn't a real number.
+      ValueError: the loss is not scalar, has callbacks, or normalises over a batch.
+    """
+    closed, out = jax.make_jaxpr(loss_fn, return_shape=True)(params, example, key)
+    if not hasattr(out, "shape"):
+        raise TypeError(
+            f"loss_fn returned a {type(out).__name__}, not one number: batch "
+            "statistics or other state updated from data can't be private this way "
+            "(use LayerNorm or GroupNorm instead of BatchNorm), and auxiliary values "
+            "have no place in a clipped gradient"
+        )
+    if out.shape != ():
+        raise ValueError(
+            f"loss_fn returned shape {out.shape}, not a scalar: it is called with "
+            "ONE example, without a batch axis, and must return that example's loss"
+        )
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise TypeError(f"loss_fn returned dtype {out.dtype}, not a real number")
+    if not allow_effects:
+        _refuse_effects(closed)
+    _refuse_batch_normalisation(closed)
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    """Every equation of a jaxpr, inner ones included."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for sub in jax.core.jaxprs_in_params(eqn.params):
+            yield from _equations(sub)
+
+
+def _refuse_effects(closed: Any) -> None:
+    """Callbacks and prints would leak values of one example."""
+    names = {eqn.primitive.name for eqn in _equations(closed.jaxpr)}
+    found = sorted(names.intersection(_CALLBACKS))
+    if found or closed.effects:
+        raise ValueError(
+            f"loss_fn has side effects ({', '.join(found) or 'effects'}): they would "
+            "hand out un-noised values of single examples; remove them, or pass "
+            "allow_effects=True and keep what they print private"
+        )
+
+
+def _refuse_batch_normalisation(closed: Any) -> None:
+    """A mean over a leading axis of one, then a root: BatchNorm fed a batch of one."""
+    equations = list(_equations(closed.jaxpr))
+    reduced = [eqn.outvars[0].aval.shape for eqn in equations if _over_unit_batch(eqn)]
+    if not reduced:
+        return
+    sizes = {_size(shape) for shape in reduced}
+    roots = {
+        _size(eqn.invars[0].aval.shape)
+        for eqn in equations
+        if eqn.primitive.name in _NORMALISERS
+    }
+    if sizes & roots:
+        raise ValueError(
+            "loss_fn looks batch-normalised: it takes statistics over a batch axis, "
+            "which is one example long here; BatchNorm mixes examples and has no "
+            "per-example gradient: use GroupNorm or LayerNorm"
+        )
+    warnings.warn(
+        "loss_fn reduces over a leading axis of length one; if that is the batch axis "
+        "of a layer that mixes examples, replace the layer",
+        stacklevel=3,
+    )
+
+
+def _over_unit_batch(eqn: Any) -> bool:
+    """Whether an equation sums a leading axis of length one and keeps others."""
+    if eqn.primitive.name != "reduce_sum" or 0 not in eqn.params["axes"]:
+        return False
+    return eqn.invars[0].aval.shape[0] == 1 and eqn.outvars[0].aval.shape != ()
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    """Elements of an array of this shape."""
+    size = 1
+    for n in shape:
+        size *= n
+    return size

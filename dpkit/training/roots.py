@@ -1,0 +1,85 @@
+"""The secret roots of a run: where its noise and its batches come from.
+
+Two independent roots drawn from the operating system. Whoever holds the noise root can
+subtract the noise, so roots live in a run's `private/` folder and die with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import secrets
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_BYTES = 32
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Roots:
+    """One root for noise and one for sampling, 32 bytes each, never shown.
+
+    Raises:
+      ValueError: a root of another length, or the same bytes twice.
+    """
+
+    noise: bytes
+    sampling: bytes
+
+    def __post_init__(self) -> None:
+        """Refuses one root for both purposes."""
+        for name in ("noise", "sampling"):
+            length = len(getattr(self, name))
+            if length != _BYTES:
+                raise ValueError(f"{name} root has {length} bytes: {_BYTES} are needed")
+        if hmac.compare_digest(self.noise, self.sampling):
+            raise ValueError(
+                "noise root and sampling root are the same: draw two independent ones"
+            )
+
+    @classmethod
+    def draw(cls) -> Roots:
+        """Fresh roots from the operating system."""
+        return cls(secrets.token_bytes(_BYTES), secrets.token_bytes(_BYTES))
+
+    @classmethod
+    def insecure(cls, seed: int) -> Roots:
+        """Roots that anybody can compute: for tests alone, without any privacy."""
+        noise, sampling = (
+            hashlib.sha256(f"dpkit insecure {name} {seed}".encode()).digest()
+            for name in ("noise", "sampling")
+        )
+        return cls(noise, sampling)
+
+    @property
+    def noise_key(self) -> jax.Array:
+        """The typed key of all noise."""
+        return _key(self.noise, b"noise key")
+
+    @property
+    def sampling_key(self) -> jax.Array:
+        """The typed key of all batches."""
+        return _key(self.sampling, b"sampling key")
+
+    @property
+    def model_key(self) -> jax.Array:
+        """The typed key of randomness inside the loss, such as dropout."""
+        return _key(self.sampling, b"model key")
+
+    def fingerprint(self, arrays: list[np.ndarray]) -> str:
+        """A keyed digest of the data: tells changes to the run, nothing to others."""
+        digest = hmac.new(self.sampling, b"data", hashlib.sha256)
+        for array in arrays:
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def _key(root: bytes, purpose: bytes) -> jax.Array:
+    """A Threefry key: 64 bits of a keyed hash of the purpose."""
+    digest = hmac.new(root, purpose, hashlib.sha256).digest()
+    words = np.frombuffer(digest[:8], np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")

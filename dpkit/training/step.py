@@ -1,0 +1,168 @@
+"""One compiled training step: clipped sum, noise, optimiser, average of parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from dpkit.mechanisms.sampling import Batch
+from dpkit.training.gradients import DATA_AXIS, LossFn, clipped_grad
+from dpkit.training.optimizer import noised_mean
+from dpkit.training.plan import DPSGDPlan
+from dpkit.training.roots import Roots
+
+
+class TrainState(NamedTuple):
+    """What a step turns into the next one; all of it is released or public."""
+
+    params: Any
+    average: Any
+    optimizer: Any
+    step: jax.Array
+
+
+class Stepper:
+    """The compiled step of one run on one or several devices.
+
+    Args:
+      loss_fn: (params, example, key) -> scalar.
+      plan: what is sampled, clipped and noised.
+      optimizer: any optax transformation; it sees released updates only.
+      roots: where noise and batches come from.
+      average_decay: of the running average of parameters; None keeps none.
+      microbatch_size: examples a chunk on each device; None takes all at once.
+      devices: how many of `jax.devices()` share a batch.
+    """
+
+    def __init__(
+        self,
+        loss_fn: LossFn,
+        plan: DPSGDPlan,
+        optimizer: optax.GradientTransformation,
+        roots: Roots,
+        *,
+        average_decay: float | None,
+        microbatch_size: int | None,
+        devices: int,
+    ) -> None:
+        mesh = jax.make_mesh((devices,), (DATA_AXIS,), devices=jax.devices()[:devices])
+        self._plan = plan
+        self._optimizer = optimizer
+        self._decay = average_decay
+        self._devices = devices
+        self._rows = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._keys = jax.device_put(
+            (roots.noise_key, roots.model_key), self._everywhere
+        )
+        self._grad = clipped_grad(
+            loss_fn,
+            clip_norm=plan.mechanism.clip_norm,
+            mode="vmap" if microbatch_size is None else "microbatch",
+            microbatch_size=microbatch_size,
+            mesh=mesh if devices > 1 else None,
+        )
+        self._compiled = jax.jit(self._step, donate_argnums=0)
+
+    def start(self, params: Any) -> TrainState:
+        """The state before the first step."""
+        params = jax.tree.map(jnp.array, params)
+        average = None if self._decay is None else jax.tree.map(jnp.array, params)
+        state = TrainState(
+            params, average, self._optimizer.init(params), jnp.zeros((), jnp.int32)
+        )
+        return self.place(state)
+
+    def place(self, state: TrainState) -> TrainState:
+        """The state on every device."""
+        return jax.device_put(state, self._everywhere)
+
+    def __call__(self, state: TrainState, records: Any, batch: Batch) -> TrainState:
+        """One step on one drawn batch; waits until it is done."""
+        rows = self._gather(records, batch)
+        return jax.block_until_ready(self._compiled(state, rows, self._keys))
+
+    def zeros(self, records: Any, filled: int) -> Any:
+        """Rows of zeros in the shape of a batch, `filled` of them counted as valid."""
+        slots = self._plan.sampler.max_batch_size
+        batch = Batch(np.zeros(slots, np.int32), np.arange(slots) < filled)
+        blank = jax.tree.map(
+            lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), records
+        )
+        return self._gather(blank, batch)
+
+    def gradient(self, params: Any, rows: Any) -> Any:
+        """The un-noised clipped sum: PRIVATE unless the rows are made up."""
+        batch, mask, indices = rows
+        return self._grad(params, batch, mask, _row_keys(self._keys[1], indices))[0]
+
+    def digest(self, state: TrainState, records: Any) -> str:
+        """A hash of the program that a step runs and of the state that it starts from.
+
+        Replaying a step with its noise is only safe for the very same sums; this
+        tells whether loss, model, optimiser or starting point changed.
+        """
+        rows = self.zeros(records, filled=0)
+        program = self._compiled.lower(state, rows, self._keys).as_text()
+        digest = hashlib.sha256(program.encode())
+        digest.update(digest_of(state.params).encode())
+        return digest.hexdigest()
+
+    def _step(self, state: TrainState, rows: Any, keys: Any) -> TrainState:
+        """The traced step."""
+        batch, mask, indices = rows
+        noise_key, model_key = keys
+        row_keys = _row_keys(jax.random.fold_in(model_key, state.step), indices)
+        total, _ = self._grad(state.params, batch, mask, row_keys)
+        update = noised_mean(self._plan, noise_key, state.step, total, state.params)
+        update, optimizer = self._optimizer.update(
+            update, state.optimizer, state.params
+        )
+        params = optax.apply_updates(state.params, update)
+        average = state.average
+        if self._decay is not None:
+            average = _averaged(average, params, self._decay, state.step)
+        return TrainState(params, average, optimizer, state.step + 1)
+
+    def _gather(self, records: Any, batch: Batch) -> Any:
+        """The rows of a batch, dealt out to the devices in turn.
+
+        Valid rows come first in a batch; dealing keeps the devices equally busy.
+        """
+        pad = -len(batch.indices) % self._devices
+        indices = np.pad(batch.indices, (0, pad))
+        mask = np.pad(batch.mask, (0, pad))
+        order = np.arange(len(indices)).reshape(-1, self._devices).T.reshape(-1)
+        indices, mask = indices[order], mask[order]
+        leaves = jax.tree.map(lambda leaf: np.take(leaf, indices, axis=0), records)
+        return jax.device_put((leaves, mask, indices), self._rows)
+
+
+def digest_of(tree: Any) -> str:
+    """SHA-256 over paths, dtypes, shapes and bytes of all leaves, in tree order."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        name = jax.tree_util.keystr(path)
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _row_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
+    """A key for each row, by the record's number and not by its place in the batch."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+
+def _averaged(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
+    """An exponential average that forgets the start quickly."""
+    rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(
+        lambda a, p: (a + (1.0 - rate) * (p - a)).astype(a.dtype), average, params
+    )

@@ -1,0 +1,1 @@
+"""How privacy is bought: small pure releases in JAX, each with its event."""

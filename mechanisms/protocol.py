@@ -1,0 +1,175 @@
+"""What every mechanism is: a bounded message from each record, summed, then published.
+
+A mechanism is a frozen dataclass, registered as a pytree, that knows its cost (`event`)
+and can release (`__call__`). Its fields are public configuration and static; its
+arguments are private data. Nearly all are bounded sums: `contribute` bounds what one
+record may add, `privatize` publishes something about the sum, and `run` is the plain
+meaning of the two together. Fused paths elsewhere (microbatches, ghost norms, sharded
+sums) are optimisations of `run`, and tests hold them against it.
+
+The bound is what one record can move under adding or removing it; accountants, never
+mechanisms, know that replacing a record moves a sum by twice that.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from dp_accounting import DpEvent
+
+from dpkit.accountants.events import Relation
+from dpkit.mechanisms import _check
+from dpkit.mechanisms.noise import wide
+
+Key = jax.Array
+PyTree = Any
+
+
+@runtime_checkable
+class Mechanism(Protocol):
+    """A private release that knows its cost.
+
+    Privacy: the output of one call, on fresh keys, is as private as `event` says under
+    the relation asked for. Charge the event to a ledger before the call
+    (`ledger.release` does both).
+
+    Example:
+      >>> from dpkit.mechanisms.clipping import GaussianSum
+      >>> isinstance(GaussianSum(clip_norm=1.0, noise_multiplier=1.0), Mechanism)
+      True
+    """
+
+    def event(self, relation: Relation | str) -> DpEvent:
+        """What one release costs. From static fields only, on the host.
+
+        Args:
+          relation: "add_remove", "replace_one" or "zero_out"; there is no default.
+
+        Returns:
+          An event in dp-accounting's vocabulary. Its noise is relative to the
+          contribution radius of one record, the same number under every relation.
+
+        Raises:
+          UnsupportedRelation: no proof for this relation.
+          TypeError: a field that enters the event is a tracer.
+        """
+        ...
+
+    def __call__(self, key: Key, records: PyTree) -> PyTree:
+        """Release. Pure and jit-able.
+
+        Args:
+          key: a typed key of JAX, used for this release alone.
+          records: private; stacked on axis 0 of every leaf; zero records are allowed.
+
+        Returns:
+          What is published.
+        """
+        ...
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A release that lasts: correlated or stateful noise, one event for all its steps.
+
+    Privacy: all outputs of `step` together are as private as `event` says, if every
+    record contributes as that event assumes. The state is secret: it may hold noise.
+    """
+
+    def event(self, relation: Relation | str) -> DpEvent:
+        """What the whole stream costs; see `Mechanism.event`."""
+        ...
+
+    def contribute(self, key: Key, record: PyTree) -> PyTree:
+        """What one record may add to one step's total; enforces the bound."""
+        ...
+
+    def init(self, total_like: PyTree) -> PyTree:
+        """The state before the first step, for totals of these shapes and dtypes."""
+        ...
+
+    def step(self, key: Key, total: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """What is published about one step's total, and the next state."""
+        ...
+
+
+class BoundedSum:
+    """Mixin for mechanisms made of `contribute` and `privatize`: calls are `run`.
+
+    Example:
+      >>> from dpkit.mechanisms.clipping import GaussianSum
+      >>> silent = GaussianSum(clip_norm=1.0, noise_multiplier=0.0)
+      >>> silent(jax.random.key(0), jnp.array([[3.0, 4.0], [0.0, 1.0]]))
+      Array([0.6, 1.8], dtype=float32)
+    """
+
+    def contribute(self, key: Key, record: PyTree) -> PyTree:
+        """What one record may add; enforces the bound, whatever the record holds.
+
+        Args:
+          key: this record's own key.
+          record: one record, without axis 0.
+
+        Returns:
+          Its message: a tree of fixed structure, shapes and dtypes.
+        """
+        raise NotImplementedError
+
+    def privatize(self, key: Key, total: PyTree) -> PyTree:
+        """What is published about the sum of the messages.
+
+        Args:
+          key: a key used for this release alone.
+          total: the sum of all messages, floating leaves in float32 or wider.
+
+        Returns:
+          What is published.
+        """
+        raise NotImplementedError
+
+    def __call__(self, key: Key, records: PyTree) -> PyTree:
+        """Release: contribute for every record, sum, privatize."""
+        return run(self, key, records)
+
+
+def run(mechanism: BoundedSum, key: Key, records: PyTree) -> PyTree:
+    """The plain meaning of a bounded sum.
+
+    output = privatize(sum_i contribute(record_i)), with a key of its own for every
+    record (by its position) and one for privatize, all split from `key`.
+
+    Privacy: what `mechanism.event(relation)` says. Charge it first.
+
+    Args:
+      mechanism: has `contribute` and `privatize`.
+      key: a typed key of JAX, used for this release alone.
+      records: private; leaves (num_records, ...) that agree on num_records, which may
+        be zero.
+
+    Returns:
+      What `privatize` returns. Sums are taken in float32 or wider.
+
+    Raises:
+      TypeError: a legacy key.
+      ValueError: no leaves, or leaves that disagree on axis 0.
+
+    Example:
+      >>> from dpkit.mechanisms.clipping import GaussianSum
+      >>> nobody = jnp.zeros((0, 2))
+      >>> run(GaussianSum(1.0, 0.0), jax.random.key(0), nobody)
+      Array([0., 0.], dtype=float32)
+    """
+    _check.typed_key(key)
+    num_records = _check.same_length(records=records)
+    contribute_key, privatize_key = jax.random.split(key)
+    keys = jax.random.split(contribute_key, num_records)
+    messages = jax.vmap(mechanism.contribute)(keys, records)
+    return mechanism.privatize(privatize_key, jax.tree.map(_sum_records, messages))
+
+
+def _sum_records(messages: jax.Array) -> jax.Array:
+    """Sum over axis 0; floating messages in float32 or wider, integers as they are."""
+    dtype = messages.dtype
+    if jnp.issubdtype(dtype, jnp.floating):
+        dtype = wide(dtype)
+    return jnp.sum(messages, axis=0, dtype=dtype)

@@ -1,0 +1,121 @@
+"""The layout that imports, wheels and readers rely on."""
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# A file of one folder may import from the folders named after it, and no others.
+MAY_IMPORT = {
+    "accountants": {"dpkit.accountants"},
+    "mechanisms": {"dpkit.accountants", "dpkit.mechanisms"},
+    "dpkit": {"dpkit"},
+    "experiments": {"dpkit", "experiments"},
+}
+LINKS = {"dpkit/accountants": "accountants", "dpkit/mechanisms": "mechanisms"}
+
+
+def source_files(folder):
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        relative = path.relative_to(ROOT).as_posix()
+        if not relative.startswith(tuple(f"{link}/" for link in LINKS)):
+            yield path
+
+
+ALL = [(folder, path) for folder in MAY_IMPORT for path in source_files(folder)]
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"), ALL, ids=[p.relative_to(ROOT).as_posix() for _, p in ALL]
+)
+def test_imports_point_up_the_list(folder, path):
+    ours = {"accountants", "mechanisms", "dpkit", "experiments", "tests"}
+    for name in imported_modules(path):
+        top = name.split(".")[0]
+        assert top not in {"accountants", "mechanisms", "tests"}, name
+        assert not (folder == "accountants" and top in {"jax", "jaxlib"}), name
+        if top in ours and name != "dpkit":
+            allowed = MAY_IMPORT[folder]
+            assert any(f"{name}.".startswith(f"{a}.") for a in allowed), name
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_the_links_lead_to_the_folders(link):
+    assert (ROOT / link).samefile(ROOT / LINKS[link])
+    target = (ROOT / link).readlink()
+    assert not target.is_absolute()
+
+
+def test_pyproject_lists_exactly_the_packages_on_disk():
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    mapped = {"dpkit.accountants": "accountants", "dpkit.mechanisms": "mechanisms"}
+    assert table["package-dir"] == {"dpkit": "dpkit", **mapped}
+    inits = (path for folder in ("dpkit", *mapped.values())
+             for path in source_files(folder) if path.name == "__init__.py")
+    on_disk = set()
+    for path in inits:
+        parts = path.parent.relative_to(ROOT).parts
+        on_disk.add(".".join(parts if parts[0] == "dpkit" else ("dpkit", *parts)))
+    assert set(table["packages"]) == on_disk
+
+
+def test_no_module_hides_a_standard_one():
+    for _, path in ALL:
+        assert path.stem not in sys.stdlib_module_names - {"__main__"}, path
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import dpkit.accountants", ["jax", "tensorflow_datasets"]),
+        ("from dpkit.accountants import Ledger, epsilon", ["jax"]),
+        ("import dpkit", ["jax", "dp_accounting", "tensorflow_datasets", "numpy"]),
+        (
+            "import dpkit.cli",
+            ["jax", "dp_accounting", "tensorflow_datasets", "matplotlib"],
+        ),
+    ],
+)
+def test_imports_stay_light(statement, absent):
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert not set(absent) & set(json.loads(out.stdout))
+
+
+def test_every_dependency_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        wanted += extra
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower() for line in pins if "==" in line}
+    for requirement in wanted:
+        name = requirement.split(";")[0].split(">")[0].split("=")[0].strip().lower()
+        assert name in pinned, f"{name}: run `make lock`"
+    assert not any("://" in line for line in pins)
+
+
+def test_files_are_short():
+    for _, path in ALL:
+        assert len(path.read_text().splitlines()) <= 600, path
