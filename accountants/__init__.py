@@ -1,1 +1,121 @@
-"""How privacy is counted: events, accountants and the ledger; never imports JAX."""
+"""How privacy is counted: events, accountants and the ledger; never imports JAX.
+
+Names are loaded when they are first used: importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpkit.accountants.accounting import delta_of, epsilon, epsilon_curve
+    from dpkit.accountants.bounds import Budget, DeltaBound, PrivacyBound
+    from dpkit.accountants.calibration import Calibration, calibrate
+    from dpkit.accountants.errors import (
+        BudgetExceeded,
+        Incompatible,
+        LedgerCorrupt,
+        NotCertified,
+        UnsupportedEvent,
+        UnsupportedRelation,
+    )
+    from dpkit.accountants.event_types import (
+        ApproxDpEvent,
+        BoundedRangeDpEvent,
+        DiscreteGaussianDpEvent,
+        MetricLocalPureDpEvent,
+        ParallelDpEvent,
+        PmfPairDpEvent,
+        PureDpEvent,
+        RdpCurveDpEvent,
+    )
+    from dpkit.accountants.events import (
+        from_json,
+        repeat,
+        sequential,
+        to_json,
+        validate,
+    )
+    from dpkit.accountants.ledger import Grant, Ledger
+    from dpkit.accountants.relations import Relation, as_relation
+
+_HOME = {
+    "ApproxDpEvent": "event_types",
+    "BoundedRangeDpEvent": "event_types",
+    "Budget": "bounds",
+    "BudgetExceeded": "errors",
+    "Calibration": "calibration",
+    "DeltaBound": "bounds",
+    "DiscreteGaussianDpEvent": "event_types",
+    "Grant": "ledger",
+    "Incompatible": "errors",
+    "Ledger": "ledger",
+    "LedgerCorrupt": "errors",
+    "MetricLocalPureDpEvent": "event_types",
+    "NotCertified": "errors",
+    "ParallelDpEvent": "event_types",
+    "PmfPairDpEvent": "event_types",
+    "PrivacyBound": "bounds",
+    "PureDpEvent": "event_types",
+    "RdpCurveDpEvent": "event_types",
+    "Relation": "relations",
+    "UnsupportedEvent": "errors",
+    "UnsupportedRelation": "errors",
+    "as_relation": "relations",
+    "calibrate": "calibration",
+    "delta_of": "accounting",
+    "epsilon": "accounting",
+    "epsilon_curve": "accounting",
+    "from_json": "events",
+    "repeat": "events",
+    "sequential": "events",
+    "to_json": "events",
+    "validate": "events",
+}
+
+__all__ = [
+    "ApproxDpEvent",
+    "BoundedRangeDpEvent",
+    "Budget",
+    "BudgetExceeded",
+    "Calibration",
+    "DeltaBound",
+    "DiscreteGaussianDpEvent",
+    "Grant",
+    "Incompatible",
+    "Ledger",
+    "LedgerCorrupt",
+    "MetricLocalPureDpEvent",
+    "NotCertified",
+    "ParallelDpEvent",
+    "PmfPairDpEvent",
+    "PrivacyBound",
+    "PureDpEvent",
+    "RdpCurveDpEvent",
+    "Relation",
+    "UnsupportedEvent",
+    "UnsupportedRelation",
+    "as_relation",
+    "calibrate",
+    "delta_of",
+    "epsilon",
+    "epsilon_curve",
+    "from_json",
+    "repeat",
+    "sequential",
+    "to_json",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Public names, for completion."""
+    return list(__all__)

@@ -71,9 +71,10 @@ def canonical(value: Any) -> str:
 class Entry:
     """One line of a ledger.
 
-    Fields: seq (place in the chain, from 0), ts (RFC 3339, UTC; clocks may go backwards,
-    the order is seq), ledger (its uuid), kind (one of `KINDS`), prev (hash of the entry
-    before), body (depends on the kind; read only), v (version of the format).
+    Fields: seq (place in the chain, from 0), ts (RFC 3339, UTC; clocks may go
+    backwards, the order is seq), ledger (its uuid), kind (one of `KINDS`), prev (hash
+    of the entry before), body (depends on the kind; read only), v (version of the
+    format).
 
     Example:
       >>> first = Entry(0, "2030-01-01T00:00:00Z", new_id(), "genesis", NO_PREVIOUS, {})
@@ -110,7 +111,9 @@ class Entry:
 
     def followed_by(self, kind: str, body: Mapping[str, Any]) -> Entry:
         """The next entry of the chain, stamped with the present time."""
-        return Entry(self.seq + 1, timestamp(), self.ledger, kind, self.hash, dict(body))
+        return Entry(
+            self.seq + 1, timestamp(), self.ledger, kind, self.hash, dict(body)
+        )
 
 
 def genesis(body: Mapping[str, Any]) -> Entry:
@@ -153,7 +156,8 @@ def from_json(value: Any, seq: int) -> Entry:
             raise LedgerCorrupt(f"entry seq={seq}: {name} is not a {kind.__name__}")
     if value["v"] != VERSION:
         raise LedgerCorrupt(
-            f"entry seq={seq}: v={value['v']}, but this dpkit reads {VERSION}; update it"
+            f"entry seq={seq}: v={value['v']}, but this dpkit reads {VERSION}: "
+            "update dpkit, or the file was edited"
         )
     if value["kind"] not in KINDS or not _TIME.fullmatch(value["ts"]):
         raise LedgerCorrupt(f"entry seq={seq}: unknown kind or malformed ts")

@@ -1,4 +1,4 @@
-r"""Privacy filters: budgets that stay valid when events are chosen from earlier outputs.
+r"""Privacy filters: budgets that hold when events are chosen from earlier outputs.
 
 Setting. Step i is chosen from the outputs so far; given them it is a release with
 Rényi divergence D_alpha(P_i || Q_i) <= r_i(alpha), in both directions, where r_i is
@@ -13,29 +13,33 @@ factor whose mean, given the past, is at most 1. Let
 
 For x >= 0, (1 - e^-x) e^(-(alpha-1)x) <= (1/alpha)(1-1/alpha)^(alpha-1), hence
 
-    P(S) - E_Q[e^R; S] <= E_P[(1 - e^(R-L))_+]
-                       <= (1/alpha)(1-1/alpha)^(alpha-1) e^(-(alpha-1)c) E_P[M] <= d.   (1)
+    P(S) - E_Q[e^R; S]
+      <= E_P[(1 - e^(R-L))_+]                                                        (1)
+      <= (1/alpha)(1-1/alpha)^(alpha-1) e^(-(alpha-1)c) E_P[M] <= d.
 
 R may depend on the outputs: (1) is an honest report of what was spent, and if every
 charge that would make R > eps is refused, the run is (eps, d)-DP. This is the filter of
-Feldman & Zrnic (2021, arXiv:2008.11193) with the conversion of Canonne, Kamath & Steinke
-(2020, arXiv:2004.00010).
+Feldman & Zrnic (2021, arXiv:2008.11193) with the conversion of Canonne, Kamath &
+Steinke (2020, arXiv:2004.00010).
 
 **Several orders** alpha_k, fixed when the filter opens, with shares d_k that sum to
 delta: a charge is allowed iff after it some R_k <= eps, and the report is min_k R_k.
-Let S_k be the part of S whose final minimum is at k. By (1), P(S_k) - E_Q[e^R_k; S_k] <=
-d_k; summing, P(S) <= E_Q[e^(min R); S] + delta, and min R <= eps always. (Were d_k = delta
-for each k, the sum would be K delta: the "some order" rule needs the split.) On the
-transcripts where nothing was charged P = Q, so there the report is 0 without a share.
+Let S_k be the part of S whose final minimum is at k. By (1),
 
-**Refunds and reservations.** A reservation is charged before its steps run, and what did
-not run may be given back when it is counted step by step: (1) holds with the sum over
-executed steps, and the sum charged at the end is never smaller. Which steps run may
-depend on the outputs.
+    P(S_k) - E_Q[e^R_k; S_k] <= d_k,   so, summing,   P(S) <= E_Q[e^(min R); S] + delta,
 
-**zCDP** is the case of one order. If step i is rho_i-zCDP, r_i(alpha) = rho_i alpha, and
-R <= eps is sum rho_i <= (eps - c)/alpha, largest at one alpha*, where it is rho*. (With
-an approximate form xi + rho alpha, r_i is that.)
+and min R <= eps always. (Were d_k = delta for each k, the sum would be K delta: the
+"some order" rule needs the split.) On the transcripts where nothing was charged P = Q,
+so there the report is 0 without a share.
+
+**Refunds and reservations.** A reservation is charged before its steps run, and what
+did not run may be given back when it is counted step by step: (1) holds with the sum
+over executed steps, and the sum charged at the end is never smaller. Which steps run
+may depend on the outputs.
+
+**zCDP** is the case of one order. If step i is rho_i-zCDP, r_i(alpha) = rho_i alpha,
+and R <= eps is sum rho_i <= (eps - c)/alpha, largest at one alpha*, where it is rho*.
+(With an approximate form xi + rho alpha, r_i is that.)
 
 **Beside sealed plans.** A ledger's total in the regime `adaptive` is the sum of
 (eps_i, delta_i) over plans and direct charges, plus (min R, delta_f) for one filter
@@ -49,10 +53,10 @@ under the adversary's law on P, and then W,
 
     P(S) <= sum delta_i + delta_f + E_Q[exp(sum eps_i + min R); S].
 
-With sum eps_i + eps_f <= eps and sum delta_i + delta_f <= delta at all times, the run is
-(eps, delta)-DP. A plan's (eps_i, delta_i) is never recomputed for fewer steps: a choice
-made after looking. One that ends before any output was seen never took part, so `abort`
-gives it all back.
+With sum eps_i + eps_f <= eps and sum delta_i + delta_f <= delta at all times, the run
+is (eps, delta)-DP. A plan's (eps_i, delta_i) is never recomputed for fewer steps: a
+choice made after looking. One that ends before any output was seen never took part, so
+`abort` gives it all back.
 """
 
 from __future__ import annotations
@@ -81,18 +85,18 @@ class RenyiFilter:
     (epsilon, delta)-DP, and `spent` is an honest report at any time (module docstring).
     Both directions of the relation, if each r_i bounds both.
 
-    Fields: epsilon >= 0 (may be inf), delta in (0, 1), orders > 1, shares > 0 that sum to
-    at most 1 (the part of delta that each order may use).
+    Fields: epsilon >= 0 (may be inf), delta in (0, 1), orders > 1, shares > 0 that sum
+    to at most 1 (the part of delta that each order may use).
 
     Example:
       >>> both = RenyiFilter(3.0, 1e-5, (4.0, 8.0), (0.5, 0.5))
       >>> both.spent([0.0, 0.0]), round(both.spent([0.4, 0.8]), 6)
-      (0.0, 2.213058)
+      (0.0, 2.11313)
       >>> both.admits([2.0, 1.0]), both.admits([2.0, 2.0])
       (True, False)
 
-    Reference: Feldman & Zrnic, "Individual Privacy Accounting via a Rényi Filter", 2021,
-    arXiv:2008.11193, Theorem 3.1; the module docstring for several orders.
+    Reference: Feldman & Zrnic, "Individual Privacy Accounting via a Rényi Filter",
+    2021, arXiv:2008.11193, Theorem 3.1; the module docstring for several orders.
     """
 
     epsilon: float
@@ -129,7 +133,7 @@ class RenyiFilter:
         if not any(totals):
             return 0.0
         reports = (
-            _above(offset(order, self.delta * share * scale) + total)
+            _sum_above(offset(order, self.delta * share * scale), total)
             for order, share, total in zip(
                 self.orders, self.shares, totals, strict=True
             )
@@ -182,7 +186,7 @@ def best_order(epsilon: float, delta: float) -> float:
 
     Example:
       >>> best_order(3.0, 1e-5)
-      7.26...
+      7.5077
 
     Reference: module docstring, the paragraph on zCDP.
     """
@@ -226,8 +230,8 @@ def adaptive_filter(epsilon: float, delta: float) -> RenyiFilter:
     """The filter that a ledger opens for charges chosen along the way.
 
     Twelve orders: the one that suits zCDP at the whole epsilon (3/8 of delta), 2, 4, …,
-    64 for events with a curve of their own (1/16 each), and those that suit epsilon/2, …,
-    epsilon/32, which make the report small while little is spent (1/20 each).
+    64 for events with a curve of their own (1/16 each), and those that suit epsilon/2,
+    …, epsilon/32, which make the report small while little is spent (3/64 each).
 
     Privacy: as `RenyiFilter`.
 
@@ -239,9 +243,9 @@ def adaptive_filter(epsilon: float, delta: float) -> RenyiFilter:
       The filter, its orders distinct.
 
     Example:
-      >>> adaptive_filter(3.0, 1e-5).spent([0.005 * a for a in
-      ...     adaptive_filter(3.0, 1e-5).orders])
-      0.47...
+      >>> filter = adaptive_filter(3.0, 1e-5)
+      >>> round(filter.spent([0.005 * order for order in filter.orders]), 6)
+      0.452605
 
     Reference: as `RenyiFilter`.
     """
@@ -249,12 +253,12 @@ def adaptive_filter(epsilon: float, delta: float) -> RenyiFilter:
         return RenyiFilter(epsilon, delta, DYADIC_ORDERS, (0.125,) * 6)
     shares = dict.fromkeys(DYADIC_ORDERS, 0.0625)
     for level in range(_LEVELS):
-        share = 0.375 if level == 0 else 0.05
+        share = 0.375 if level == 0 else 0.046875
         order = best_order(epsilon * 0.5**level, delta * share)
         shares[order] = shares.get(order, 0.0) + share
     return RenyiFilter(epsilon, delta, tuple(shares), tuple(shares.values()))
 
 
-def _above(value: float) -> float:
-    """A float above `value` by more than the rounding of the sums that made it."""
-    return math.nextafter(value + 1e-14 * abs(value), math.inf)
+def _sum_above(cost: float, total: float) -> float:
+    """cost + total, raised by more than the rounding in both."""
+    return cost + total + 1e-14 * (1.0 + abs(cost) + total)

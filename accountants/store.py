@@ -13,27 +13,21 @@ relies on the locks of the file system: keep ledgers off network file systems.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import random
-import sqlite3
 import threading
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool, StaticPool
 
 from dpkit.accountants import chain
 from dpkit.accountants.chain import Entry
+from dpkit.accountants.connection import begin_with, engine_for, roll_back, translated
 from dpkit.accountants.errors import LedgerCorrupt
 
 SCHEMA = "1"
 
-_BUSY_SECONDS = 20.0
-_BUSY_ATTEMPTS = 3
 _MAGIC = b"SQLite format 3\0"
 
 _tables = sa.MetaData()
@@ -62,6 +56,11 @@ class Session:
 
     def __init__(self, connection: sa.Connection):
         self._connection = connection
+
+    def tables(self) -> set[str]:
+        """The names of the file's tables."""
+        names = "select name from sqlite_master where type = 'table'"
+        return set(self._connection.exec_driver_sql(names).scalars())
 
     def meta(self) -> dict[str, str]:
         """The rows of the table `meta`."""
@@ -95,7 +94,7 @@ class Session:
         return list(self._rows(_entries.select().where(where).order_by(_entries.c.seq)))
 
     def about(self, seq: int) -> list[Entry]:
-        """Entries that refer to the entry at `seq` (commit, checkpoint, …), in order."""
+        """Entries that refer to the entry at `seq` (commit, abort, …), in order."""
         where = _entries.c.ref == seq
         return list(self._rows(_entries.select().where(where).order_by(_entries.c.seq)))
 
@@ -112,18 +111,21 @@ class Session:
             _meta.update().where(_meta.c.name == "head").values(value=_position(entry))
         )
 
-    def found(self, entry: Entry) -> None:
-        """Starts the file: its schema, and its first entry."""
+    def found(self, entries: Sequence[Entry]) -> None:
+        """Starts the file: its schema, and its first entries."""
         _tables.create_all(self._connection)
-        rows = {"schema": SCHEMA, "ledger": entry.ledger, "head": ""}
+        rows = {"schema": SCHEMA, "ledger": entries[0].ledger, "head": ""}
         self._connection.execute(
             _meta.insert(), [{"name": n, "value": v} for n, v in rows.items()]
         )
-        self.append(entry)
+        for entry in entries:
+            self.append(entry)
 
     def integrity(self) -> str:
         """SQLite's own check of its pages: "ok", or the first complaint."""
-        return self._connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+        return self._connection.exec_driver_sql(
+            "PRAGMA integrity_check(1)"
+        ).scalar_one()
 
     def size(self) -> int:
         """How many bytes SQLite believes that the file has."""
@@ -158,23 +160,23 @@ class Store:
     def __init__(self, path: Path | None):
         self.path = path
         self._lock = threading.RLock()
-        self._engine = _engine(path)
+        self._engine = engine_for(path)
 
     def exists(self) -> bool:
         """Whether there is a file (empty or not) at the path."""
         return self.path is not None and self.path.exists()
 
-    def create(self, entry: Entry) -> bool:
-        """Starts a ledger with its genesis entry; False if one was there already."""
+    def create(self, *entries: Entry) -> bool:
+        """Starts a ledger, genesis entry first; False if one was there already."""
         if self.path is None:
             with self.writing() as session:
-                session.found(entry)
+                session.found(entries)
             return True
         _refuse_stale_journal(self.path)
         draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.new")
         try:
             with Store(draft).writing() as session:
-                session.found(entry)
+                session.found(entries)
             os.link(draft, self.path)
         except FileExistsError:
             return False
@@ -192,12 +194,12 @@ class Store:
         """
         _check_magic(self.path)
         with self.reading() as session:
-            try:
-                meta = session.meta()
-            except LedgerCorrupt as error:
-                if "no such table" in str(error):
-                    raise ValueError(f"path={self.path} is not a dpkit ledger") from None
-                raise
+            tables = session.tables()
+            if not tables & {"meta", "entries"}:
+                raise ValueError(f"path={self.path} is not a dpkit ledger")
+            if not tables >= {"meta", "entries"}:
+                raise LedgerCorrupt(f"path={self.path}: a table is missing")
+            meta = session.meta()
             _check_schema(meta)
             if self.path and session.size() != self.path.stat().st_size:
                 raise LedgerCorrupt(f"path={self.path} was truncated or extended")
@@ -213,7 +215,7 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:
-        """The one writing transaction; durable when the block ends, undone if it raises.
+        """The one writing transaction: durable when it ends, undone if it raises.
 
         Raises:
           TimeoutError: another process kept the file locked.
@@ -229,77 +231,14 @@ class Store:
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[Session]:
         """One transaction on its own connection, with SQLite's errors translated."""
-        with self._lock, _translated(self.path), self._engine.connect() as connection:
-            _begin(connection, begin)
+        with self._lock, translated(self.path), self._engine.connect() as connection:
+            begin_with(connection, begin)
             try:
                 yield Session(connection)
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
-                if connection.connection.dbapi_connection.in_transaction:
-                    connection.exec_driver_sql("ROLLBACK")
+                roll_back(connection)
                 raise
-
-
-def _engine(path: Path | None) -> sa.Engine:
-    """An engine whose transactions are begun and ended by us alone."""
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=":memory:" if path is None else str(path)),
-        poolclass=StaticPool if path is None else NullPool,
-        isolation_level="AUTOCOMMIT",
-        connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": path is not None},
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def _durable(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA synchronous=EXTRA")
-
-    return engine
-
-
-def _begin(connection: sa.Connection, statement: str) -> None:
-    """BEGIN, tried again a few times when other processes hold the lock."""
-    for attempt in range(1, _BUSY_ATTEMPTS + 1):
-        try:
-            connection.exec_driver_sql(statement)
-            return
-        except sa.exc.OperationalError as error:
-            if _code(error.orig) != sqlite3.SQLITE_BUSY or attempt == _BUSY_ATTEMPTS:
-                raise
-            time.sleep(random.uniform(0.0, 0.1))
-
-
-@contextlib.contextmanager
-def _translated(path: Path | None) -> Iterator[None]:
-    """SQLite's errors as the few that callers can act on."""
-    try:
-        yield
-    except sa.exc.DBAPIError as error:
-        raise _translation(error.orig, path) from None
-    except sqlite3.Error as error:
-        raise _translation(error, path) from None
-
-
-def _translation(error: BaseException | None, path: Path | None) -> Exception:
-    """The exception that stands for one of SQLite's."""
-    code = _code(error)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return TimeoutError(
-            f"path={path} stayed locked by another process; nothing was written, try again"
-        )
-    if code == sqlite3.SQLITE_FULL:
-        reason = "disk full: nothing was charged, so nothing may be released"
-        return OSError(errno.ENOSPC, reason, str(path))
-    if code == sqlite3.SQLITE_IOERR:
-        reason = "input/output error: nothing was charged, so nothing may be released"
-        return OSError(errno.EIO, reason, str(path))
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return PermissionError(errno.EACCES, f"can't open or write ({error})", str(path))
-    return LedgerCorrupt(f"path={path}: {error}")
-
-
-def _code(error: BaseException | None) -> int:
-    """SQLite's primary result code; 0 where there is none."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def _position(entry: Entry) -> str:
@@ -314,7 +253,9 @@ def _check_magic(path: Path | None) -> None:
     with path.open("rb") as file:
         start = file.read(len(_MAGIC))
     if not start:
-        raise LedgerCorrupt(f"path={path} is empty: a ledger was truncated, or never was")
+        raise LedgerCorrupt(
+            f"path={path} is empty: a ledger was truncated, or never was"
+        )
     if start != _MAGIC:
         kind = LedgerCorrupt if _MAGIC.startswith(start) else ValueError
         raise kind(f"path={path} is not a dpkit ledger, or its first bytes are damaged")

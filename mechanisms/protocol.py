@@ -16,8 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from dp_accounting import DpEvent
+from jax.sharding import NamedSharding, PartitionSpec
 
-from dpkit.accountants.events import Relation
+from dpkit.accountants.relations import Relation
 from dpkit.mechanisms import _check
 from dpkit.mechanisms.noise import wide
 
@@ -162,9 +163,19 @@ def run(mechanism: BoundedSum, key: Key, records: PyTree) -> PyTree:
     _check.typed_key(key)
     num_records = _check.same_length(records=records)
     contribute_key, privatize_key = jax.random.split(key)
-    keys = jax.random.split(contribute_key, num_records)
+    keys = _placed_like(records, jax.random.split(contribute_key, num_records))
     messages = jax.vmap(mechanism.contribute)(keys, records)
     return mechanism.privatize(privatize_key, jax.tree.map(_sum_records, messages))
+
+
+def _placed_like(records: PyTree, keys: Key) -> Key:
+    """The keys, split over an explicit mesh as the records are; vmap insists on it."""
+    placed = jax.typeof(jax.tree.leaves(records)[0]).sharding
+    axis = placed.spec[0]
+    if axis is None:
+        return keys
+    rows = NamedSharding(placed.mesh, PartitionSpec(axis))
+    return jax.sharding.reshard(keys, rows)
 
 
 def _sum_records(messages: jax.Array) -> jax.Array:

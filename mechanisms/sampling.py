@@ -29,7 +29,7 @@ from dp_accounting import (
 
 from dpkit.accountants import _check as _numbers
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.events import Relation, as_relation
+from dpkit.accountants.relations import Relation, as_relation
 from dpkit.mechanisms import _check
 from dpkit.mechanisms._threefry import random_words
 
@@ -55,16 +55,19 @@ class Batch(NamedTuple):
 class PoissonSampler:
     r"""Each record with probability q, at most `max_batch_size` of them.
 
-    Record i is drawn iff u_i < floor(q 2^64), u_i uniform on 64 bits and fresh for every
-    draw. If more than `max_batch_size` are drawn, those with the smallest u stay: a
-    uniformly random subset, whatever the order of the records.
+    Record i is drawn iff u_i < floor(q 2^64), u_i uniform on 64 bits and fresh for
+    every draw. If more than `max_batch_size` are drawn, those with the smallest u stay:
+    a uniformly random subset, whatever the order of the records.
 
-    Privacy: the true rate floor(q 2^64) / 2^64 is at most q, so the event's q is an upper
-    bound. Batches that are never truncated (`max_batch_size >= max_records`) amplify as
-    plain Poisson sampling. Otherwise the event says that truncation happens: records
-    compete for slots, so that adding one may push another out. `max_records` bounds the
-    number of records; under add_remove the number itself is private, which is why it is
-    an argument of `draw` and not a field. There is no proof here for replace_one.
+    Privacy: the true rate floor(q 2^64) / 2^64 is at most q, so the event's q is an
+    upper bound. Batches that are never truncated (`max_batch_size >= max_records`)
+    amplify as plain Poisson sampling. Otherwise the event says that truncation happens:
+    records compete for slots, so that adding one may push another out. `max_records`
+    bounds the number of records; under add_remove the number itself is private, which
+    is why it is an argument of `draw` and not a field, and an accountant must cover
+    every number up to `max_records` (fewer records can leak more than the most); under
+    zero_out let `max_records` be the number itself. There is no proof here for
+    replace_one.
 
     Args:
       sampling_rate: q in (0, 1].
@@ -79,7 +82,8 @@ class PoissonSampler:
     Example:
       >>> sampler = PoissonSampler(0.5, max_batch_size=8, max_records=8)
       >>> sampler.amplify(GaussianDpEvent(1.0), "add_remove")
-      PoissonSampledDpEvent(sampling_probability=0.5, event=GaussianDpEvent(noise_multiplier=1.0))
+      PoissonSampledDpEvent(sampling_probability=0.5,
+                            event=GaussianDpEvent(noise_multiplier=1.0))
       >>> batch = sampler.draw(jax.random.key(0), num_records=6)
       >>> batch.indices.shape, batch.mask.shape
       ((8,), (8,))
@@ -99,7 +103,8 @@ class PoissonSampler:
         object.__setattr__(self, "sampling_rate", rate)
         object.__setattr__(self, "max_batch_size", size)
         object.__setattr__(self, "max_records", records)
-        if size < rate * records:
+        # A hair of slack, so that q = b / N admits b slots whatever q N rounds to.
+        if size < rate * records * (1 - 1e-9):
             raise ValueError(
                 f"max_batch_size={size}: needed at least sampling_rate * max_records = "
                 f"{rate * records:g}; use choose_max_batch_size"
@@ -128,15 +133,22 @@ class PoissonSampler:
         relation = as_relation(relation)
         if relation is Relation.REPLACE_ONE:
             raise UnsupportedRelation(
-                f"relation={str(relation)!r}: Poisson sampling is proved for add_remove "
-                "and zero_out; choose one of them"
+                "PoissonSampler",
+                relation,
+                event,
+                (Relation.ADD_REMOVE, Relation.ZERO_OUT),
             )
         if isinstance(event, NonPrivateDpEvent):
             return event
         if not self.truncates:
             return PoissonSampledDpEvent(self.sampling_rate, event)
         if not isinstance(event, GaussianDpEvent):
-            raise UnsupportedEvent("truncated Poisson sampling", event)
+            raise UnsupportedEvent(
+                "PoissonSampler",
+                event,
+                "truncated batches are proved for GaussianDpEvent alone; "
+                "let max_batch_size be max_records",
+            )
         return TruncatedSubsampledGaussianDpEvent(
             dataset_size=self.max_records,
             sampling_probability=self.sampling_rate,
@@ -172,8 +184,7 @@ class PoissonSampler:
             )
         if isinstance(key, jax.core.Tracer):
             raise TypeError("key=tracer: batches are drawn on the host; call outside")
-        uniforms = _uniforms(key.reshape(-1), num_records)
-        batch = self._select(uniforms)
+        batch = self._select(_uniforms(key, num_records))
         return Batch(*(leaf.reshape(*key.shape, -1) for leaf in batch))
 
     def _select(self, uniforms: np.ndarray) -> Batch:
@@ -206,8 +217,8 @@ def choose_max_batch_size(
     The least B >= q N with T (1 + e^epsilon) Psi(B) <= delta / 1000, where
     Psi(B) = P[Binomial(N, q) > B].
 
-    Privacy: T steps with and without truncation differ with probability at most T Psi on
-    either neighbour, so (epsilon, delta) for Poisson sampling implies
+    Privacy: T steps with and without truncation differ with probability at most T Psi
+    on either neighbour, so (epsilon, delta) for Poisson sampling implies
     (epsilon, delta + T (1 + e^epsilon) Psi) for the truncated one, for any mechanism,
     under add_remove and zero_out, and for any number of records up to N. This function
     only chooses; the event that `PoissonSampler.amplify` gives is what is charged.
@@ -239,9 +250,9 @@ def choose_max_batch_size(
     records = _numbers.integer_at_least(1, max_records=max_records)
     steps = _numbers.integer_at_least(1, steps=steps)
     epsilon = _numbers.positive(epsilon=epsilon)
-    allowed = math.log(_numbers.positive(delta=delta) / 1000) - math.log(steps)
-    allowed -= math.log1p(math.exp(-epsilon)) + epsilon
-    low, high = max(1, math.ceil(rate * records)), records
+    allowed = math.log(_numbers.open_probability(delta=delta) / 1000)
+    allowed -= math.log(steps) + math.log1p(math.exp(-epsilon)) + epsilon
+    low, high = max(1, math.ceil(rate * records * (1 - 1e-9))), records
     while low < high:
         middle = (low + high) // 2
         if _log_binomial_tail(middle, records, rate) <= allowed:
@@ -267,6 +278,13 @@ def _keep_smallest(drawn: np.ndarray, uniforms: np.ndarray, size: int) -> None:
 
 
 def _uniforms(keys: jax.Array, num_records: int) -> np.ndarray:
-    """A uint64 uniform for every key and record, shape (len(keys), num_records)."""
-    high, low = jax.vmap(lambda key: random_words(key, (num_records,)))(keys)
-    return np.asarray(high).astype(np.uint64) << np.uint64(32) | np.asarray(low)
+    """A uint64 uniform for every key and record, shape (number of keys, records)."""
+    high, low = (np.asarray(words) for words in _words(keys, num_records))
+    return high.astype(np.uint64) << np.uint64(32) | low
+
+
+@functools.partial(jax.jit, static_argnames="num_records")
+def _words(keys: jax.Array, num_records: int) -> tuple[jax.Array, jax.Array]:
+    """Two random words for every key and record; marks the keys as used."""
+    children = jax.vmap(lambda key: jax.random.split(key, 1)[0])(keys.reshape(-1))
+    return jax.vmap(lambda key: random_words(key, (num_records,)))(children)

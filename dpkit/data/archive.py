@@ -43,7 +43,8 @@ def read_members(path: Path, archive: Archive) -> dict[str, bytes]:
         _check_archive(path, archive)
         return _read(path, archive.members)
     except (DataCorrupt, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DataCorrupt(f"{path}: {error}; {_delete(path)}") from error
+        reason = " ".join(str(error).split())  # tarfile's spans lines
+        raise DataCorrupt(f"{path}: {reason}; {_delete(path)}") from error
 
 
 def sha256_of(path: Path) -> str:

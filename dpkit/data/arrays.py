@@ -31,6 +31,7 @@ def check_arrays(source: Source, split: str, arrays: Mapping[str, np.ndarray]) -
       DataCorrupt: a wrong dtype, shape, label or hash.
 
     Example:
+      >>> from dpkit.data import SOURCES
       >>> image, label = np.zeros((3, 8, 8, 1), np.uint8), np.zeros(3, int)
       >>> check_arrays(SOURCES["digits"], "test", {"image": image, "label": label})
       Traceback (most recent call last):
@@ -56,6 +57,7 @@ def save_arrays(
 
     Raises:
       DataCorrupt: as `check_arrays`.
+      OSError: a file could not be written, on a full disk for example.
 
     Example:
       >>> save_arrays(Path("arrays"), SOURCES["mnist"], splits)  # doctest: +SKIP
@@ -64,7 +66,11 @@ def save_arrays(
     for split in source.splits:
         check_arrays(source, split, splits[split])
         for name, values in splits[split].items():
-            np.save(folder / f"{split}-{name}.npy", values, allow_pickle=False)
+            path = folder / f"{split}-{name}.npy"
+            try:
+                np.save(path, values, allow_pickle=False)
+            except OSError as error:  # NumPy's own says neither where nor which file
+                raise OSError(f"{path}: could not be written: {error}") from error
 
 
 def open_arrays(folder: Path, source: Source, split: str) -> Arrays:

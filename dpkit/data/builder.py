@@ -44,6 +44,7 @@ def is_prepared(cache: Cache, source: Source) -> bool:
         may be the user's own, so it is left alone.
 
     Example:
+      >>> from dpkit.data import SOURCES
       >>> is_prepared(Cache(Path("/nowhere")), SOURCES["mnist"])
       False
     """
@@ -70,13 +71,16 @@ def prepare(
     splits: Mapping[str, Mapping[str, np.ndarray]],
     on_progress: Callable[[str], None],
 ) -> None:
-    """Write the arrays of a data set for TensorFlow Datasets; MNIST takes 5 s.
+    """Write the arrays of a data set for TensorFlow Datasets.
 
     Args:
       cache: where to.
       source: the record.
       splits: the checked arrays of every split.
       on_progress: told every 10,000 images.
+
+    Raises:
+      OSError: it could not be written, on a full disk for example.
 
     Example:
       >>> prepare(cache, SOURCES["mnist"], splits, print)  # doctest: +SKIP
@@ -93,6 +97,8 @@ def prepare(
             )
             builder.download_and_prepare(download_dir=folder / "downloads")
             publish(folder / source.name / source.version, _folder(cache, source))
+    except RuntimeError as error:  # what array_record makes of a full disk
+        raise OSError(f"{cache.tfds}: could not be written: {error}") from error
     finally:
         tfds.display_progress_bar(bars)
 

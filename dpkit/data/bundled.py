@@ -20,6 +20,7 @@ def check_bundled(source: Source) -> None:
       DataUnavailable: scikit-learn is not installed.
 
     Example:
+      >>> from dpkit.data import SOURCES
       >>> check_bundled(SOURCES["digits"])
     """
     if importlib.util.find_spec("sklearn") is None:
@@ -37,6 +38,7 @@ def read_bundled(source: Source, split: str) -> Arrays:
       DataCorrupt: it ships other images than those on record.
 
     Example:
+      >>> from dpkit.data import SOURCES
       >>> read_bundled(SOURCES["digits"], "test")["image"].shape
       (360, 8, 8, 1)
     """

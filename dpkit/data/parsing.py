@@ -49,7 +49,7 @@ def parse_mnist_pickle(members: Mapping[str, bytes]) -> dict[str, Arrays]:
     Example:
       >>> import pickle
       >>> pair = (np.full((1, 784), 0.5, np.float32), np.array([7]))
-      >>> data = gzip.compress(pickle.dumps((pair, pair, pair), protocol=2))
+      >>> data = gzip.compress(pickle.dumps((pair, pair, pair), protocol=3))
       >>> parse_mnist_pickle({"mnist.pkl.gz": data})["train"]["label"]
       array([7, 7])
     """

@@ -30,7 +30,7 @@ def read_arrays(stream: io.BufferedIOBase) -> Any:
         complete pickle.
 
     Example:
-      >>> read_arrays(io.BytesIO(pickle.dumps((np.array([1, 2]), 3), protocol=2)))
+      >>> read_arrays(io.BytesIO(pickle.dumps((np.array([1, 2]), 3), protocol=3)))
       (array([1, 2]), 3)
     """
     # latin1 is how Python 3 takes the byte strings of Python 2 without loss.

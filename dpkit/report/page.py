@@ -191,7 +191,10 @@ def _epsilon(result: Result) -> tuple[str, str]:
 
 def _guarantee(result: Result) -> str:
     """The guarantee in words, the headline first."""
-    lead = f'<p class="lead">{escape(headline(result))}.</p>\n'
+    text = headline(result)
+    for sign in "=≤≈":
+        text = text.replace(f" {sign} ", f"\N{NO-BREAK SPACE}{sign}\N{NO-BREAK SPACE}")
+    lead = f'<p class="lead">{escape(text[0].upper() + text[1:])}.</p>\n'
     title = "The guarantee"
     if result.get("insecure_seed"):
         title = "The guarantee that secret randomness would have given"
@@ -242,8 +245,12 @@ def _figure(
         f"Curve of {label} against steps: from {form(low)} at step {first:,.0f} to"
         f" {form(high)} at step {last:,.0f}. The numbers are in the table below."
     )
-    drawing = curve(known, name=key.replace("_", ""), label=label, note=note, percent=percent)
-    return f"<figure>\n{drawing}\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
+    drawing = curve(
+        known, name=key.replace("_", ""), label=label, note=note, percent=percent
+    )
+    return (
+        f"<figure>\n{drawing}\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
+    )
 
 
 def _history_table(history: History, delta: str) -> str:
@@ -311,6 +318,7 @@ _PARAMETERS = {
     "evaluation": "evaluation rows",
     "dataset": "data set",
     "model": "model",
+    "parameters": "parameters of the model",
     "microbatch_size": "microbatch size",
     "devices": "devices",
     "seconds": "seconds of work",
@@ -354,7 +362,12 @@ def _evidence(result: Result) -> str:
         " entries are chained by hashes: <code>dpkit ledger verify</code> finds any"
         " edit, and the head tells this ledger from any other.</p>\n"
     )
-    hashes = {"ledger_head": "ledger head", "params_sha256": "parameters, SHA-256"}
+    hashes = {
+        "ledger_head": "ledger head",
+        "run_id": "run",
+        "params_sha256": "parameters, SHA-256",
+        "config_sha256": "configuration, SHA-256",
+    }
     rows = [(name, result[key]) for key, name in hashes.items() if result.get(key)]
     versions = result.get("versions") or {}
     rows += [(f"version of {name}", value) for name, value in versions.items()]

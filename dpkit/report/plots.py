@@ -87,9 +87,7 @@ def _draw(points: Points, name: str, label: str, percent: bool) -> str:
         else:
             axes.set_ylim(bottom=0)
         target = io.StringIO()
-        figure.savefig(
-            target, format="svg", transparent=True, metadata={"Date": None}
-        )
+        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
     return target.getvalue()
 
 

@@ -34,7 +34,9 @@ p { margin: 0 0 .9rem; }
 .kicker, .dateline, th, dt, figcaption, summary, footer {
   font-family: var(--sans); color: var(--soft);
 }
-.kicker { font-size: .8rem; letter-spacing: .09em; text-transform: uppercase; margin: 0; }
+.kicker {
+  font-size: .8rem; letter-spacing: .09em; text-transform: uppercase; margin: 0;
+}
 .dateline { font-size: .9rem; margin: 0 0 1.8rem; }
 .alarm {
   border: 2px solid var(--alarm); background: var(--alarm-paper); color: var(--alarm);
@@ -48,22 +50,35 @@ p { margin: 0 0 .9rem; }
 }
 .facts div { padding: .8rem 1rem .7rem; box-shadow: -1px -1px 0 var(--rule); }
 .facts dt { font-size: .8rem; }
-.facts dd { margin: 0; font-size: 1.35rem; line-height: 1.4; white-space: nowrap; font-variant-numeric: lining-nums; }
-.facts dd small { display: block; white-space: normal; font: .8rem/1.35 var(--sans); color: var(--soft); }
+.facts dd {
+  margin: 0; font-size: 1.35rem; line-height: 1.4; white-space: nowrap;
+  font-variant-numeric: lining-nums;
+}
+.facts dd small {
+  display: block; white-space: normal; font: .8rem/1.35 var(--sans);
+  color: var(--soft);
+}
 .lead { font-size: 1.15rem; }
 ul { margin: 0; padding-left: 1.15rem; }
 li { margin: 0 0 .45rem; padding-left: .15rem; }
 li::marker { color: var(--soft); }
-.curves { display: grid; gap: 1.6rem; grid-template-columns: repeat(auto-fit, minmax(18.5rem, 1fr)); }
+.curves {
+  display: grid; gap: 1.6rem;
+  grid-template-columns: repeat(auto-fit, minmax(18.5rem, 1fr));
+}
 figure { margin: 0; break-inside: avoid; }
 figure svg {
-  display: block; width: 100%; height: auto; overflow: visible; font-family: var(--sans);
+  display: block; width: 100%; height: auto; overflow: visible;
+  font-family: var(--sans);
   stroke-linejoin: round; stroke-linecap: butt;
 }
 figcaption { font-size: .85rem; line-height: 1.45; margin-top: .5rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .95rem; }
-th, td { text-align: left; vertical-align: top; padding: .34rem .9rem .34rem 0; border-bottom: 1px solid var(--rule); }
+th, td {
+  text-align: left; vertical-align: top; padding: .34rem .9rem .34rem 0;
+  border-bottom: 1px solid var(--rule);
+}
 th { font-weight: 400; font-size: .88rem; line-height: 1.7; }
 tbody th { width: 15rem; }
 td { font-variant-numeric: lining-nums tabular-nums; overflow-wrap: anywhere; }
@@ -77,7 +92,10 @@ pre {
 details { margin-top: 1.2rem; }
 summary { cursor: pointer; font-size: .9rem; }
 details[open] summary { margin-bottom: .7rem; }
-footer { margin-top: 3rem; padding-top: .9rem; border-top: 1px solid var(--rule); font-size: .85rem; }
+footer {
+  margin-top: 3rem; padding-top: .9rem; border-top: 1px solid var(--rule);
+  font-size: .85rem;
+}
 @media print {
   :root {
     color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --rule: #bbb;

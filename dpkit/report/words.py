@@ -97,10 +97,8 @@ def sampling_in_words(result: Mapping[str, Any]) -> str:
     """How batches were drawn, as the accounting assumes it.
 
     Example:
-      >>> sampling_in_words(
-      ...     {"sampling": "poisson", "sampling_rate": 0.5, "unit": "example"}
-      ... )
-      'in every step each example enters the batch by its own coin toss (probability 0.5)'
+      >>> sampling_in_words({"sampling": "full_batch", "unit": "user"})
+      'every step uses every user; nothing is gained from sampling'
     """
     unit = result.get("unit", "example")
     scheme = str(result.get("sampling", "unknown"))
@@ -178,8 +176,9 @@ def guarantee(result: Mapping[str, Any]) -> list[str]:
       >>> words = guarantee({"epsilon": 1.0, "certified": True, "delta": 1e-5,
       ...   "unit": "example", "relation": "add_remove", "accountant": "pld"})
       >>> words[0]
-      'Take any two data sets where one example is in one of them and missing from the other.'
-    """  # noqa: E501
+      'Take any two data sets where one example is in one of them and missing from the
+      other.'
+    """
     epsilon, delta = as_float(result["epsilon"]), float(result["delta"])
     unit, relation = str(result["unit"]), str(result["relation"])
     if epsilon is None or math.isinf(epsilon):

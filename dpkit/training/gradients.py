@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dpkit.accountants import _check
 from dpkit.accountants.events import Relation, as_relation
-from dpkit.mechanisms.clipping import clip_factor, global_norm
+from dpkit.mechanisms.clipping import clip_record, global_norm
 from dpkit.training.inspection import check_loss, check_params
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
@@ -83,6 +83,7 @@ class ClippedGrad:
         """
         check_params(params)
         size = _batch_size(batch)
+        batch = jax.tree.map(jnp.asarray, batch)
         mask = _checked_mask(mask, size)
         _check_keys(keys, size)
         example = jax.tree.map(
@@ -92,22 +93,23 @@ class ClippedGrad:
         check_loss(
             self.loss_fn, params, example, key, allow_effects=self.allow_effects
         )
+        # Rows travel with the words of their keys: padding repeats a row, and a
+        # repeated typed key would look like a reused one.
+        words = None if keys is None else jax.random.key_data(keys)
+        worker = dataclasses.replace(self, loss_fn=_with_words(self.loss_fn, keys))
         if self.mesh is None:
-            return self._local_sum(params, (batch, mask, keys))
-        return self._sharded_sum(params, (batch, mask, keys))
+            return worker._local_sum(params, (batch, mask, words))
+        return worker._sharded_sum(params, (batch, mask, words))
 
     def _one(self, params: Any, row: Any) -> tuple[Any, PrivateAux]:
         """One example's clipped gradient; zero for padding and non-finite ones."""
         example, valid, key = row
         loss, grad = jax.value_and_grad(self.loss_fn)(params, example, key)
-        grad = jax.tree.map(_widen, grad)
         norm = global_norm(grad)
         usable = valid & jnp.isfinite(norm)
-        factor = clip_factor(norm, self.clip_norm)
-        # A select, not a product: 0 * NaN is NaN.
         clipped = jax.tree.map(
-            lambda g: jnp.where(usable, g * factor.astype(g.dtype), jnp.zeros_like(g)),
-            grad,
+            lambda g: jnp.where(valid, g, jnp.zeros_like(g)),
+            clip_record(grad, self.clip_norm),
         )
         zero = jnp.zeros_like(norm)
         aux = PrivateAux(
@@ -243,14 +245,22 @@ def clipped_grad(
         )
     if mesh is not None and DATA_AXIS not in mesh.axis_names:
         raise ValueError(f"mesh has axes {mesh.axis_names}: one must be 'data'")
+    if mesh is not None:
+        # Rows may come from anywhere; the compiler moves them where they belong.
+        mesh = Mesh(mesh.devices, mesh.axis_names)
     return ClippedGrad(
         loss_fn, clip_norm, microbatch_size, mesh, constant_time, allow_effects
     )
 
 
-def _widen(leaf: jax.Array) -> jax.Array:
-    """At least float32: low precision would break the bound on the norm."""
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+def _with_words(loss_fn: LossFn, keys: jax.Array | None) -> LossFn:
+    """The loss as a function of a key's words."""
+    if keys is None:
+        return loss_fn
+    impl = jax.random.key_impl(keys)
+    return lambda params, example, words: loss_fn(
+        params, example, jax.random.wrap_key_data(words, impl=impl)
+    )
 
 
 def _pad(leaf: jax.Array, rows: int) -> jax.Array:

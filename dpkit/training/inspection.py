@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core as jax_core
 
 _CALLBACKS = ("pure_callback", "io_callback", "debug_callback", "debug_print")
 _NORMALISERS = ("rsqrt", "sqrt")
@@ -83,7 +84,7 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
     """Every equation of a jaxpr, inner ones included."""
     for eqn in jaxpr.eqns:
         yield eqn
-        for sub in jax.core.jaxprs_in_params(eqn.params):
+        for sub in jax_core.jaxprs_in_params(eqn.params):
             yield from _equations(sub)
 
 

@@ -25,12 +25,14 @@ from dpkit.accountants.calibration import calibrate
 from dpkit.accountants.events import Relation, as_relation
 from dpkit.mechanisms._check import typed_key
 from dpkit.mechanisms.clipping import GaussianSum
-from dpkit.mechanisms.sampling import Batch, PoissonSampler, max_batch_size_for
+from dpkit.mechanisms.sampling import Batch, PoissonSampler, choose_max_batch_size
 
 # Keys for batches and keys for noise come from different branches of a root, so a
 # caller who hands both the same root still gets independent streams.
 SAMPLING_BRANCH = 0x5A4D
 NOISE_BRANCH = 0x4E53
+# Batches get room for the fluctuations that would matter at this strict a budget.
+_ROOM = {"epsilon": 10.0, "delta": 1e-8}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,9 +130,7 @@ class DPSGDPlan:
                 )
         steps = _steps(steps, epochs, n, b)
         if max_batch_size is None:
-            max_batch_size = max_batch_size_for(
-                sampling_rate=rate, max_records=n, steps=steps
-            )
+            max_batch_size = choose_max_batch_size(rate, n, steps=steps, **_ROOM)
         return cls(
             sampler=PoissonSampler(rate, max_batch_size, n),
             mechanism=GaussianSum(clip_norm, noise_multiplier),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpkit.mechanisms.sampling import Batch
 from dpkit.training.gradients import DATA_AXIS, LossFn, clipped_grad
@@ -51,7 +51,7 @@ class Stepper:
         microbatch_size: int | None,
         devices: int,
     ) -> None:
-        mesh = jax.make_mesh((devices,), (DATA_AXIS,), devices=jax.devices()[:devices])
+        mesh = Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,))
         self._plan = plan
         self._optimizer = optimizer
         self._decay = average_decay

@@ -1,0 +1,141 @@
+"""Checks of host numbers, used by everything that enters an event, a bound or a ledger.
+
+Each function takes one keyword, so that the message carries the caller's own name for
+the value: `positive(noise_multiplier=x)`. All of them return a plain Python number and
+refuse what is no honest number: bool, NaN, infinities, strings, arrays, traced values.
+"""
+
+import math
+import numbers
+from collections.abc import Collection
+
+import numpy as np
+
+
+def finite(**value: object) -> float:
+    """A finite real number, as float."""
+    name, number = _real(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name}={number!r} must be finite")
+    return number
+
+
+def positive(**value: object) -> float:
+    """A finite number above 0, as float."""
+    name, number = _real(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name}={number!r} must be finite and above 0")
+    return number
+
+
+def non_negative(**value: object) -> float:
+    """A finite number of at least 0, as float."""
+    name, number = _real(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name}={number!r} must be finite and at least 0")
+    return number
+
+
+def non_negative_or_inf(**value: object) -> float:
+    """A number of at least 0 that may be infinite (an unlimited epsilon), as float."""
+    name, number = _real(value)
+    if math.isnan(number) or number < 0:
+        raise ValueError(f"{name}={number!r} must be at least 0, or inf")
+    return number
+
+
+def probability(**value: object) -> float:
+    """A number in [0, 1], as float."""
+    name, number = _real(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name}={number!r} must be in [0, 1]")
+    return number
+
+
+def open_probability(**value: object) -> float:
+    """A number in (0, 1), as float: what a query for epsilon at delta needs."""
+    name, number = _real(value)
+    if not 0 < number < 1:
+        raise ValueError(f"{name}={number!r} must be in (0, 1)")
+    return number
+
+
+def half_open_probability(**value: object) -> float:
+    """A number in [0, 1), as float: the delta of a budget."""
+    name, number = _real(value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name}={number!r} must be in [0, 1)")
+    return number
+
+
+def rate(**value: object) -> float:
+    """A sampling rate in (0, 1], as float."""
+    name, number = _real(value)
+    if not 0 < number <= 1:
+        raise ValueError(f"{name}={number!r} must be in (0, 1]")
+    return number
+
+
+def integer_at_least(minimum: int, /, **value: object) -> int:
+    """An integer (Python or NumPy, never a float or a bool) of at least `minimum`."""
+    name, given = _only(value)
+    if isinstance(given, bool | np.bool_) or not isinstance(given, numbers.Integral):
+        raise TypeError(f"{name}={_show(given)} must be an integer")
+    if given < minimum:
+        raise ValueError(f"{name}={int(given)} must be at least {minimum}")
+    return int(given)
+
+
+def flag(**value: object) -> bool:
+    """A Python or NumPy bool, as bool."""
+    name, given = _only(value)
+    if not isinstance(given, bool | np.bool_):
+        raise TypeError(f"{name}={_show(given)} must be True or False")
+    return bool(given)
+
+
+def text(**value: object) -> str:
+    """A string with at least one character that is not white space."""
+    name, given = _only(value)
+    if not isinstance(given, str):
+        raise TypeError(f"{name}={_show(given)} must be a string")
+    if not given.strip():
+        raise ValueError(f"{name}={given!r} must not be empty")
+    return given
+
+
+def one_of(options: Collection[str], /, **value: object) -> str:
+    """One of the strings in `options`."""
+    name, given = _only(value)
+    if not isinstance(given, str):
+        raise TypeError(f"{name}={_show(given)} must be a string")
+    if given not in options:
+        listed = ", ".join(sorted(options))
+        raise ValueError(f"{name}={given!r} must be one of: {listed}")
+    return given
+
+
+def _only(value: dict[str, object]) -> tuple[str, object]:
+    """The one keyword that a check was called with."""
+    if len(value) != 1:
+        raise TypeError(f"a check takes exactly one keyword, got {sorted(value)}")
+    return next(iter(value.items()))
+
+
+def _real(value: dict[str, object]) -> tuple[str, float]:
+    """The keyword's name and its value as a float; TypeError if it is no number."""
+    name, given = _only(value)
+    if isinstance(given, bool | np.bool_) or not isinstance(given, numbers.Real):
+        raise TypeError(f"{name}={_show(given)} must be a Python or NumPy number")
+    try:
+        return name, float(given)
+    except OverflowError:
+        raise ValueError(f"{name}={_show(given)} is too large for a float") from None
+
+
+def _show(given: object) -> str:
+    """A short description of a refused value, with its type."""
+    shown = repr(given)
+    if len(shown) > 60:
+        shown = shown[:57] + "..."
+    return f"{shown} ({type(given).__name__})"

@@ -1,0 +1,268 @@
+r"""The front door: epsilon at delta and delta at epsilon, by the best certified proof.
+
+`best` asks every accountant that can win and takes the smallest certified upper bound,
+naming whose it is. The loss distributions ("pld") are tight, so the Rényi accountant is
+asked where they give no answer or read a part by a coarser pair; basic composition
+("pure") wherever it applies. Everything here is static: valid for parameters that were
+fixed before any output was seen. Spending that adapts to outputs needs a ledger.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from types import ModuleType
+from typing import TypeVar
+
+from dp_accounting import DpEvent
+
+from dpkit.accountants import _check, pld, pure, rdp
+from dpkit.accountants.bounds import DeltaBound, PrivacyBound
+from dpkit.accountants.event_kinds import parts_of
+from dpkit.accountants.event_types import BoundedRangeDpEvent
+from dpkit.accountants.events import repeat, sequential, validate
+from dpkit.accountants.relations import Relation, as_relation
+
+Bound = TypeVar("Bound", PrivacyBound, DeltaBound)
+ACCOUNTANTS: dict[str, ModuleType] = {"pld": pld, "rdp": rdp, "pure": pure}
+
+
+def epsilon(
+    event: DpEvent | Iterable[DpEvent],
+    delta: float,
+    *,
+    relation: Relation | str,
+    accountant: str = "best",
+    unit: str | None = None,
+) -> PrivacyBound:
+    """What is known about epsilon at delta, once all of these events have happened.
+
+    eps(delta) = inf {e >= 0 : P(S) <= e^e Q(S) + delta for all S}, over all neighbours
+    and both directions.
+
+    Privacy: static regime (every parameter fixed before any output is seen).
+
+    Args:
+      event: one event, or several that all touch the same data.
+      delta: in (0, 1); 0 is possible if everything is pure.
+      relation: "add_remove", "replace_one" or "zero_out"; it has no default.
+      accountant: "best", or "pld", "rdp", "pure" alone.
+      unit: the privacy unit ("example", "user"), to be shown with the answer.
+
+    Returns:
+      A bound; gates and headlines use `upper`, and only if `certified`.
+
+    Raises:
+      ValueError: a bad event, delta, relation or accountant.
+      TypeError: something that is no event or no number.
+      UnsupportedEvent: a part that the accountant has no proof for.
+      UnsupportedRelation: a part that has no proof under the relation.
+
+    Example:
+      >>> from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+      >>> step = PoissonSampledDpEvent(0.01, GaussianDpEvent(1.0))
+      >>> bound = epsilon(repeat(step, 10_000), 1e-5, relation="add_remove")
+      >>> round(bound.upper, 3), bound.certified, bound.method_upper
+      (6.188, True, 'pld')
+    """
+    whole = _whole(event)
+    relation = as_relation(relation)
+    delta = _check.half_open_probability(delta=delta)
+    unit = unit if unit is None else _check.text(unit=unit)
+    _check.one_of(("best", *ACCOUNTANTS), accountant=accountant)
+    if accountant != "best":
+        bound = ACCOUNTANTS[accountant].epsilon(whole, delta, relation=relation)
+        return replace(bound, unit=unit)
+    if delta == 0:
+        return replace(_at_zero(whole, relation), unit=unit)
+    bounds = []
+    for module in _tried(whole, relation):
+        if module is not rdp or _rdp_can_win(whole, bounds):
+            bounds.append(module.epsilon(whole, delta, relation=relation))
+    return replace(_best(bounds), unit=unit)
+
+
+def delta_of(
+    event: DpEvent | Iterable[DpEvent],
+    epsilon: float,
+    *,
+    relation: Relation | str,
+    accountant: str = "best",
+    unit: str | None = None,
+) -> DeltaBound:
+    """What is known about delta at epsilon, once all of these events have happened.
+
+    Privacy: static regime (every parameter fixed before any output is seen).
+
+    Args:
+      event: one event, or several that all touch the same data.
+      epsilon: at least 0, finite.
+      relation: "add_remove", "replace_one" or "zero_out"; it has no default.
+      accountant: "best", or "pld", "rdp", "pure" alone.
+      unit: the privacy unit, to be shown with the answer.
+
+    Returns:
+      A bound; gates and headlines use `upper`, and only if `certified`.
+
+    Raises:
+      ValueError: a bad event, epsilon, relation or accountant.
+      TypeError: something that is no event or no number.
+      UnsupportedEvent: a part that the accountant has no proof for.
+      UnsupportedRelation: a part that has no proof under the relation.
+
+    Example:
+      >>> from dp_accounting import GaussianDpEvent
+      >>> bound = delta_of(GaussianDpEvent(1.0), 1.0, relation="add_remove")
+      >>> round(bound.upper, 6)
+      0.126937
+    """
+    whole = _whole(event)
+    relation = as_relation(relation)
+    epsilon = _check.non_negative(epsilon=epsilon)
+    unit = unit if unit is None else _check.text(unit=unit)
+    _check.one_of(("best", *ACCOUNTANTS), accountant=accountant)
+    modules = [ACCOUNTANTS[accountant]] if accountant != "best" else None
+    bounds = [
+        module.delta_of(whole, epsilon, relation=relation)
+        for module in modules or _tried(whole, relation)
+    ]
+    return replace(_best(bounds), unit=unit)
+
+
+def epsilon_curve(
+    event: DpEvent,
+    counts: Sequence[int],
+    delta: float,
+    *,
+    relation: Relation | str,
+    unit: str | None = None,
+) -> list[PrivacyBound]:
+    """Epsilon at delta after each of several numbers of repetitions of one event.
+
+    The event's losses are transformed once, so a point costs one inverse transform.
+    Each bound is the smallest over this count and all larger ones: a longer run
+    includes a shorter one.
+
+    Privacy: each point is valid for a run of that length, fixed beforehand (static).
+
+    Args:
+      event: one round, for example one training step.
+      counts: how many rounds, each at least 1, in any order.
+      delta: in (0, 1).
+      relation: "add_remove", "replace_one" or "zero_out".
+      unit: the privacy unit, to be shown with the answers.
+
+    Returns:
+      One bound for each count, in the order of `counts`; `upper` grows with the count.
+
+    Raises:
+      ValueError: a bad event, count, delta or relation.
+      UnsupportedEvent: a part that no accountant has a proof for.
+      UnsupportedRelation: a part that has no proof under the relation.
+
+    Example:
+      >>> from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+      >>> step = PoissonSampledDpEvent(0.01, GaussianDpEvent(1.0))
+      >>> curve = epsilon_curve(step, [300, 1000], 1e-5, relation="add_remove")
+      >>> [round(bound.upper, 3) for bound in curve]
+      [1.068, 1.828]
+    """
+    validate(event)
+    relation = as_relation(relation)
+    delta = _check.open_probability(delta=delta)
+    unit = unit if unit is None else _check.text(unit=unit)
+    wanted = [_check.integer_at_least(1, count=count) for count in counts]
+    at = dict[int, PrivacyBound]()
+    best: PrivacyBound | None = None
+    for count, bound in _descending(event, sorted(set(wanted)), delta, relation):
+        if best is None or _rank(bound) <= _rank(best):
+            best = bound
+        at[count] = replace(best, unit=unit)
+    return [at[count] for count in wanted]
+
+
+def _descending(
+    event: DpEvent, counts: list[int], delta: float, relation: Relation
+) -> Iterable[tuple[int, PrivacyBound]]:
+    """Bounds for each count, the largest first."""
+    if not counts:
+        return
+    rounds = None
+    if pld.supports(event, relation):
+        rounds = pld.Rounds(event, relation, counts[-1], delta)
+    for count in reversed(counts):
+        bounds = []
+        if rounds is not None:
+            composed = rounds.composition(count)
+            if delta >= composed.floor:
+                bounds.append(pld.bound_at(composed, event, delta, relation))
+        if _rdp_can_win(event, bounds):
+            whole = repeat(event, count)
+            bounds += [
+                module.epsilon(whole, delta, relation=relation)
+                for module in _tried(whole, relation)
+                if module is not pld
+            ]
+        yield count, _best(bounds)
+
+
+def _whole(event: DpEvent | Iterable[DpEvent]) -> DpEvent:
+    """One valid event from one or several."""
+    if isinstance(event, DpEvent):
+        validate(event)
+        return event
+    return sequential(event)
+
+
+def _tried(event: DpEvent, relation: Relation) -> list[ModuleType]:
+    """The accountants that read an event; if there is none, rdp, to say why."""
+    able = [m for m in ACCOUNTANTS.values() if m.supports(event, relation)]
+    able.sort(key=lambda module: module is rdp)
+    return able or [rdp]
+
+
+def _rdp_can_win(event: DpEvent, bounds: list[PrivacyBound]) -> bool:
+    """Whether Rényi may beat what is there: no finite answer yet, or bounded range."""
+    answered = [b for b in bounds if b.certified and b.method_upper != pure.NAME]
+    if all(b.upper is None or math.isinf(b.upper) for b in answered):
+        return True
+    pending = [event]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, BoundedRangeDpEvent):
+            return True
+        pending.extend(parts_of(node))
+    return False
+
+
+def _at_zero(event: DpEvent, relation: Relation) -> PrivacyBound:
+    """Epsilon at delta = 0, which only pure releases have."""
+    if not pure.supports(event, relation):
+        raise ValueError(
+            "delta=0 needs pure releases throughout: give a delta in (0, 1)"
+        )
+    return pure.epsilon(event, 0.0, relation=relation)
+
+
+def _rank(bound: PrivacyBound | DeltaBound) -> tuple[bool, float]:
+    """Certified before not, then the smaller upper bound."""
+    upper = math.inf if bound.upper is None else bound.upper
+    return not bound.certified, upper
+
+
+def _best(bounds: list[Bound]) -> Bound:
+    """The bound with the smallest certified upper, with the best lower and estimate."""
+    chosen = min(bounds, key=_rank)
+    lowers = [b for b in bounds if b.lower is not None]
+    if lowers and chosen.upper is not None:
+        lower = max(lowers, key=lambda b: b.lower or 0.0)
+        capped = min(lower.lower or 0.0, chosen.upper)
+        chosen = replace(chosen, lower=capped, method_lower=lower.method_lower)
+    if chosen.estimate is None:
+        for bound in bounds:
+            if bound.estimate is not None and bound.estimate < math.inf:
+                return replace(
+                    chosen,
+                    estimate=bound.estimate,
+                    method_estimate=bound.method_estimate,
+                )
+    return chosen

@@ -1,0 +1,128 @@
+"""Events whose dominating pair has finitely many outcomes, as that pair.
+
+`p` is the law with the record (or with its value), `q` without it (or with the null
+record, or with another value). dp-accounting's low-level constructor takes the two in
+the opposite order; here they always go by name.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpkit.accountants.relations import Relation, shift
+
+Array = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class FinitePair:
+    """Two distributions on one finite support.
+
+    Mass that `p` (or `q`) lacks up to 1e-9 counts as infinite loss in its direction.
+    """
+
+    p: Array
+    q: Array
+
+    @property
+    def infinite(self) -> tuple[float, float]:
+        """Mass at infinite loss: of p where q is 0, of q where p is 0."""
+        forward = float(self.p[self.q == 0].sum()) + _missing(self.p)
+        backward = float(self.q[self.p == 0].sum()) + _missing(self.q)
+        return forward, backward
+
+    def delta(self, epsilon: Array) -> Array:
+        """D(e) = sum of (p - e^e q)+, for each e >= 0."""
+        kept = (self.p > 0) & (self.q > 0)
+        p, q = self.p[kept], self.q[kept]
+        loss = np.log(p) - np.log(q)
+        by_loss = np.argsort(loss)
+        above_p = np.append(np.cumsum(p[by_loss][::-1])[::-1], 0.0)
+        above_q = np.append(np.cumsum(q[by_loss][::-1])[::-1], 0.0)
+        first = np.searchsorted(loss[by_loss], epsilon, side="right")
+        with np.errstate(divide="ignore"):
+            scaled = np.exp(np.minimum(epsilon + np.log(above_q[first]), 0.0))
+        return np.maximum(above_p[first] - scaled, 0.0) + self.infinite[0]
+
+    def swapped(self) -> "FinitePair":
+        """The same pair in the other direction."""
+        return FinitePair(p=self.q, q=self.p)
+
+    def pure_epsilon(self) -> float:
+        """The largest absolute log-ratio among outcomes that both sides can have."""
+        kept = (self.p > 0) & (self.q > 0)
+        ratios = np.log(self.p[kept]) - np.log(self.q[kept])
+        return float(np.abs(ratios).max(initial=0.0))
+
+
+def randomized_response(
+    probability: float, categories: int, relation: Relation
+) -> FinitePair:
+    """The answer is uniform with `probability`, else the truth.
+
+    Replacing the truth swaps two categories; against the null record, whose answer is
+    uniform, all other categories fall together.
+    """
+    share = probability / categories
+    truth = 1 - probability + share
+    if relation is Relation.REPLACE_ONE:
+        rest = (categories - 2) * share
+        return _pair([truth, share, rest], [share, truth, rest])
+    others = (categories - 1) * share
+    return _pair([truth, others], [1 / categories, 1 - 1 / categories])
+
+
+def discrete_laplace(rate: float, sensitivity: int, relation: Relation) -> FinitePair:
+    """Mass tanh(a/2) e^(-a|k|), moved by the sensitivity.
+
+    Outside the interval between the two centres the ratio is constant, so all outcomes
+    there fall together: sensitivity + 1 outcomes remain.
+    """
+    moved = sensitivity * shift(relation)
+    inside = np.arange(1, moved)
+    edge = 1 / (1 + math.exp(-rate))
+    q = np.concatenate(
+        [
+            [edge],
+            math.tanh(rate / 2) * np.exp(-rate * inside),
+            [edge * math.exp(-rate * moved)],
+        ]
+    )
+    return FinitePair(p=q[::-1].copy(), q=q)
+
+
+def discrete_gaussian(
+    stddev: float, sensitivity: int, relation: Relation
+) -> FinitePair:
+    """Mass ~ e^(-k^2 / 2 s^2), moved by the sensitivity; cut below 1e-50."""
+    moved = sensitivity * shift(relation)
+    reach = math.ceil(15.5 * stddev) + 1
+    k = np.arange(-reach, reach + moved + 1)
+    weights = np.exp(-0.5 * (k / stddev) ** 2)
+    weights_moved = np.exp(-0.5 * ((k - moved) / stddev) ** 2)
+    total = math.fsum(weights_moved)
+    return FinitePair(p=weights_moved / total, q=weights / total)
+
+
+def approximate(epsilon: float, delta: float) -> FinitePair:
+    """The pair that dominates every (epsilon, delta)-private release."""
+    low = (1 - delta) / (1 + math.exp(min(epsilon, 700.0)))
+    high = 1 - delta - low
+    if epsilon > 700:
+        low = 0.0
+    return _pair([high, low, delta, 0.0], [low, high, 0.0, delta])
+
+
+def _pair(p: list[float], q: list[float]) -> FinitePair:
+    """Lists as a pair, outcomes that never happen left out."""
+    first, second = np.array(p), np.array(q)
+    kept = (first > 0) | (second > 0)
+    return FinitePair(p=first[kept], q=second[kept])
+
+
+def _missing(p: Array) -> float:
+    """What a distribution lacks to 1, unless it is rounding."""
+    missing = 1 - math.fsum(p)
+    return missing if missing > 4e-16 * (len(p) + 4) else 0.0

@@ -1,0 +1,163 @@
+"""The privacy profile of each kind of event, under each relation that has a proof.
+
+Events give noise in contribution radii. Replacing a record moves a sum by two of them,
+which is applied here, in one place: s / 2 and b / 2.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from dp_accounting import DpEvent
+
+from dpkit.accountants import finite_pairs, profiles
+from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.event_kinds import kind_of
+from dpkit.accountants.finite_pairs import FinitePair
+from dpkit.accountants.profiles import Profile
+from dpkit.accountants.relations import Relation, shift
+from dpkit.accountants.warrant import check_relation
+
+NAME = "pld"
+
+_DIRECTED = (Relation.ADD_REMOVE, Relation.ZERO_OUT)
+RELATIONS: dict[str, tuple[Relation, ...]] = {
+    "poisson_laplace": _DIRECTED,
+    "mixture_gaussian": _DIRECTED,
+    "truncated_poisson_gaussian": _DIRECTED,
+    "wor_gaussian": (Relation.REPLACE_ONE,),
+    "randomized_response": (Relation.REPLACE_ONE, Relation.ZERO_OUT),
+}
+
+
+def profile_of(event: DpEvent, relation: Relation, spare: float = 0.0) -> Profile:
+    """The profile of one release; refuses what has no proof.
+
+    `spare` is a probability so small that the release may lose all privacy with it.
+    """
+    kind = kind_of(event)
+    check_supported(event, relation)
+    if kind.name == "truncated_poisson_gaussian":
+        return _truncated(kind.read(event), spare)
+    return _PROFILES[kind.name](kind.read(event), relation)
+
+
+def check_supported(event: DpEvent, relation: Relation) -> None:
+    """Refuse a release (or a parallel event, not its children) without a proof."""
+    kind = kind_of(event)
+    allowed = RELATIONS.get(kind.name, tuple(Relation))
+    if relation not in allowed:
+        raise UnsupportedRelation(NAME, relation, event, allowed)
+    check_relation(NAME, event, relation)
+    if kind.name not in _PROFILES and kind.name not in _ELSEWHERE:
+        raise UnsupportedEvent(NAME, event, _ADVICE)
+
+
+def _gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """Gaussian noise, moved by one radius or two."""
+    return profiles.gaussian(fields["noise_multiplier"] / shift(relation))
+
+
+def _poisson_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """Poisson-sampled Gaussian noise; replaced, the two values pull both ways."""
+    pair = profiles.poisson_gaussian
+    if relation is Relation.REPLACE_ONE:
+        pair = profiles.poisson_gaussian_replaced
+    return pair(fields["noise_multiplier"], fields["sampling_rate"])
+
+
+def _truncated(fields: Mapping[str, Any], spare: float) -> Profile:
+    """Its own event, read exactly but for `spare`."""
+    return profiles.truncated_poisson_gaussian(
+        fields["noise_multiplier"],
+        fields["sampling_rate"],
+        fields["dataset_size"],
+        fields["max_batch_size"],
+        spare,
+    )
+
+
+def _wor_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """A batch of fixed size, one record replaced."""
+    return profiles.without_replacement(
+        fields["noise_multiplier"] / shift(relation),
+        fields["batch_size"] / fields["dataset_size"],
+    )
+
+
+def _laplace(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """Laplace noise, moved by one radius or two."""
+    return profiles.laplace(fields["scale"] / shift(relation))
+
+
+def _poisson_laplace(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """Poisson-sampled Laplace noise."""
+    return profiles.poisson_laplace(fields["scale"], fields["sampling_rate"])
+
+
+def _mixture_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """Gaussian noise under a random shift."""
+    return profiles.mixture_gaussian(
+        fields["noise_multiplier"], fields["shifts"], fields["probabilities"]
+    )
+
+
+def _discrete_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """Its finite pair."""
+    return profiles.finite(
+        finite_pairs.discrete_gaussian(
+            fields["stddev"], fields["sensitivity"], relation
+        )
+    )
+
+
+def _discrete_laplace(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """Its finite pair; all losses are multiples of half the sensitivity's parity."""
+    pair = finite_pairs.discrete_laplace(
+        fields["rate"], fields["sensitivity"], relation
+    )
+    return profiles.finite(pair, lattice=fields["rate"])
+
+
+def _randomized_response(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """Its finite pair."""
+    pair = finite_pairs.randomized_response(
+        fields["probability"], fields["categories"], relation
+    )
+    loss = pair.pure_epsilon()
+    symmetric = relation is Relation.REPLACE_ONE and 0 < loss < np.inf
+    return profiles.finite(pair, lattice=loss if symmetric else None)
+
+
+def _pmf_pair(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """The pair that the mechanism gave."""
+    pair = FinitePair(p=np.array(fields["p"]), q=np.array(fields["q"]))
+    profile = profiles.finite(pair)
+    replaces = relation is Relation.REPLACE_ONE
+    return profiles.either_way(profile) if replaces else profile
+
+
+def _approx_dp(fields: Mapping[str, Any], relation: Relation) -> Profile:
+    """The pair that dominates every release with this guarantee."""
+    loss = fields["epsilon"]
+    pair = finite_pairs.approximate(loss, fields.get("delta", 0.0))
+    return profiles.finite(pair, lattice=loss if 0 < loss <= 700 else None)
+
+
+_ELSEWHERE = ("parallel", "non_private", "truncated_poisson_gaussian")
+_ADVICE = "it has no known dominating pair; use accountant='rdp'"
+_PROFILES: dict[str, Callable[[Mapping[str, Any], Relation], Profile]] = {
+    "gaussian": _gaussian,
+    "poisson_gaussian": _poisson_gaussian,
+    "wor_gaussian": _wor_gaussian,
+    "laplace": _laplace,
+    "poisson_laplace": _poisson_laplace,
+    "mixture_gaussian": _mixture_gaussian,
+    "discrete_gaussian": _discrete_gaussian,
+    "discrete_laplace": _discrete_laplace,
+    "randomized_response": _randomized_response,
+    "pmf_pair": _pmf_pair,
+    "approx_dp": _approx_dp,
+    "pure": _approx_dp,
+    "bounded_range": _approx_dp,
+}

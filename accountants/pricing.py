@@ -1,0 +1,225 @@
+"""What an event costs, asked of the accountants once and remembered.
+
+A ledger prices a request before it takes the write lock, decides under the lock from
+what is remembered, and so holds the lock for milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import dp_accounting as dp
+from dp_accounting import DpEvent
+from dp_accounting.dp_event import DiscreteLaplaceDpEvent
+
+from dpkit.accountants import rdp
+from dpkit.accountants.bounds import PrivacyBound
+from dpkit.accountants.chain import canonical
+from dpkit.accountants.errors import (
+    NotCertified,
+    UnsupportedEvent,
+    UnsupportedRelation,
+)
+from dpkit.accountants.events import (
+    ApproxDpEvent,
+    BoundedRangeDpEvent,
+    DiscreteGaussianDpEvent,
+    ParallelDpEvent,
+    PureDpEvent,
+    flatten,
+    from_json,
+    repeat,
+    to_json,
+)
+from dpkit.accountants.relations import Relation, shift
+from dpkit.accountants.totals import ZERO, above, add, at_least, exact, times
+from dpkit.accountants.warrant import warrant
+
+_REMEMBERED = 4096
+
+
+class Pricer:
+    """Answers of the accountants for one relation and unit, remembered by event.
+
+    Example:
+      >>> pricer = Pricer(Relation.ADD_REMOVE, "example")
+      >>> pricer.of(PureDpEvent(0.1)).direct()
+      (Decimal('0.1'), Decimal('0'))
+    """
+
+    def __init__(self, relation: Relation, unit: str):
+        self._relation = relation
+        self._unit = unit
+        self._known: dict[Any, Any] = {}
+
+    def of(self, event: DpEvent) -> EventPrices:
+        """The prices of one event.
+
+        Raises:
+          NotCertified: the event, or a part of it, is not proven.
+          ValueError: it is no valid event.
+        """
+        text = canonical(to_json(event))
+
+        def make() -> EventPrices:
+            if not warrant(event).certified:
+                raise NotCertified(
+                    f"{event!r} is not proven: a ledger counts proofs only"
+                )
+            return EventPrices(self, from_json(text), text, self._relation)
+
+        return self._once(("event", text), make)
+
+    def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
+        """A certified bound for this relation and unit."""
+        return PrivacyBound(
+            delta=delta,
+            upper=upper,
+            certified=True,
+            method_upper=method,
+            relation=self._relation,
+            unit=self._unit,
+        )
+
+    def bound(self, event: DpEvent, text: str, count: int, delta: float, how: str):
+        """The static bound of `count` copies by the accountant `how`."""
+
+        def ask() -> PrivacyBound:
+            from dpkit.accountants import accounting
+
+            return accounting.epsilon(
+                repeat(event, count),
+                delta,
+                relation=self._relation,
+                accountant=how,
+                unit=self._unit,
+            )
+
+        return self._once(("bound", text, count, delta, how), ask)
+
+    def curve(self, event: DpEvent, text: str, orders: tuple[float, ...]):
+        """Rényi bounds of one copy, or None where there are none."""
+
+        def ask() -> tuple[float, ...] | None:
+            try:
+                values = rdp.rdp_curve(event, orders, relation=self._relation)
+            except (UnsupportedEvent, UnsupportedRelation):
+                return None
+            return tuple(math.inf if math.isnan(v) else float(v) for v in values)
+
+        return self._once(("curve", text, orders), ask)
+
+    def _once(self, key: Any, ask: Any) -> Any:
+        """A remembered answer, or a new one."""
+        if key not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = ask()
+        return self._known[key]
+
+
+class EventPrices:
+    """The prices of one event; `counting.Prices` says what each answer means."""
+
+    def __init__(self, pricer: Pricer, event: DpEvent, text: str, relation: Relation):
+        self._pricer = pricer
+        self._text = text
+        self._relation = relation
+        self.event = event
+
+    def bound(self, count: int, delta: float, how: str = "best") -> PrivacyBound:
+        """The static bound of `count` copies; at delta 0, by basic composition."""
+        if delta == 0.0:
+            direct = self.direct()
+            if direct is None or direct[1] > ZERO:
+                return self.answer(0.0, math.inf, "pure")
+            return self.answer(0.0, above(times(direct[0], count)), "pure")
+        return self._pricer.bound(self.event, self._text, count, delta, how)
+
+    def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
+        """A certified bound with the relation and unit of these prices."""
+        return self._pricer.answer(delta, upper, method)
+
+    def curve(self, orders: tuple[float, ...]) -> tuple[float, ...] | None:
+        """Rényi bounds of one copy, or None where there are none."""
+        return self._pricer.curve(self.event, self._text, orders)
+
+    def direct(self) -> tuple[Decimal, Decimal] | None:
+        """(epsilon, delta) of one copy by basic composition of its parts, or None."""
+        epsilon = delta = ZERO
+        for release, count in flatten(self.event):
+            part = self._release(release)
+            if part is None:
+                return None
+            epsilon = add(epsilon, times(part[0], count))
+            delta = add(delta, times(part[1], count))
+        return (epsilon, delta) if delta < 1 else None
+
+    def zcdp(self) -> tuple[float, float]:
+        """(xi, rho): the Rényi curve lies below xi + rho alpha at every order."""
+        parts = [(self._concentrated(r), count) for r, count in flatten(self.event)]
+        sums = [math.fsum(p[i] * count for p, count in parts) for i in (0, 1)]
+        return sums[0], sums[1]
+
+    def _release(self, event: DpEvent) -> tuple[Decimal, Decimal] | None:
+        """(epsilon, delta) of a release that has them by itself."""
+        if isinstance(event, PureDpEvent):
+            return exact(event.epsilon), ZERO
+        if isinstance(event, ApproxDpEvent):
+            return exact(event.epsilon), exact(event.delta)
+        if isinstance(event, dp.NonPrivateDpEvent):
+            return Decimal("inf"), ZERO
+        moved = shift(self._relation)
+        if isinstance(event, dp.LaplaceDpEvent):
+            return _raised(moved / event.noise_multiplier), ZERO
+        if isinstance(event, DiscreteLaplaceDpEvent):
+            return _raised(moved * event.sensitivity * event.noise_parameter), ZERO
+        if isinstance(event, BoundedRangeDpEvent):
+            return exact(event.epsilon), ZERO
+        return None
+
+    def _concentrated(self, event: DpEvent) -> tuple[float, float]:
+        """(xi, rho) of one release."""
+        moved = shift(self._relation)
+        if isinstance(event, dp.GaussianDpEvent):
+            return 0.0, 0.5 * (moved / event.noise_multiplier) ** 2
+        if isinstance(event, DiscreteGaussianDpEvent):
+            return 0.0, 0.5 * (moved * event.sensitivity / event.stddev) ** 2
+        if isinstance(event, dp.ZCDpEvent):
+            return event.xi, event.rho
+        if isinstance(event, BoundedRangeDpEvent):
+            return 0.0, event.epsilon**2 / 8.0
+        if isinstance(event, ParallelDpEvent):
+            if self._pricer.curve(event, canonical(to_json(event)), (2.0,)) is None:
+                raise UnsupportedEvent("zcdp", event, f"relation={self._relation}")
+            children = [self._pricer.of(child).zcdp() for child in event.children]
+            return max(c[0] for c in children), max(c[1] for c in children)
+        direct = self._release(event)
+        if direct is None or direct[1] > ZERO:
+            raise UnsupportedEvent(
+                "zcdp", event, "filter='zcdp' takes concentrated and pure releases"
+            )
+        return 0.0, 0.5 * float(direct[0]) ** 2
+
+
+def _raised(value: float) -> Decimal:
+    """A computed float as a decimal, raised by more than its own rounding."""
+    return at_least(value * (1.0 + 2.0**-51))
+
+
+def bound_to_json(bound: PrivacyBound) -> dict[str, Any]:
+    """A bound as it stands in an entry: numbers as decimal strings."""
+    fields = bound.to_json()
+    return {n: repr(v) if isinstance(v, float) else v for n, v in fields.items()}
+
+
+def bound_from_json(value: dict[str, Any]) -> PrivacyBound:
+    """The bound that `bound_to_json` wrote."""
+    numbers: dict[str, Any] = {
+        name: float(value[name])
+        for name in ("delta", "lower", "estimate", "upper")
+        if value[name] is not None
+    }
+    return PrivacyBound(**value | numbers | {"warnings": tuple(value["warnings"])})

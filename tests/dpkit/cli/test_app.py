@@ -1,0 +1,123 @@
+"""The command as a whole: help, version, what it loads, how it is started."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dpkit.cli.app import app
+
+RUN = CliRunner()
+COMMANDS = [
+    ["demo"],
+    ["train"],
+    ["budget"],
+    ["budget", "epsilon"],
+    ["budget", "calibrate"],
+    ["ledger"],
+    ["ledger", "show"],
+    ["ledger", "verify"],
+]
+HEAVY = (
+    "jax",
+    "jaxlib",
+    "dp_accounting",
+    "tensorflow_datasets",
+    "matplotlib",
+    "numpy",
+    "scipy",
+    "sqlalchemy",
+)
+
+
+def start(*words, **options):
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "dpkit", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help(words):
+    done = RUN.invoke(app, [*words, "--help"])
+    assert done.exit_code == 0
+    assert "Usage: dpkit " + " ".join(words) in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_without_a_command():
+    done = RUN.invoke(app, [])
+    assert done.exit_code == 0
+    for word in ("demo", "train", "budget", "ledger", "Exit codes"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
+def test_help_and_version_load_nothing_heavy(words):
+    code = (
+        "import sys, dpkit\n"
+        "from dpkit.cli import main\n"
+        f"sys.argv = ['dpkit', *{words!r}]\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as done:\n"
+        "    assert done.code == 0, done.code\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "print(loaded, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+
+
+def test_version_in_a_process():
+    done = start("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("dpkit ")
+    assert done.stderr == ""
+
+
+def test_installed_script():
+    script = Path(sys.executable).with_name("dpkit")
+    if not script.exists():
+        pytest.skip("the package is not installed: make install")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout[:6]) == (0, "dpkit ")
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (["nonsense"], "nonsense"),
+        (["budget", "nonsense"], "nonsense"),
+        (["budget"], "command"),
+        (["--nonsense"], "--nonsense"),
+        (["demo", "--nonsense"], "--nonsense"),
+        (["train"], "CONFIG.toml"),
+        (["train", "x.toml"], "--out"),
+        (["ledger", "verify"], "LEDGER"),
+    ],
+)
+def test_usage_errors_are_one_line_that_names_the_fault(words, named):
+    done = RUN.invoke(app, words)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("dpkit")
+    assert named.lower() in done.stderr.lower()
+
+
+def test_an_error_in_a_process_is_one_line():
+    done = start("ledger", "verify", "/nonexistent/ledger.db")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "/nonexistent/ledger.db" in done.stderr

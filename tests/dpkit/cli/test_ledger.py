@@ -1,0 +1,166 @@
+"""`ledger show` and `ledger verify` on real files: whole, edited, cut, foreign."""
+
+import json
+import shutil
+import sqlite3
+
+import pytest
+from dp_accounting import GaussianDpEvent
+from typer.testing import CliRunner
+
+from dpkit.accountants import Budget, Ledger, PureDpEvent
+from dpkit.cli.app import app
+
+RUN = CliRunner()
+LABEL = "[red]first[/red]\u202elook"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A ledger with a charge and a committed reservation, made once."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.db"
+    terms = {"relation": "add_remove", "unit": "user", "dataset": "toy 1.0"}
+    with Ledger.open(path, budget=Budget(1.0, 1e-5), **terms) as ledger:
+        ledger.charge(PureDpEvent(0.25), label=LABEL)
+        with ledger.reserve(GaussianDpEvent(20.0), count=2, label="train") as grant:
+            grant.commit(2)
+        facts = {"head": ledger.head, "upper": ledger.spent().upper}
+    return path, facts
+
+
+@pytest.fixture
+def ledger(made, tmp_path):
+    return shutil.copy(made[0], tmp_path / "ledger.db")
+
+
+def call(command, path, *more):
+    return RUN.invoke(app, ["ledger", command, str(path), *more])
+
+
+def test_show_json(made, ledger):
+    done = call("show", ledger, "--json")
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["schema_version"] == 1
+    assert answer["budget"] == {"epsilon": 1.0, "delta": 1e-5}
+    assert (answer["relation"], answer["unit"]) == ("add_remove", "user")
+    assert answer["dataset"] == "toy 1.0"
+    assert answer["head"] == made[1]["head"] == answer["entries"][-1]["hash"]
+    kinds = [entry["kind"] for entry in answer["entries"]]
+    assert kinds == ["genesis", "spend", "reserve", "commit"]
+    spent = answer["spent"]
+    assert spent["upper"] == made[1]["upper"]
+    assert 0.25 < spent["upper"] <= 1.0
+    assert spent["certified"] is True
+    assert {"delta", "lower", "estimate", "method_upper", "regime"} < set(spent)
+    assert (spent["relation"], spent["unit"]) == ("add_remove", "user")
+
+
+def test_show_text_names_everything_and_obeys_nothing(made, ledger):
+    done = call("show", ledger)
+    for part in (
+        "add_remove",
+        "user",
+        "toy 1.0",
+        made[1]["head"],
+        "1e-05",
+        "certified",
+        "adaptive",
+        "reserve",
+        "train",
+        "pure(epsilon 0.25)",
+    ):
+        assert part in done.stdout, part
+    assert "[red]first[/red]\\u202elook" in done.stdout
+    assert "\u202e" not in done.stdout
+    assert "estimate" not in done.stdout
+
+
+def test_verify(made, ledger):
+    done = call("verify", ledger)
+    assert done.exit_code == 0
+    assert "verified" in done.stdout
+    assert made[1]["head"] in done.stdout
+    machine = json.loads(call("verify", ledger, "--recount", "--json").stdout)
+    assert machine["verified"] is True
+    assert machine["entries"] == 4
+    assert machine["head"] == made[1]["head"]
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_looking_changes_nothing(ledger, command):
+    before = ledger.read_bytes()
+    assert call(command, ledger).exit_code == 0
+    assert ledger.read_bytes() == before
+    assert [path.name for path in ledger.parent.iterdir()] == ["ledger.db"]
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_runs_folder_stands_for_its_ledger(ledger, command):
+    assert call(command, ledger.parent).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_url_is_taken(ledger, command):
+    assert call(command, f"sqlite:///{ledger}").exit_code == 0
+
+
+def edit(path, statement):
+    """Change the file behind the ledger's back."""
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE entries SET entry = replace(entry, '0.25', '0.01')",
+        "UPDATE entries SET hash = replace(hash, 'a', 'b')",
+        "DELETE FROM entries WHERE seq = 1",
+        "DELETE FROM entries WHERE seq = 3",
+        "UPDATE meta SET value = 'x' WHERE name = 'head'",
+    ],
+)
+def test_an_edit_is_exit_code_three(ledger, statement):
+    edit(ledger, statement)
+    for words in ([], ["--json"]):
+        done = call("verify", ledger, *words)
+        assert done.exit_code == 3
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("kept", [0, 10, 3000])
+def test_a_cut_file_is_exit_code_three(ledger, kept):
+    ledger.write_bytes(ledger.read_bytes()[:kept])
+    done = call("verify", ledger)
+    assert done.exit_code == 3
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_missing_ledger_is_not_created(tmp_path, command):
+    path = tmp_path / "none.db"
+    done = call(command, path)
+    assert done.exit_code == 2
+    assert "none.db" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_file_is_bad_input(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a ledger at all")
+    done = call("verify", path)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+
+
+def test_an_unlimited_budget_is_json(tmp_path):
+    terms = {"relation": "zero_out", "unit": "example", "dataset": "toy 1.0"}
+    budget = Budget(float("inf"), 1e-5)
+    Ledger.open(tmp_path / "a.db", budget=budget, **terms).close()
+    answer = json.loads(call("show", tmp_path / "a.db", "--json").stdout)
+    assert answer["budget"]["epsilon"] == "inf"
+    assert answer["spent"]["upper"] == 0

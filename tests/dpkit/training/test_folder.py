@@ -1,0 +1,86 @@
+"""The run's folder: private means 0700, and writes are whole or absent."""
+
+import os
+import stat
+
+import pytest
+
+from dpkit.training.folder import RunFolder, write
+from dpkit.training.roots import Roots
+
+
+def test_private_is_for_the_owner_alone_whatever_the_umask(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    before = os.umask(0)
+    try:
+        folder.prepare()
+        folder.save_state(Roots.insecure(1), {"a": 1})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.private.stat().st_mode) == 0o700
+    state = folder.private / "run.json"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o600
+
+
+def test_state_comes_back(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.prepare()
+    assert not folder.started
+    folder.save_state(Roots.insecure(1), {"a": [1, 2]})
+    assert folder.started
+    assert RunFolder(tmp_path).load_state() == (Roots.insecure(1), {"a": [1, 2]})
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"roots": {"noise": "zz"}}'])
+def test_damaged_state_is_an_error_of_one_line(tmp_path, damage):
+    folder = RunFolder(tmp_path)
+    folder.prepare()
+    (folder.private / "run.json").write_text(damage)
+    with pytest.raises(ValueError, match="damaged") as caught:
+        folder.load_state()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("important")
+    with pytest.raises(ValueError, match="thesis.tex"):
+        RunFolder(tmp_path).prepare()
+    assert not (tmp_path / "private").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        RunFolder(tmp_path / "run").prepare()
+
+
+def test_two_processes_cannot_hold_one_run(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.prepare()
+    with folder.locked(), pytest.raises(ValueError, match="another process"):
+        with RunFolder(tmp_path).locked():
+            pass
+    with folder.locked():
+        pass
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    write(path, b"old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_delete_private_removes_everything(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.prepare()
+    folder.add_private_line("scores.jsonl", {"score": 1})
+    folder.delete_private()
+    assert not folder.private.exists()

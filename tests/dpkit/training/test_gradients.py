@@ -1,0 +1,205 @@
+"""clipped_grad against a plain loop, in every mode, on friendly and hostile batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpkit.training.gradients import clipped_grad
+from tests.oracles import gradients as oracle
+
+MODES = [
+    {"mode": "vmap"},
+    {"mode": "microbatch", "microbatch_size": 1},
+    {"mode": "microbatch", "microbatch_size": 3},
+    {"mode": "microbatch", "microbatch_size": 64},
+    {"mode": "microbatch", "microbatch_size": 4, "constant_time": True},
+]
+IDS = ["vmap", "single", "three", "wider_than_batch", "constant_time"]
+
+
+def squared_loss(w, example, key):
+    x, t = example
+    return 0.5 * (jnp.vdot(w, x) - t) ** 2
+
+
+def linear_loss(w, x, key):
+    """Its gradient is the example itself."""
+    return jnp.vdot(w, x)
+
+
+def random_batch(rows=10, width=5, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, width)).astype(np.float32)
+    t = rng.normal(size=rows).astype(np.float32)
+    w = rng.normal(size=width).astype(np.float32)
+    return w, x, t
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+@pytest.mark.parametrize("clip_norm", [0.01, 1.0, 1e6])
+def test_sum_equals_the_loop(mode, clip_norm):
+    w, x, t = random_batch()
+    f = jax.jit(clipped_grad(squared_loss, clip_norm=clip_norm, **mode))
+    total, aux = f(w, (x, t))
+    gradients = oracle.squared_loss_gradients(w, x, t)
+    want = oracle.clipped_sum(gradients, clip_norm)
+    np.testing.assert_allclose(total, want, rtol=2e-5, atol=1e-6 * clip_norm)
+    np.testing.assert_allclose(
+        aux.norms, np.linalg.norm(gradients, axis=1), rtol=1e-5
+    )
+    np.testing.assert_allclose(aux.losses, 0.5 * (x @ w - t) ** 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+def test_gradients_of_three_four_and_nan(mode):
+    # (3,4), (0,0), (.3,.4), (NaN,1) at C=1 sum to (.9, 1.2): worked by hand.
+    x = jnp.array([[3.0, 4.0], [0.0, 0.0], [0.3, 0.4], [jnp.nan, 1.0]])
+    total, aux = clipped_grad(linear_loss, clip_norm=1.0, **mode)(jnp.zeros(2), x)
+    np.testing.assert_allclose(total, [0.9, 1.2], rtol=1e-6)
+    np.testing.assert_allclose(aux.norms, [5.0, 0.0, 0.5, 0.0], rtol=1e-6)
+
+
+HOSTILE = [1e30, -1e38, 1e-40, 0.0, np.nan, np.inf, -np.inf]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+@pytest.mark.parametrize("value", HOSTILE)
+def test_one_more_example_moves_the_sum_by_at_most_the_clip_norm(mode, value):
+    _, x, _ = random_batch(rows=7)
+    bad = np.full((1, 5), value, np.float32)
+    f = clipped_grad(linear_loss, clip_norm=0.5, **mode)
+    with_it, _ = f(jnp.zeros(5), np.concatenate([x, bad]))
+    without, _ = f(jnp.zeros(5), x)
+    moved = np.linalg.norm(np.asarray(with_it, np.float64) - without)
+    assert np.isfinite(moved)
+    assert moved <= 0.5 * (1 + 1e-5)
+    if not np.isfinite(value):
+        np.testing.assert_array_equal(with_it, without)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+def test_padding_contributes_exactly_nothing_even_when_it_is_nan(mode):
+    w, x, t = random_batch(rows=6)
+    padded = np.concatenate([x, np.full((3, 5), np.nan, np.float32)])
+    targets = np.concatenate([t, np.zeros(3, np.float32)])
+    mask = np.arange(9) < 6
+    f = clipped_grad(squared_loss, clip_norm=0.3, **mode)
+    total, aux = f(w, (padded, targets), mask)
+    np.testing.assert_allclose(total, f(w, (x, t))[0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(aux.norms[6:], 0)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+def test_masked_rows_may_stand_anywhere(mode):
+    w, x, t = random_batch(rows=9)
+    mask = np.array([0, 1, 0, 0, 1, 1, 0, 0, 1], bool)
+    f = clipped_grad(squared_loss, clip_norm=0.3, **mode)
+    want, _ = f(w, (x[mask], t[mask]))
+    np.testing.assert_allclose(f(w, (x, t), mask)[0], want, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+def test_an_empty_batch_sums_to_zero(mode):
+    w, x, t = random_batch(rows=4)
+    f = clipped_grad(squared_loss, clip_norm=1.0, **mode)
+    np.testing.assert_array_equal(f(w, (x, t), np.zeros(4, bool))[0], 0)
+    np.testing.assert_array_equal(f(w, (x[:0], t[:0]))[0], 0)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+def test_every_example_gets_its_own_key(mode):
+    def loss(w, x, key):
+        return w * jax.random.normal(key)
+
+    keys = jax.random.split(jax.random.key(0), 8)
+    f = clipped_grad(loss, clip_norm=1e6, **mode)
+    total, aux = f(jnp.float32(1.0), jnp.zeros(8), None, keys)
+    each = jax.vmap(jax.random.normal)(jax.random.split(jax.random.key(0), 8))
+    assert len(np.unique(np.asarray(aux.norms))) == 8
+    np.testing.assert_allclose(total, each.sum(), rtol=1e-5)
+
+
+def test_low_precision_gradients_are_summed_in_float32():
+    # Added up in bfloat16, 1024 aligned gradients of norm one stall at 256.
+    w = jnp.zeros(1, jnp.bfloat16)
+    x = jnp.ones((1024, 1), jnp.bfloat16)
+    for mode in MODES:
+        total, _ = clipped_grad(linear_loss, clip_norm=1.0, **mode)(w, x)
+        assert total.dtype == jnp.float32
+        np.testing.assert_array_equal(total, [1024.0])
+
+
+def test_the_norm_is_over_all_leaves_together():
+    def loss(params, x, key):
+        return 3 * params["a"] * x + 4 * params["b"]["c"] * x
+
+    params = {"a": jnp.float32(0), "b": {"c": jnp.float32(0)}}
+    total, aux = clipped_grad(loss, clip_norm=1.0)(params, jnp.ones(1))
+    np.testing.assert_allclose(aux.norms, [5.0], rtol=1e-6)
+    np.testing.assert_allclose(total["a"], 0.6, rtol=1e-6)
+    np.testing.assert_allclose(total["b"]["c"], 0.8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+def test_two_devices_give_the_sum_of_one(mode):
+    w, x, t = random_batch(rows=12)
+    mask = np.arange(12) < 9
+    keys, same_keys = (jax.random.split(jax.random.key(3), 12) for _ in range(2))
+    mesh = jax.make_mesh((2,), ("data",))
+    alone = clipped_grad(squared_loss, clip_norm=0.2, **mode)
+    shared = jax.jit(clipped_grad(squared_loss, clip_norm=0.2, mesh=mesh, **mode))
+    total, aux = shared(w, (x, t), mask, keys)
+    want, want_aux = alone(w, (x, t), mask, same_keys)
+    np.testing.assert_allclose(total, want, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(aux.norms, want_aux.norms, rtol=1e-6)
+
+
+def test_sensitivity_by_relation():
+    f = clipped_grad(linear_loss, clip_norm=0.5)
+    assert f.sensitivity("add_remove") == f.sensitivity("zero_out") == 0.5
+    assert f.sensitivity("replace_one") == 1.0
+
+
+@pytest.mark.parametrize("clip_norm", [0, -1.0, float("inf"), float("nan"), True, "1"])
+def test_bad_clip_norms_are_refused(clip_norm):
+    with pytest.raises((ValueError, TypeError), match="clip_norm"):
+        clipped_grad(linear_loss, clip_norm=clip_norm)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"mode": "ghost"}, "mode"),
+        ({"mode": "microbatch"}, "microbatch_size"),
+        ({"mode": "microbatch", "microbatch_size": 0}, "microbatch_size"),
+        ({"microbatch_size": 4}, "microbatch_size"),
+        ({"mesh": "wrong axis"}, "mesh"),
+    ],
+)
+def test_bad_options_are_refused(options, name):
+    if "mesh" in options:
+        options = {"mesh": jax.make_mesh((2,), ("model",))}
+    with pytest.raises(ValueError, match=name):
+        clipped_grad(linear_loss, clip_norm=1.0, **options)
+
+
+@pytest.mark.parametrize(
+    ("batch", "mask", "keys", "error", "name"),
+    [
+        ((np.zeros((3, 2)), np.zeros(4)), None, None, ValueError, "batch leaves"),
+        ((), None, None, ValueError, "batch"),
+        ((np.zeros((3, 2)), np.float32(1)), None, None, ValueError, "batch axis"),
+        ((np.zeros((3, 2)), np.zeros(3)), np.ones(2, bool), None, ValueError, "mask"),
+        ((np.zeros((3, 2)), np.zeros(3)), np.ones(3), None, ValueError, "mask"),
+        ((np.zeros((3, 2)), np.zeros(3)), None, "raw", TypeError, "typed keys"),
+        ((np.zeros((3, 2)), np.zeros(3)), None, "two", ValueError, "keys"),
+    ],
+)
+def test_bad_batches_are_refused(batch, mask, keys, error, name):
+    if keys == "raw":
+        keys = jax.random.key_data(jax.random.split(jax.random.key(0), 3))
+    elif keys == "two":
+        keys = jax.random.split(jax.random.key(0), 2)
+    with pytest.raises(error, match=name):
+        clipped_grad(squared_loss, clip_norm=1.0)(jnp.zeros(2), batch, mask, keys)

@@ -1,0 +1,110 @@
+"""Losses and parameters that have no clipped gradient, or leak, are refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from dpkit.training.gradients import clipped_grad
+
+
+def call(loss, params=None, example_shape=(4,), **options):
+    params = jnp.ones(4) if params is None else params
+    return clipped_grad(loss, clip_norm=1.0, **options)(
+        params, jnp.ones((2, *example_shape))
+    )
+
+
+def test_a_loss_over_a_batch_is_refused():
+    with pytest.raises(ValueError, match="ONE example"):
+        call(lambda w, x, key: w * x)
+
+
+def test_a_loss_with_batch_statistics_is_refused():
+    class Normalised(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.BatchNorm(use_running_average=False)(nn.Dense(3)(x)).sum()
+
+    model = Normalised()
+    variables = model.init(jax.random.key(0), jnp.ones((1, 4)))
+    stats = variables["batch_stats"]
+
+    def returning_state(params, x, key):
+        given = {"params": params, "batch_stats": stats}
+        return model.apply(given, x[None], mutable=["batch_stats"])
+
+    def hiding_state(params, x, key):
+        return returning_state(params, x, key)[0]
+
+    with pytest.raises(TypeError, match="GroupNorm"):
+        call(returning_state, variables["params"])
+    with pytest.raises(ValueError, match="GroupNorm"):
+        call(hiding_state, variables["params"])
+
+
+def test_layer_and_group_norm_pass():
+    class Normalised(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.LayerNorm()(nn.Dense(8)(x))
+            return nn.GroupNorm(num_groups=2)(x).sum()
+
+    model = Normalised()
+    params = model.init(jax.random.key(0), jnp.ones((1, 4)))["params"]
+    total, _ = call(lambda p, x, key: model.apply({"params": p}, x[None]), params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(total))
+
+
+def test_a_mean_over_a_batch_of_one_example_is_fine():
+    total, _ = call(lambda w, x, key: jnp.mean(x[None] @ w))
+    assert total.shape == (4,)
+
+
+def test_a_reduction_over_a_unit_batch_axis_is_pointed_out():
+    with pytest.warns(UserWarning, match="leading axis"):
+        call(lambda w, x, key: (x[None].sum(0) * w).sum())
+
+
+@pytest.mark.parametrize("name", ["print", "pure", "io"])
+def test_callbacks_in_the_loss_are_refused_unless_allowed(name):
+    seen = []
+
+    def loss(w, x, key):
+        value = jnp.vdot(w, x)
+        if name == "print":
+            jax.debug.callback(lambda v: seen.append(v), value)
+        elif name == "io":
+            jax.experimental.io_callback(lambda v: seen.append(v), None, value)
+        else:
+            shape = jax.ShapeDtypeStruct((), value.dtype)
+            extra = jax.pure_callback(np.abs, shape, jax.lax.stop_gradient(x[0]))
+            value = value + jax.lax.stop_gradient(extra)
+        return value
+
+    with pytest.raises(ValueError, match="side effects"):
+        call(loss)
+    assert seen == []
+    if name == "print":
+        call(loss, allow_effects=True)
+        jax.effects_barrier()
+        assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    "leaf", [jnp.ones(4, jnp.complex64), jnp.ones(4, jnp.int32), jnp.ones(4, bool)]
+)
+def test_leaves_that_are_not_real_are_refused(leaf):
+    with pytest.raises(TypeError, match="floating"):
+        call(lambda p, x, key: jnp.real(p["w"] @ x), {"w": leaf})
+
+
+def test_no_parameters_at_all_are_refused():
+    with pytest.raises(ValueError, match="nothing to train"):
+        call(lambda p, x, key: x.sum(), {})
+
+
+def test_an_integer_loss_is_refused():
+    with pytest.raises(TypeError, match="real"):
+        call(lambda w, x, key: jnp.int32(1))

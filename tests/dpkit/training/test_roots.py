@@ -1,0 +1,57 @@
+"""Secret roots: independent, domain-separated, and never shown."""
+
+import jax
+import numpy as np
+import pytest
+
+from dpkit.training.roots import Roots
+
+
+def words(key):
+    return tuple(np.asarray(jax.random.key_data(key)).tolist())
+
+
+def test_roots_and_keys_all_differ():
+    first, second = Roots.draw(), Roots.draw()
+    keys = [
+        words(key)
+        for roots in (first, second)
+        for key in (roots.noise_key, roots.sampling_key, roots.model_key)
+    ]
+    assert len({first.noise, first.sampling, second.noise, second.sampling}) == 4
+    assert len(set(keys)) == 6
+
+
+def test_the_same_root_for_both_purposes_is_refused():
+    with pytest.raises(ValueError, match="two independent"):
+        Roots(bytes(32), bytes(32))
+
+
+@pytest.mark.parametrize("root", [b"", bytes(8), bytes(33)])
+def test_roots_of_another_length_are_refused(root):
+    with pytest.raises(ValueError, match="32 are needed"):
+        Roots(root, bytes(range(32)))
+
+
+def test_insecure_roots_are_a_function_of_the_seed():
+    assert Roots.insecure(1) == Roots.insecure(1)
+    assert Roots.insecure(1) != Roots.insecure(2)
+
+
+def test_roots_do_not_show_themselves():
+    roots = Roots.insecure(1)
+    assert roots.noise.hex() not in repr(roots)
+    assert repr(roots.noise) not in repr(roots)
+
+
+def test_the_fingerprint_sees_data_and_needs_the_root():
+    data = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    roots = Roots.insecure(1)
+    print_of = roots.fingerprint([data])
+    assert roots.fingerprint([data.copy()]) == print_of
+    assert Roots.insecure(2).fingerprint([data]) != print_of
+    changed = data.copy()
+    changed[1, 1] += 1
+    assert roots.fingerprint([changed]) != print_of
+    assert roots.fingerprint([data.reshape(2, 3)]) != print_of
+    assert roots.fingerprint([data.astype(np.int8)]) != print_of

@@ -1,0 +1,339 @@
+"""fit: charged before it runs, honest about time and batches, resumable to the bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dpkit import Budget, BudgetExceeded, DPSGDPlan, Evaluation, Ledger, RunFolder, fit
+from dpkit.accountants.errors import LedgerCorrupt
+
+RECORDS = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+PLAN = DPSGDPlan.create(
+    max_records=300,
+    expected_batch_size=60,
+    steps=12,
+    clip_norm=1.0,
+    noise_multiplier=1.0,
+)
+START = {"w": jnp.zeros(4), "b": jnp.zeros(())}
+
+
+def loss(params, x, key):
+    return (jnp.vdot(params["w"], x) + params["b"] - x.sum()) ** 2
+
+
+def new_ledger(path=None, epsilon=30.0, **changes):
+    facts = {"relation": "add_remove", "unit": "example", "dataset": "toy 1"}
+    return Ledger.open(path, budget=Budget(epsilon, 1e-5), **{**facts, **changes})
+
+
+def train(ledger, **options):
+    settings = {
+        "plan": PLAN,
+        "optimizer": optax.sgd(0.1, momentum=0.9),
+        "microbatch_size": 8,
+        "devices": 2,
+        "average_decay": 0.9,
+        **options,
+    }
+    return fit(loss, START, RECORDS, ledger=ledger, **settings)
+
+
+def entry_kinds(ledger):
+    return [entry.kind for entry in ledger.entries()]
+
+
+def test_a_run_learns_and_costs_what_its_plan_says():
+    ledger = new_ledger()
+    done = train(ledger)
+    before = np.mean([float(loss(START, x, None)) for x in RECORDS])
+    after = np.mean([float(loss(done.params, x, None)) for x in RECORDS])
+    assert after < 0.7 * before
+    want = PLAN.epsilon(1e-5, relation="add_remove").upper
+    assert done.bound.upper == pytest.approx(want, rel=1e-9)
+    assert ledger.spent().upper == pytest.approx(want, rel=1e-9)
+    assert entry_kinds(ledger).count("reserve") == 1
+
+
+def test_a_run_that_does_not_fit_is_refused_with_nothing_spent_or_run():
+    ledger = new_ledger(epsilon=0.5)
+    steps = []
+    with pytest.raises(BudgetExceeded):
+        train(ledger, on_progress=steps.append)
+    assert steps == []
+    assert entry_kinds(ledger) == ["genesis"]
+
+
+def test_the_charge_is_there_before_the_first_step():
+    ledger = new_ledger()
+    seen = []
+    train(ledger, on_progress=lambda p: seen.append(entry_kinds(ledger)))
+    assert "reserve" in seen[0]
+
+
+def test_an_interrupted_run_stays_spent():
+    ledger = new_ledger()
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(ledger, on_progress=stop)
+    want = PLAN.epsilon(1e-5, relation="add_remove").upper
+    assert ledger.spent().upper == pytest.approx(want, rel=1e-9)
+
+
+def test_progress_is_certified_monotone_and_says_nothing_private():
+    seen = []
+    train(new_ledger(), on_progress=seen.append)
+    assert [p.step for p in seen] == list(range(1, 13))
+    epsilons = [p.epsilon for p in seen]
+    assert epsilons == sorted(epsilons)
+    assert epsilons[-1] == PLAN.epsilon(1e-5, relation="add_remove").upper
+    for p in seen:
+        prefix = PLAN.event("add_remove").event
+        assert p.epsilon >= _exact_prefix(prefix, p.step) - 1e-9
+    assert {field for field in seen[0].__dataclass_fields__} == {
+        "step",
+        "steps",
+        "epsilon",
+        "test_accuracy",
+        "examples_per_second",
+    }
+
+
+def _exact_prefix(step_event, count):
+    import dp_accounting
+
+    from dpkit import epsilon
+
+    event = dp_accounting.SelfComposedDpEvent(step_event, count)
+    bound = epsilon(event, 1e-5, relation="add_remove", accountant="pld")
+    return bound.lower or 0.0
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_scores_on_private_rows_stay_private(tmp_path, public):
+    seen = []
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    done = train(
+        new_ledger(),
+        evaluation=Evaluation(lambda params: 0.625, public=public, every=5),
+        folder=folder,
+        on_progress=seen.append,
+    )
+    steps = [5, 10, 12]
+    if public:
+        assert [row["step"] for row in done.history] == steps
+        assert seen[-1].test_accuracy == 0.625
+        assert done.private_scores == ()
+        return
+    assert done.history == ()
+    assert {p.test_accuracy for p in seen} == {None}
+    assert done.private_scores == tuple((step, 0.625) for step in steps)
+    assert "0.625" not in repr(done)
+    found = [p for p in folder.path.rglob("*") if p.is_file()]
+    assert any(b"0.625" in path.read_bytes() for path in found)
+    for path in found:
+        if folder.private not in path.parents:
+            assert b"0.625" not in path.read_bytes()
+
+
+def test_noise_and_batches_are_fresh_in_every_run():
+    first, second = train(new_ledger()), train(new_ledger())
+    assert first.params_sha256 != second.params_sha256
+    assert first.run_id != second.run_id
+
+
+def test_a_fixed_seed_repeats_and_is_marked(tmp_path):
+    runs = [train(new_ledger(), insecure_seed=1) for _ in range(2)]
+    assert runs[0].params_sha256 == runs[1].params_sha256
+    assert train(new_ledger(), insecure_seed=2).params_sha256 != runs[0].params_sha256
+    ledger = new_ledger(tmp_path / "ledger.db")
+    with pytest.raises(ValueError, match="insecure_seed"):
+        train(ledger, insecure_seed=1)
+    assert entry_kinds(ledger) == ["genesis"]
+    train(ledger, insecure_seed=1, allow_insecure_ledger=True)
+    reserve = next(e for e in ledger.entries() if e.kind == "reserve")
+    assert reserve.body["provenance"]["insecure_seed"] is True
+
+
+class Killed(Exception):
+    """Stands for a process that is gone."""
+
+
+def kill_at(step):
+    def on_progress(progress):
+        if progress.step == step:
+            raise Killed
+
+    return on_progress
+
+
+def test_resuming_at_every_step_gives_the_uninterrupted_run(tmp_path):
+    options = {"insecure_seed": 3, "allow_insecure_ledger": True}
+    whole = train(new_ledger(), **options)
+    for step in range(1, PLAN.steps + 1):
+        folder = RunFolder(tmp_path / str(step))
+        folder.prepare()
+        with new_ledger(folder.ledger) as ledger:
+            with pytest.raises(Killed):
+                train(ledger, folder=folder, on_progress=kill_at(step), **options)
+        with new_ledger(folder.ledger) as ledger:
+            done = train(ledger, folder=folder, **options)
+            assert entry_kinds(ledger).count("reserve") == 1
+            spent = ledger.spent().upper
+        assert done.params_sha256 == whole.params_sha256
+        assert spent == pytest.approx(whole.bound.upper, rel=1e-12)
+
+
+def interrupted(tmp_path, step=7):
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    ledger = new_ledger(folder.ledger)
+    with pytest.raises(Killed):
+        train(ledger, folder=folder, on_progress=kill_at(step))
+    return folder, ledger
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"optimizer": optax.sgd(0.2, momentum=0.9)}, "program"),
+        ({"average_decay": 0.5}, "program"),
+        ({"plan": PLAN.with_noise(2.0)}, "program"),
+        ({"devices": 1}, "devices"),
+        ({"microbatch_size": 4}, "microbatch_size"),
+        ({"insecure_seed": 1, "allow_insecure_ledger": True}, "insecure_seed"),
+        ({"facts": {"mine": 1}}, "mine"),
+    ],
+)
+def test_noise_is_never_reused_on_another_run(tmp_path, change, name):
+    folder, ledger = interrupted(tmp_path)
+    before = ledger.head
+    with pytest.raises(ValueError, match=name):
+        train(ledger, folder=folder, **change)
+    assert ledger.head == before
+
+
+def test_noise_is_never_reused_on_other_data(tmp_path):
+    folder, ledger = interrupted(tmp_path)
+    other = RECORDS.copy()
+    other[17, 2] += 1
+    with pytest.raises(ValueError, match="data differs"):
+        fit(
+            loss,
+            START,
+            other,
+            plan=PLAN,
+            optimizer=optax.sgd(0.1, momentum=0.9),
+            microbatch_size=8,
+            devices=2,
+            average_decay=0.9,
+            ledger=ledger,
+            folder=folder,
+        )
+
+
+def test_a_checkpoint_of_another_ledger_is_refused(tmp_path):
+    folder, ledger = interrupted(tmp_path)
+    ledger.close()
+    folder.ledger.unlink()
+    with new_ledger(folder.ledger) as fresh:
+        with pytest.raises((ValueError, LedgerCorrupt), match="ledger"):
+            train(fresh, folder=folder)
+        assert entry_kinds(fresh) == ["genesis"]
+
+
+def test_a_checkpoint_beyond_the_plan_is_refused(tmp_path):
+    from dpkit.training.checkpoint import Checkpoints
+
+    folder, ledger = interrupted(tmp_path)
+    saved = Checkpoints(folder.checkpoints)
+    state, facts = saved.latest(_like())
+    saved.save(99, state, {**facts, "step": 99})
+    saved.close()
+    with pytest.raises(ValueError, match="step 99"):
+        train(ledger, folder=folder)
+
+
+def _like():
+    from dpkit.training.step import TrainState
+
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    return TrainState(START, START, optimizer.init(START), jnp.zeros((), jnp.int32))
+
+
+def test_users_need_ids_and_each_at_most_one_row():
+    ledger = new_ledger(unit="user")
+    ids = np.arange(300)
+    with pytest.raises(ValueError, match="unit_ids"):
+        train(ledger)
+    with pytest.raises(ValueError, match="repeats an id"):
+        train(ledger, unit_ids=np.where(ids == 5, 6, ids))
+    with pytest.raises(ValueError, match="one id for each row"):
+        train(ledger, unit_ids=ids[:-1])
+    assert entry_kinds(ledger) == ["genesis"]
+    train(ledger, unit_ids=ids)
+
+
+def test_records_that_cannot_be_rows_are_refused():
+    ledger = new_ledger()
+    common = {"plan": PLAN, "optimizer": optax.sgd(0.1), "ledger": ledger}
+    with pytest.raises(ValueError, match="different lengths"):
+        fit(loss, START, (RECORDS, RECORDS[:-1]), **common)
+    with pytest.raises(ValueError, match="max_records=300"):
+        fit(loss, START, np.concatenate([RECORDS, RECORDS]), **common)
+    assert entry_kinds(ledger) == ["genesis"]
+
+
+def test_a_nan_record_changes_nothing_and_nobody_is_told(recwarn):
+    poisoned = RECORDS.copy()
+    poisoned[5] = np.nan
+    without = RECORDS.copy()
+    without[5] = 0  # its gradient is not zero, so compare with a masked loss instead
+    seen = []
+    done = fit(
+        loss,
+        START,
+        poisoned,
+        plan=PLAN,
+        optimizer=optax.sgd(0.1),
+        ledger=new_ledger(),
+        microbatch_size=8,
+        on_progress=seen.append,
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(done.params))
+    assert len(seen) == 12
+    assert not recwarn.list
+
+
+def test_an_empty_data_set_trains_on_noise_alone():
+    done = fit(
+        loss,
+        START,
+        RECORDS[:0],
+        plan=PLAN,
+        optimizer=optax.sgd(0.1),
+        ledger=new_ledger(),
+        microbatch_size=8,
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(done.params))
+    assert float(np.abs(done.params["w"]).max()) > 0
+
+
+@pytest.mark.parametrize("bad", [0.0, 1.0, -0.5, 2.0])
+def test_a_bad_average_decay_is_refused(bad):
+    with pytest.raises(ValueError, match="average_decay"):
+        train(new_ledger(), average_decay=bad)
+
+
+@pytest.mark.parametrize("every", [0, -1, True])
+def test_a_bad_evaluation_interval_is_refused(every):
+    with pytest.raises(ValueError, match="every"):
+        Evaluation(lambda p: 0.0, public=True, every=every)
+    with pytest.raises(TypeError, match="public"):
+        Evaluation(lambda p: 0.0, public="yes", every=1)

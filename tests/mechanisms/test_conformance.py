@@ -1,0 +1,31 @@
+"""Every mechanism of the list passes every common check."""
+
+import pytest
+
+from tests.conformance import (
+    MECHANISM_CHECKS,
+    ROW_CHECKS,
+    ROWS,
+    check_audit,
+    check_law,
+    one_per_mechanism,
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("check", ROW_CHECKS, ids=lambda check: check.__name__)
+def test_row(row, check):
+    check(row)
+
+
+@pytest.mark.parametrize("row", one_per_mechanism(ROWS), ids=lambda row: row.name)
+@pytest.mark.parametrize("check", MECHANISM_CHECKS, ids=lambda check: check.__name__)
+def test_mechanism(row, check):
+    check(row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("check", [check_audit, check_law], ids=lambda c: c.__name__)
+def test_row_with_many_draws(row, check):
+    check(row, draws=1_000_000)

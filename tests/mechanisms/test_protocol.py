@@ -1,0 +1,135 @@
+"""The plain meaning of a bounded sum, and who meets the protocols."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dp_accounting import GaussianDpEvent
+
+from dpkit.mechanisms.clipping import GaussianSum, clip_record
+from dpkit.mechanisms.noise import gaussian_noise
+from dpkit.mechanisms.protocol import BoundedSum, Mechanism, Stream, run
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
+@dataclasses.dataclass(frozen=True)
+class Spread(BoundedSum):
+    """Each record adds a random number from its own key: shows the keys."""
+
+    def contribute(self, key, record):
+        return {"noise": jax.random.uniform(key), "record": record}
+
+    def privatize(self, key, total):
+        return total, jax.random.uniform(key)
+
+
+class Whole(BoundedSum):
+    """Publishes the sum of what it is given, whatever the dtype."""
+
+    def contribute(self, key, record):
+        return record
+
+    def privatize(self, key, total):
+        return total
+
+
+class Walk:
+    """A stream, by shape."""
+
+    def event(self, relation):
+        return GaussianDpEvent(1.0)
+
+    def contribute(self, key, record):
+        return record
+
+    def init(self, total_like):
+        return total_like
+
+    def step(self, key, total, state):
+        return total, state
+
+
+def test_run_is_split_contribute_sum_privatize():
+    mechanism = GaussianSum(1.0, 2.0)
+    records = jnp.array([[3.0, 4.0], [0.0, 0.5], [-1.0, 0.0]])
+    _, noise_key = jax.random.split(jax.random.key(5))
+    total = sum(clip_record(record, 1.0) for record in records)
+    expected = total + gaussian_noise(noise_key, total, mechanism.stddev)
+    for output in (
+        run(mechanism, jax.random.key(5), records),
+        mechanism(jax.random.key(5), records),
+    ):
+        np.testing.assert_allclose(output, expected, rtol=1e-6)
+
+
+def test_every_record_and_the_release_have_keys_of_their_own():
+    alone = [
+        run(Spread(), jax.random.key(1), jnp.zeros((n,)))[0]["noise"] for n in (1, 2, 3)
+    ]
+    # By position: the first records' numbers stay when more records come.
+    first, second = float(alone[0]), float(alone[1] - alone[0])
+    third = float(alone[2] - alone[1])
+    published = float(run(Spread(), jax.random.key(1), jnp.zeros((1,)))[1])
+    assert len({round(x, 6) for x in (first, second, third, published)}) == 4
+
+
+def test_no_records_give_the_noise_alone():
+    empty = {"a": jnp.zeros((0, 3)), "b": jnp.zeros((0,))}
+    output = GaussianSum(1.0, 1.0)(jax.random.key(0), empty)
+    assert output["a"].shape == (3,)
+    assert output["b"].shape == ()
+    assert all(np.asarray(leaf).all() for leaf in jax.tree.leaves(output))
+
+
+def test_sums_are_taken_in_float32_and_integers_stay():
+    # 4096 + 1 is not a float16; 70,000 is past its range.
+    records = {"half": jnp.ones((70_000,), "float16"), "count": jnp.ones((7,), int)}
+    total = run(Whole(), jax.random.key(0), {"half": records["half"]})
+    assert (float(total["half"]), total["half"].dtype) == (70_000.0, jnp.float32)
+    counts = run(Whole(), jax.random.key(0), {"count": records["count"]})
+    assert (int(counts["count"]), counts["count"].dtype) == (7, jnp.int32)
+
+
+@pytest.mark.parametrize(
+    "records", [{}, jnp.float32(1.0), {"a": jnp.zeros((2, 1)), "b": jnp.zeros((3, 1))}]
+)
+def test_records_that_do_not_stack_are_refused(records):
+    with pytest.raises(ValueError, match="records="):
+        run(GaussianSum(1.0, 1.0), jax.random.key(0), records)
+
+
+def test_a_second_use_of_a_key_is_found():
+    key = jax.random.key(0)
+    run(GaussianSum(1.0, 1.0), key, jnp.zeros((2, 2)))
+    with pytest.raises(jax.errors.KeyReuseError):
+        run(GaussianSum(1.0, 1.0), key, jnp.zeros((2, 2)))
+
+
+def test_protocols_are_met_by_shape():
+    assert isinstance(GaussianSum(1.0, 1.0), Mechanism)
+    assert not isinstance(GaussianSum(1.0, 1.0), Stream)
+    assert isinstance(Walk(), Stream)
+    assert not isinstance(Walk(), Mechanism)
+
+
+def test_an_unfinished_mechanism_says_so():
+    class Unfinished(BoundedSum):
+        pass
+
+    with pytest.raises(NotImplementedError):
+        Unfinished().contribute(jax.random.key(0), jnp.zeros(1))
+    with pytest.raises(NotImplementedError):
+        Unfinished().privatize(jax.random.key(0), jnp.zeros(1))
+
+
+def test_public_names_resolve_lazily():
+    from dpkit import mechanisms
+
+    for name in mechanisms.__all__:
+        assert getattr(mechanisms, name).__name__ == name
+    assert set(mechanisms.__all__) <= set(dir(mechanisms))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = mechanisms.nothing

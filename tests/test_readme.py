@@ -1,0 +1,104 @@
+"""Every command and example of the README is real, and runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from dpkit import data as data_package
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    ")]
+
+
+def small_mnist(split):
+    """Digits in MNIST's shape: the examples run on them in seconds."""
+    arrays = data_package.load_arrays("digits", split)
+    image = np.pad(np.kron(arrays["image"], np.ones((1, 3, 3, 1), np.uint8)) * 15,
+                   ((0, 0), (2, 2), (2, 2), (0, 0)))
+    return {"image": image.astype(np.uint8), "label": np.asarray(arrays["label"])}
+
+
+class SmallMnist:
+    def arrays(self, split):
+        return small_mnist(split)
+
+
+@pytest.mark.parametrize("number", range(len(CODE)))
+def test_examples_run(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data_package, "load", lambda name, **kw: SmallMnist())
+    monkeypatch.setattr(
+        data_package, "load_arrays", lambda name, split, **kw: small_mnist(split)
+    )
+    code = CODE[number]
+    # The same run, made short: fewer and smaller batches, nothing else.
+    for old, new in [("epochs=12", "steps=2"), ("expected_batch_size=1024",
+                                                 "expected_batch_size=32")]:
+        assert old in code
+        code = code.replace(old, new)
+    exec(compile(code, f"README example {number}", "exec"), {"__name__": "example"})
+    spent = float(capsys.readouterr().out.split()[-1])
+    assert 2.9 < spent <= 3.0
+    assert (tmp_path / "ledger.db").exists()
+
+
+def test_both_examples_are_there_and_short():
+    assert len(CODE) == 2
+    lines = [[x for x in code.splitlines() if x.strip()] for code in CODE]
+    assert len(lines[0]) <= 16
+    assert len(lines[1]) <= 40
+
+
+def make_targets():
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def test_make_commands_exist():
+    named = set(re.findall(r"`?make ([a-z-]+)", README))
+    assert {"demo", "test", "install"} <= named <= make_targets()
+
+
+def test_dpkit_commands_run(tmp_path, monkeypatch):
+    from dpkit.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    ran = set()
+    for command in COMMANDS:
+        if not command.startswith("dpkit "):
+            continue
+        arguments = shlex.split(command)[1:]
+        if arguments[0] == "train":
+            # The configuration that was copied out, on a data set that needs no
+            # network and for a few steps.
+            text = (tmp_path / "my.toml").read_text()
+            for old, new in [
+                (r'name = "mnist"', 'name = "digits"'),
+                (r'name = "cnn"', 'name = "linear"'),
+                (r"epochs = \S+", "steps = 3"),
+                (r"expected_batch_size = \S+", "expected_batch_size = 100"),
+            ]:
+                text, found = re.subn(old, new, text)
+                assert found == 1
+            (tmp_path / "my.toml").write_text(text)
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, (command, result.output)
+        ran.add(" ".join(arguments[:2]) if arguments[0] != "train" else "train")
+    assert ran == {
+        "demo --write-config",
+        "train",
+        "ledger show",
+        "ledger verify",
+        "budget epsilon",
+        "budget calibrate",
+    }
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / link).exists(), link
