@@ -21,6 +21,7 @@ from dpkit.accountants.event_kinds import parts_of
 from dpkit.accountants.event_types import BoundedRangeDpEvent
 from dpkit.accountants.events import repeat, sequential, validate
 from dpkit.accountants.relations import Relation, as_relation
+from dpkit.accountants.rounds import Rounds
 
 Bound = TypeVar("Bound", PrivacyBound, DeltaBound)
 ACCOUNTANTS: dict[str, ModuleType] = {"pld": pld, "rdp": rdp, "pure": pure}
@@ -188,13 +189,11 @@ def _descending(
         return
     rounds = None
     if pld.supports(event, relation):
-        rounds = pld.Rounds(event, relation, counts[-1], delta)
+        rounds = Rounds(event, relation, counts, delta)
     for count in reversed(counts):
         bounds = []
-        if rounds is not None:
-            composed = rounds.composition(count)
-            if delta >= composed.floor:
-                bounds.append(pld.bound_at(composed, event, delta, relation))
+        if rounds is not None and delta >= rounds.floor(count):
+            bounds.append(pld.bound_at(rounds, count, event, delta, relation))
         if _rdp_can_win(event, bounds):
             whole = repeat(event, count)
             bounds += [

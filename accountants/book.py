@@ -43,6 +43,7 @@ class Book:
             accounts = self.accounts(session, state, wanted.scope)
         if found is not None:
             return found, True
+        self._refuse_late(state, wanted)
         if not self._is_planned(wanted):
             _costs(wanted, accounts)
         with self.store.writing() as session:
@@ -121,18 +122,22 @@ class Book:
         """Whether a sealed plan has paid for the request."""
         return self.terms.regime == "static" and wanted.kind != "plan"
 
+    def _refuse_late(self, state: State, wanted: Request) -> None:
+        """Refuse what can't be charged any more, whatever it costs."""
+        if state.closed:
+            raise ValueError("the ledger is closed: nothing more can be charged to it")
+        if wanted.kind == "plan" and state.plan is not None:
+            raise ValueError("a static ledger has one plan, and this one has it")
+
     def _body(self, session: Session, head: Entry, wanted: Request) -> dict[str, Any]:
         """The body of the next entry."""
         state = state_of(head)
-        if state.closed:
-            raise ValueError("the ledger is closed: nothing more can be charged to it")
+        self._refuse_late(state, wanted)
         body = wanted.to_body()
         if self._is_planned(wanted):
             body |= _planned(session, state, wanted)
             costs = dict.fromkeys(self.terms.touched(wanted.scope), Cost("planned"))
         else:
-            if wanted.kind == "plan" and state.plan is not None:
-                raise ValueError("a static ledger has one plan, and this one has it")
             accounts = self.accounts(session, state, wanted.scope)
             costs = _costs(wanted, accounts)
             if wanted.sealed:

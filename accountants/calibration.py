@@ -9,6 +9,7 @@ unchecked root is never returned.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 from dp_accounting import DpEvent
 from scipy import optimize
@@ -135,9 +136,8 @@ class _Search:
 
     def root(self, low: float, high: float, tolerance: float) -> float:
         """Where the excess changes sign between two logarithms."""
-        return float(
-            optimize.brentq(self.excess, low, high, xtol=tolerance, rtol=1e-12)
-        )
+        root: Any = optimize.brentq(self.excess, low, high, xtol=tolerance, rtol=1e-12)
+        return float(root)
 
 
 def _narrowed(

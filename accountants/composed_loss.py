@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,12 @@ from scipy import fft, signal
 
 from dpkit.accountants.loss_grid import Losses
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 _UNIT = 2.0**-53
 _TILTS = np.geomspace(0.3, 60.0, 16)
 _BLOCKS = 2048
+_MARGIN = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +101,20 @@ class Window:
         return self.last - self.first + 1
 
 
-def window(terms: Sequence[tuple[Losses, int]], negligible: float) -> Window:
-    """Where all but a negligible part of the composed mass lies, on each side."""
+def window(
+    terms: Sequence[tuple[Losses, int]], negligible: float, widest: float = 0.0
+) -> Window:
+    """Where all but a negligible part of the composed mass lies, on each side.
+
+    `widest` is the spread of a longer composition whose window this one has to fit in.
+    """
     mean = math.fsum(count * losses.mean for losses, count in terms)
-    variance = math.fsum(count * losses.variance for losses, count in terms)
-    spread = math.sqrt(max(variance, 1.0))
+    own = spread(terms)
     low = sum(count * losses.first for losses, count in terms)
     high = sum(count * losses.last for losses, count in terms)
     if any(losses.masses.sum() == 0 for losses, _ in terms):
         return Window(low, low)
-    tilts = _TILTS / spread
+    tilts = np.concatenate([_TILTS / own, _TILTS / max(widest, own)])
     log_tail = -math.log(negligible)
     up = float(np.min((_log_mgf(terms, tilts) + log_tail) / tilts))
     down = float(np.min((_log_mgf(terms, -tilts) + log_tail) / tilts))
@@ -117,11 +123,17 @@ def window(terms: Sequence[tuple[Losses, int]], negligible: float) -> Window:
     return Window(first, max(first, last))
 
 
+def spread(terms: Sequence[tuple[Losses, int]]) -> float:
+    """Standard deviation of a composition, in grid steps; at least 1."""
+    variance = math.fsum(count * losses.variance for losses, count in terms)
+    return math.sqrt(max(variance, 1.0))
+
+
 class Transform:
     """The transform of one round of releases, from which any number follows."""
 
     def __init__(self, terms: Sequence[tuple[Losses, int]], kept: Window, step: float):
-        self._length = fft.next_fast_len(kept.width, real=True)
+        self._length = fft.next_fast_len(kept.width + _MARGIN, real=True)
         self._step = step
         self._terms = [(losses, count, round(losses.mean)) for losses, count in terms]
         self._spectra = [
@@ -139,7 +151,7 @@ class Transform:
             self._terms, self._spectra, strict=True
         ):
             times = count * rounds
-            product *= spectrum**times
+            product *= spectrum ** float(times)
             centre += times * middle
             log_finite += times * math.log1p(-min(losses.infinite, 1 - _UNIT))
         circle = fft.irfft(product, self._length)

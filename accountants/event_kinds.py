@@ -62,7 +62,7 @@ def kind_of(event: object) -> Kind:
     return _BY_CLASS[key]
 
 
-def parts_of(event: object) -> tuple[dp.DpEvent, ...]:
+def parts_of(event: Any) -> tuple[dp.DpEvent, ...]:
     """The children of an event, in order; empty for a release."""
     kind = kind_of(event)
     if kind.parts is None:
@@ -71,7 +71,7 @@ def parts_of(event: object) -> tuple[dp.DpEvent, ...]:
         return (event.event,)
     if isinstance(event, own.ParallelDpEvent):
         return event.children
-    children = event.events  # type: ignore[union-attr]
+    children = event.events
     if not isinstance(children, list | tuple):
         raise TypeError(f"events of sequential must be a list, not {children!r}")
     return tuple(children)
@@ -108,8 +108,8 @@ def _renamed(
 def _poisson(name: str, base: type[Any], parameter: str) -> tuple[Any, Kind]:
     """The entry of a Poisson-sampled noise."""
 
-    def read(event: dp.PoissonSampledDpEvent) -> dict[str, Any]:
-        noise = event.event.noise_multiplier  # type: ignore[attr-defined]
+    def read(event: Any) -> dict[str, Any]:
+        noise = event.event.noise_multiplier
         return {parameter: noise, "sampling_rate": event.sampling_probability}
 
     def build(sampling_rate: float, **noise: float) -> dp.DpEvent:
@@ -122,8 +122,8 @@ def _poisson(name: str, base: type[Any], parameter: str) -> tuple[Any, Kind]:
 def _without_replacement() -> tuple[Any, Kind]:
     """The entry of a Gaussian on a batch of fixed size, without replacement."""
 
-    def read(event: dp.SampledWithoutReplacementDpEvent) -> dict[str, Any]:
-        noise = event.event.noise_multiplier  # type: ignore[attr-defined]
+    def read(event: Any) -> dict[str, Any]:
+        noise = event.event.noise_multiplier
         return {
             "noise_multiplier": noise,
             "batch_size": event.sample_size,

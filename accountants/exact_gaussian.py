@@ -9,6 +9,7 @@ Reference: Balle & Wang, "Improving the Gaussian Mechanism for Differential Priv
 """
 
 import math
+from typing import Any
 
 import dp_accounting as dp
 from dp_accounting import DpEvent
@@ -16,7 +17,9 @@ from scipy import optimize, special
 
 from dpkit.accountants.relations import Relation, shift
 
-_PAD = 1e-10
+_PAD = 1e-12
+_UNIT = 4e-16
+_TINY = 5e-324
 
 
 def total_shift(
@@ -32,31 +35,46 @@ def total_shift(
     return math.sqrt(math.fsum(noises)), others
 
 
-def log_delta(moved: float, epsilon: float) -> float:
-    """log delta(eps) of a Gaussian pair that is `moved` standard deviations apart."""
-    first = special.log_ndtr(moved / 2 - epsilon / moved)
-    second = epsilon + special.log_ndtr(-moved / 2 - epsilon / moved)
-    with_rounding = -math.expm1(min(float(second - first), 0.0))
-    return float(first) + math.log(with_rounding) if with_rounding > 0 else -math.inf
+def log_delta(moved: float, epsilon: float) -> tuple[float, float]:
+    """log delta(eps) of a pair `moved` deviations apart, below and above rounding."""
+    first = float(special.log_ndtr(moved / 2 - epsilon / moved))
+    tail = float(special.log_ndtr(-moved / 2 - epsilon / moved))
+    share = -math.expm1(min(epsilon + tail - first, 0.0))
+    rounding = _UNIT * (2 + abs(first) + abs(tail) + epsilon)
+    low = math.log(share - rounding) if share > rounding else -math.inf
+    return first + low, first + math.log(share + rounding)
 
 
 def epsilon(moved: float, delta: float) -> tuple[float, float]:
     """Lower and upper bound on epsilon, a rounding error apart."""
-    if moved == 0 or log_delta(moved, 0.0) <= math.log(delta):
+    if moved == 0:
         return 0.0, 0.0
+    if math.isinf(moved):
+        return math.inf, math.inf
+    return _solve(moved, delta, 0) * (1 - _PAD), _solve(moved, delta, 1) * (1 + _PAD)
+
+
+def _solve(moved: float, delta: float, side: int) -> float:
+    """Where one side of the rounded profile meets delta."""
+
+    def excess(value: float) -> float:
+        return max(log_delta(moved, value)[side], -1e300) - math.log(delta)
+
+    if excess(0.0) <= 0:
+        return 0.0
     high = 1.0
-    while log_delta(moved, high) > math.log(delta):
+    while excess(high) > 0:
         high *= 2
-        if math.isinf(high):
-            return math.inf, math.inf
-    value = optimize.brentq(
-        lambda e: log_delta(moved, e) - math.log(delta), 0.0, high, xtol=1e-300
-    )
-    return value * (1 - _PAD), value * (1 + _PAD)
+    root: Any = optimize.brentq(excess, 0.0, high, xtol=1e-300)
+    return float(root)
 
 
 def delta(moved: float, epsilon: float) -> tuple[float, float]:
     """Lower and upper bound on delta, a rounding error apart."""
-    value = math.exp(log_delta(moved, epsilon)) if moved > 0 else 0.0
-    slack = 1e-14 * max(1.0, (epsilon / moved) ** 2 if moved > 0 else 0.0) + _PAD
-    return value * max(0.0, 1 - slack), min(1.0, value * (1 + slack))
+    if moved == 0:
+        return 0.0, 0.0
+    if math.isinf(moved):
+        return 1.0, 1.0
+    low, high = log_delta(moved, epsilon)
+    upper = math.exp(high) * (1 + _PAD)
+    return math.exp(low) * (1 - _PAD), min(1.0, max(upper, _TINY))

@@ -7,13 +7,14 @@ the opposite order; here they always go by name.
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.accountants.relations import Relation, shift
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,14 @@ Privacy Loss Distributions", 2022, arXiv:2207.04380.
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.accountants.profiles import Curve, Profile
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 _SCAN = np.concatenate([[0.0], np.geomspace(1e-9, 1e5, 700)])
 

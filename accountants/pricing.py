@@ -7,14 +7,14 @@ what is remembered, and so holds the lock for milliseconds.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import dp_accounting as dp
 from dp_accounting import DpEvent
-from dp_accounting.dp_event import DiscreteLaplaceDpEvent
 
-from dpkit.accountants import rdp
+from dpkit.accountants import accounting, pure, rdp
 from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.chain import canonical
 from dpkit.accountants.errors import (
@@ -87,8 +87,6 @@ class Pricer:
         """The static bound of `count` copies by the accountant `how`."""
 
         def ask() -> PrivacyBound:
-            from dpkit.accountants import accounting
-
             return accounting.epsilon(
                 repeat(event, count),
                 delta,
@@ -130,13 +128,19 @@ class EventPrices:
         self.event = event
 
     def bound(self, count: int, delta: float, how: str = "best") -> PrivacyBound:
-        """The static bound of `count` copies; at delta 0, by basic composition."""
+        """The static bound of `count` copies; basic composition is exact here."""
+        direct = self.direct() or (Decimal("inf"), ZERO)
+        upper = math.inf
+        if times(direct[1], count) <= exact(delta):
+            upper = above(times(direct[0], count))
         if delta == 0.0:
-            direct = self.direct()
-            if direct is None or direct[1] > ZERO:
-                return self.answer(0.0, math.inf, "pure")
-            return self.answer(0.0, above(times(direct[0], count)), "pure")
-        return self._pricer.bound(self.event, self._text, count, delta, how)
+            return self.answer(0.0, upper, "pure")
+        bound = self._pricer.bound(self.event, self._text, count, delta, how)
+        if bound.upper is not None and bound.upper <= upper:
+            return bound
+        lower = None if bound.lower is None else min(bound.lower, upper)
+        method = "pure" if upper < math.inf else bound.method_upper
+        return replace(bound, upper=upper, lower=lower, method_upper=method)
 
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
         """A certified bound with the relation and unit of these prices."""
@@ -169,16 +173,11 @@ class EventPrices:
             return exact(event.epsilon), ZERO
         if isinstance(event, ApproxDpEvent):
             return exact(event.epsilon), exact(event.delta)
-        if isinstance(event, dp.NonPrivateDpEvent):
-            return Decimal("inf"), ZERO
-        moved = shift(self._relation)
-        if isinstance(event, dp.LaplaceDpEvent):
-            return _raised(moved / event.noise_multiplier), ZERO
-        if isinstance(event, DiscreteLaplaceDpEvent):
-            return _raised(moved * event.sensitivity * event.noise_parameter), ZERO
-        if isinstance(event, BoundedRangeDpEvent):
-            return exact(event.epsilon), ZERO
-        return None
+        try:
+            epsilon, delta = pure.guarantee(event, self._relation)
+        except (UnsupportedEvent, UnsupportedRelation):
+            return None
+        return at_least(epsilon), at_least(delta)
 
     def _concentrated(self, event: DpEvent) -> tuple[float, float]:
         """(xi, rho) of one release."""
@@ -202,11 +201,6 @@ class EventPrices:
                 "zcdp", event, "filter='zcdp' takes concentrated and pure releases"
             )
         return 0.0, 0.5 * float(direct[0]) ** 2
-
-
-def _raised(value: float) -> Decimal:
-    """A computed float as a decimal, raised by more than its own rounding."""
-    return at_least(value * (1.0 + 2.0**-51))
 
 
 def bound_to_json(bound: PrivacyBound) -> dict[str, Any]:

@@ -9,6 +9,7 @@ so the two are equal there.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from scipy import special, stats
 
 from dpkit.accountants.finite_pairs import FinitePair
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Curve = Callable[[Array], Array]
 
 

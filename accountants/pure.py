@@ -18,6 +18,7 @@ from dpkit.accountants import _check, finite_pairs
 from dpkit.accountants.bounds import DeltaBound, PrivacyBound
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.event_kinds import kind_of
+from dpkit.accountants.event_types import ParallelDpEvent
 from dpkit.accountants.events import flatten, validate
 from dpkit.accountants.finite_pairs import FinitePair
 from dpkit.accountants.pld_profiles import RELATIONS
@@ -138,7 +139,7 @@ def guarantee(event: DpEvent, relation: Relation) -> Guarantee:
 def _single(event: DpEvent, relation: Relation) -> Guarantee:
     """(epsilon, delta) of one release."""
     kind = kind_of(event)
-    if kind.name == "parallel":
+    if isinstance(event, ParallelDpEvent):
         check_relation(NAME, event, relation)
         children = [guarantee(child, relation) for child in event.children]
         return max(e for e, _ in children), max(d for _, d in children)

@@ -14,6 +14,7 @@ Reference: Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Pri
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from dp_accounting import DpEvent
@@ -27,11 +28,12 @@ from dpkit.accountants.rdp_curves import Curve, composed, curve_of, knots_of, su
 from dpkit.accountants.relations import Relation, as_relation
 from dpkit.accountants.warrant import warrant
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 NAME = "rdp"
 
 _COARSE = np.logspace(-2, 5, 57)
 _REFINEMENTS = 5
+_TINY = 5e-324
 
 
 def epsilon(event: DpEvent, delta: float, *, relation: Relation | str) -> PrivacyBound:
@@ -56,7 +58,7 @@ def epsilon(event: DpEvent, delta: float, *, relation: Relation | str) -> Privac
     Example:
       >>> from dp_accounting import GaussianDpEvent
       >>> round(epsilon(GaussianDpEvent(1.0), 1e-5, relation="add_remove").upper, 4)
-      4.7285
+      4.7284
 
     Reference: Mironov, "Rényi Differential Privacy", 2017, arXiv:1702.07476.
     """
@@ -105,7 +107,10 @@ def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> Del
     curve, knots, slip = _plain(event, relation)
     orders, rho = _scan(curve, knots, lambda a, r: _log_deltas(a, r, epsilon))
     log_delta = float(np.min(_log_deltas(orders, rho, epsilon)))
-    upper = truncation.corrected_delta(math.exp(min(log_delta, 0.0)), epsilon, slip)
+    plain = math.exp(min(log_delta, 0.0))
+    if log_delta > -math.inf:
+        plain = max(plain, _TINY)
+    upper = truncation.corrected_delta(plain, epsilon, slip)
     behind = warrant(event)
     return DeltaBound(
         epsilon=epsilon,

@@ -25,7 +25,7 @@ from dpkit.accountants.events import flatten
 from dpkit.accountants.relations import Relation, shift
 from dpkit.accountants.warrant import check_relation
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Curve = Callable[[Array], Array]
 NAME = "rdp"
 
@@ -98,7 +98,7 @@ def curve_of(event: DpEvent, relation: Relation) -> Curve:
     check_relation(NAME, event, relation)
     if kind.name not in _CURVES:
         raise UnsupportedEvent(NAME, event, _ADVICE.get(kind.name, ""))
-    return _CURVES[kind.name](kind.read(event) | {"event": event}, relation)
+    return _CURVES[kind.name]({**kind.read(event), "event": event}, relation)
 
 
 def _gaussian(fields: Mapping[str, Any], relation: Relation) -> Curve:
@@ -244,8 +244,9 @@ def _parallel(fields: Mapping[str, Any], relation: Relation) -> Curve:
 def _repeat_and_select(fields: Mapping[str, Any], relation: Relation) -> Curve:
     """dp-accounting's formulas (arXiv:2110.03620) on a fixed table of orders."""
     curve, _ = composed(fields["event"].event, relation)
+    select: Any = dp_rdp._compute_rdp_repeat_and_select  # there is no public one
     with np.errstate(all="ignore"):
-        values = dp_rdp._compute_rdp_repeat_and_select(
+        values = select(
             _SELECT_ORDERS, curve(_SELECT_ORDERS), fields["mean"], fields["shape"]
         )
     return Table(_SELECT_ORDERS, np.maximum(np.asarray(values, dtype=float), 0.0))

@@ -123,9 +123,8 @@ class Session:
 
     def integrity(self) -> str:
         """SQLite's own check of its pages: "ok", or the first complaint."""
-        return self._connection.exec_driver_sql(
-            "PRAGMA integrity_check(1)"
-        ).scalar_one()
+        check = self._connection.exec_driver_sql("PRAGMA integrity_check(1)")
+        return "; ".join(check.scalar_one().splitlines())
 
     def size(self) -> int:
         """How many bytes SQLite believes that the file has."""

@@ -143,6 +143,7 @@ def clip_record(record: PyTree, clip_norm: Any) -> PyTree:
 
     Raises:
       TypeError: a leaf is not floating.
+      ValueError: clip_norm is a number and not positive.
 
     Example:
       >>> clip_record(jnp.array([3.0, 4.0]), 1.0)
@@ -177,6 +178,9 @@ def clip_factor(norm: jax.Array, clip_norm: Any) -> jax.Array:
     Returns:
       Factors from 0 to 1, of the shape and dtype of `norm`.
 
+    Raises:
+      ValueError: clip_norm is a number and not positive.
+
     Example:
       >>> clip_factor(jnp.array([0.0, 0.5, 1.0, 2.0, 10.0, jnp.nan]), 1.0)
       Array([1. , 1. , 1. , 0.5, 0.1, 0. ], dtype=float32)
@@ -184,6 +188,7 @@ def clip_factor(norm: jax.Array, clip_norm: Any) -> jax.Array:
     Reference: Abadi et al., "Deep Learning with Differential Privacy", 2016,
     arXiv:1607.00133, Algorithm 1.
     """
+    clip_norm = _checked_limit(clip_norm)
     # No division by zero and no fudge term: C / norm is only read where norm > C.
     shrunk = jnp.where(norm > clip_norm, clip_norm / norm, jnp.ones_like(norm))
     return jnp.where(jnp.isfinite(norm), shrunk, jnp.zeros_like(norm))
@@ -214,9 +219,21 @@ def global_norm(tree: PyTree) -> jax.Array:
     return jnp.sqrt(total)
 
 
+def _checked_limit(clip_norm: Any) -> Any:
+    """A positive number, perhaps infinite; an array as it is, as it may be traced."""
+    if isinstance(clip_norm, jax.Array) or _is_infinity(clip_norm):
+        return clip_norm
+    return _numbers.positive(clip_norm=clip_norm)
+
+
+def _is_infinity(clip_norm: Any) -> bool:
+    """Whether this number means no clipping."""
+    return isinstance(clip_norm, float) and clip_norm == math.inf
+
+
 def _checked_clip_norm(clip_norm: float, noise_multiplier: float) -> float:
     """The clip norm as a float: in range, or infinite where there is no noise."""
-    if noise_multiplier == 0 and isinstance(clip_norm, float) and clip_norm == math.inf:
+    if noise_multiplier == 0 and _is_infinity(clip_norm):
         return math.inf
     clip_norm = _numbers.positive(clip_norm=clip_norm)
     if not _SMALLEST_CLIP_NORM <= clip_norm <= _LARGEST_CLIP_NORM:

@@ -65,7 +65,7 @@ def gaussian_noise(
     """
     _check.typed_key(key)
     _check.floating(tree=tree)
-    _check_stddev(stddev)
+    stddev = _checked_stddev(stddev)
     if generator not in GENERATORS:
         raise ValueError(f"generator={generator!r}: needed one of {GENERATORS}")
     leaves, treedef = jax.tree.flatten(tree)
@@ -109,7 +109,8 @@ def host_generator(key: jax.Array) -> np.random.Generator:
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"))
 def standard_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Standard normal draws of one leaf; the key's whole counter space is used."""
-    return normal_of_words(*random_words(key, shape), dtype)
+    high, low = random_words(key, shape)
+    return normal_of_words(high, low, dtype)
 
 
 def normal_of_words(high: jax.Array, low: jax.Array, dtype: Any) -> jax.Array:
@@ -133,11 +134,12 @@ def wide(dtype: Any) -> Any:
     return np.float64 if dtype == np.float64 else np.float32
 
 
-def _check_stddev(stddev: Any) -> None:
-    """Refuse a bad number; an array is taken as it is, as it may be traced."""
+def _checked_stddev(stddev: Any) -> Any:
+    """A good number as a float; an array as it is, as it may be traced."""
     if isinstance(stddev, jax.Array):
-        return
+        return stddev
     if isinstance(stddev, bool) or not isinstance(stddev, int | float | np.number):
         raise TypeError(f"stddev={stddev!r}: needed a number or a scalar array")
     if not (math.isfinite(stddev) and stddev >= 0):
         raise ValueError(f"stddev={stddev!r}: needed a finite number >= 0")
+    return float(stddev)

@@ -115,16 +115,16 @@ def _event(
     sampling: str, noise_multiplier: float, sampling_rate: float, steps: int
 ) -> "DpEvent":
     """The event of a declared run; a scheme that it can't describe is refused."""
-    import dp_accounting
-
-    from dpkit.accountants import _check
-
     if sampling in _REFUSED:
         raise ValueError(f"sampling={sampling!r}: {_REFUSED[sampling]}")
     if sampling not in ("poisson", "full_batch"):
         raise ValueError(
             f"sampling={sampling!r} is not known: use poisson or full_batch"
         )
+    import dp_accounting
+
+    from dpkit.accountants import _check
+
     _check.positive(noise_multiplier=noise_multiplier)
     _check.rate(sampling_rate=sampling_rate)
     _check.integer_at_least(1, steps=steps)
@@ -145,15 +145,11 @@ def _show(bound: "PrivacyBound", declared: dict[str, Any], *, as_json: bool) -> 
     if as_json:
         emit({**bound.to_json(), **declared})
     else:
-        facts(bound_in_words(bound))
-        noise, rate = declared["noise_multiplier"], declared["sampling_rate"]
-        facts(
-            [
-                ("sampling", f"{declared['sampling']}, rate {rate:.10g}"),
-                ("steps", declared["steps"]),
-                ("noise multiplier", f"{noise!r}"),
-            ]
-        )
+        epsilon, *rest = bound_in_words(bound)
+        sampling = f"{declared['sampling']}, rate {declared['sampling_rate']!r}"
+        noise = ("noise multiplier", repr(declared["noise_multiplier"]))
+        steps = ("steps", declared["steps"])
+        facts([epsilon, noise, *rest, ("sampling", sampling), steps])
     if not bound.certified:
         raise NotCertified(
             "no accountant certifies an epsilon for this run: what was printed is an"
@@ -193,6 +189,6 @@ def bound_in_words(bound: "PrivacyBound") -> list[tuple[str, str | None]]:
         ("delta", number(bound.delta)),
         ("relation", str(bound.relation)),
         ("unit", bound.unit),
-        ("regime", str(bound.regime)),
+        ("regime", bound.regime),
         *(("warning", text) for text in bound.warnings),
     ]

@@ -17,6 +17,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from dpkit.cli.output import note, plain
 
+_INTERRUPTED = "dpkit: interrupted; the same command goes on with an unfinished run"
+
 
 class ExitCode(IntEnum):
     """What a process of dpkit says when it ends.
@@ -94,7 +96,7 @@ class Root(TyperGroup):
         except Exception as error:
             code = _report(error, debug=len(words) < len(given))
         if code == ExitCode.INTERRUPTED:
-            note("dpkit: interrupted")
+            note(_INTERRUPTED)
         sys.exit(code if isinstance(code, int) else ExitCode.OK)
 
 

@@ -1,6 +1,7 @@
 """`dpkit ledger`: look at a ledger, and check it. Neither command changes it."""
 
 import math
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from dpkit.cli.output import emit, facts, table
 
 if TYPE_CHECKING:
     from dpkit.accountants import Ledger
+    from dpkit.accountants.ledger import Entry
 
 app = typer.Typer(help="Show and check a ledger; neither changes it.")
 
@@ -41,11 +43,7 @@ def show(ledger: File, json: Json = False) -> None:
         warnings = [("warning", text) for text in spent.warnings]
         facts([*_header(book), ("spent", words), *warnings, ("entries", len(entries))])
         typer.echo()
-        rows = [
-            (e.seq, e.ts, e.kind, e.label, _cost(e.body), _gist(e.body))
-            for e in entries
-        ]
-        table(["seq:", "time", "kind", "label", "cost", "what"], rows)
+        table(["seq:", "time", "kind", "label", "cost", "what"], _rows(entries))
 
 
 @app.command(cls=Command)
@@ -69,16 +67,14 @@ def verify(
 
 def _opened(name: str) -> "Ledger":
     """The ledger of a file or of a run's folder; nothing is created."""
-    from dpkit.accountants import Ledger
-
-    if "://" in name:
-        return Ledger.open(name)
     path = Path(name)
     if path.is_dir():
         path = path / "ledger.db"
-    if not path.exists():
+    if "://" not in name and not path.exists():
         raise ValueError(f"LEDGER={str(path)!r} doesn't exist: name a ledger's file")
-    return Ledger.open(path)
+    from dpkit.accountants import Ledger
+
+    return Ledger.open(name if "://" in name else path)
 
 
 def _identity(book: "Ledger") -> dict[str, Any]:
@@ -104,6 +100,20 @@ def _header(book: "Ledger") -> list[tuple[str, Any]]:
     budget = book.budget
     words = f"epsilon {budget.epsilon!r} at delta {budget.delta!r}"
     return list((_identity(book) | {"budget": words}).items())
+
+
+def _rows(entries: list["Entry"]) -> list[tuple[Any, ...]]:
+    """A row an entry; checkpoints that follow each other share the row of the last."""
+    rows = []
+    for is_checkpoint, group in groupby(entries, lambda e: e.kind == "checkpoint"):
+        members = list(group)
+        shown = members[-1:] if is_checkpoint else members
+        for e in shown:
+            place = str(e.seq)
+            if is_checkpoint and len(members) > 1:
+                place = f"{members[0].seq}-{e.seq}"
+            rows.append((place, e.ts, e.kind, e.label, _cost(e.body), _gist(e.body)))
+    return rows
 
 
 # What a reader wants of an entry; the rest, totals above all, is in --json.

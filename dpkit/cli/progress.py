@@ -4,7 +4,7 @@ Nothing here is private: steps, the epsilon of the steps so far, the accuracy on
 rows, and a speed that is computed from the expected batch size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ OnMessage = Callable[[str], None]
 
 
 @contextmanager
-def shown_progress(title: str) -> Iterator[tuple[OnProgress, OnMessage]]:
+def shown_progress(title: str) -> Generator[tuple[OnProgress, OnMessage]]:
     """Show a run's progress while the block runs.
 
     Args:

@@ -26,9 +26,9 @@ def train(
         Path,
         typer.Option(metavar="DIR", help="The run's folder; resumed if unfinished."),
     ],
-    allow_download: Annotated[
+    offline: Annotated[
         bool,
-        typer.Option("--allow-download", help="Fetch the data set if it isn't here."),
+        typer.Option("--offline", help="Never fetch the data set; use what is here."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -39,7 +39,7 @@ def train(
     """
     from dpkit.training import load_config
 
-    _train(load_config(config), out, allow_download, json)
+    _train(load_config(config), out, allow_download=not offline, as_json=json)
 
 
 def demo(

@@ -349,7 +349,7 @@ def _class(value: Any) -> str:
 def _value(value: Any) -> str:
     """A value as text: numbers short, the rest as it is."""
     if isinstance(value, float):
-        return number(value, digits=6)
+        return number(value, digits=8)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
@@ -359,8 +359,9 @@ def _evidence(result: Result) -> str:
     """What ties the page to the ledger, the parameters and the code."""
     text = (
         "<p>The ledger was charged for the whole run before its first step. Its"
-        " entries are chained by hashes: <code>dpkit ledger verify</code> finds any"
-        " edit, and the head tells this ledger from any other.</p>\n"
+        " entries are chained by hashes: <code>dpkit ledger verify</code> finds an"
+        " entry that was edited or cut off, and a ledger that was rewritten as a whole"
+        " has another head than this one.</p>\n"
     )
     hashes = {
         "ledger_head": "ledger head",

@@ -80,11 +80,12 @@ th, td {
   border-bottom: 1px solid var(--rule);
 }
 th { font-weight: 400; font-size: .88rem; line-height: 1.7; }
-tbody th { width: 15rem; }
+tbody th { width: 14.5rem; }
 td { font-variant-numeric: lining-nums tabular-nums; overflow-wrap: anywhere; }
 thead th, .right td { text-align: right; }
 thead th { border-bottom: 1px solid var(--soft); }
 code, pre, td.hash { font-family: var(--mono); font-size: .84em; }
+td.hash { font-size: .74rem; padding-right: 0; }
 pre {
   background: var(--panel); border: 1px solid var(--rule); padding: 1rem 1.1rem;
   margin: 0; line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere;

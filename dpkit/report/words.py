@@ -260,7 +260,7 @@ def _test(relation: str, unit: str, epsilon: float, delta: float) -> str:
     }.get(relation, f"which of two given {unit}s was in the data")
     return (
         f"So a test that decides {question}, and is wrong in 1 % of the cases where"
-        f" the answer is no, is right in at most {number(power, digits=3, side='up')} %"
+        f" the answer is no, is right in at most {number(power, side='up')} %"
         " of the cases where it is yes, whatever else its author knows."
     )
 

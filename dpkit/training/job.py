@@ -292,6 +292,10 @@ def _result(
         "evaluation": config.data.evaluation,
         "config_sha256": config.sha256,
         "versions": versions(),
+        "history": [
+            {**row, "epoch": row["step"] * plan.sampler.sampling_rate}
+            for row in done.history
+        ],
     }
 
 
@@ -301,12 +305,10 @@ def _publish(
     """Writes what may be shown; the result last, since it marks the end."""
     from dpkit.report import render
 
-    epochs = done.plan.expected_batch_size / done.plan.sampler.max_records
-    history = [{**row, "epoch": row["step"] * epochs} for row in done.history]
     write(folder.params, _npz(done.params))
-    report = render({**result, "history": history}, history, config.text)
+    report = render(result, result["history"], config.text)
     write(folder.report, report.encode())
-    text = json.dumps({**result, "history": history}, indent=1, allow_nan=False)
+    text = json.dumps(result, indent=1, allow_nan=False)
     write(folder.result, text.encode())
 
 

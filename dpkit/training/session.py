@@ -92,7 +92,8 @@ class Session:
         Raises:
           LedgerCorrupt: steps were taken that this ledger has no reservation for.
         """
-        if step > 0 and not ledger.knows(self.run_id):
+        keys = (entry.body.get("key") for entry in ledger.entries())
+        if step > 0 and self.run_id not in keys:
             raise LedgerCorrupt(
                 f"the checkpoint at step {step} belongs to run {self.run_id}, which "
                 "the ledger doesn't know: it was replaced or cut; restore it, or start "

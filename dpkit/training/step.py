@@ -140,7 +140,7 @@ class Stepper:
         mask = np.pad(batch.mask, (0, pad))
         order = np.arange(len(indices)).reshape(-1, self._devices).T.reshape(-1)
         indices, mask = indices[order], mask[order]
-        leaves = jax.tree.map(lambda leaf: np.take(leaf, indices, axis=0), records)
+        leaves = jax.tree.map(lambda leaf: _rows(leaf, indices), records)
         return jax.device_put((leaves, mask, indices), self._rows)
 
 
@@ -153,6 +153,13 @@ def digest_of(tree: Any) -> str:
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _rows(leaf: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Rows by number; of no rows at all, zeros, which the mask leaves out."""
+    if len(leaf) == 0:
+        return np.zeros((len(indices), *leaf.shape[1:]), leaf.dtype)
+    return np.take(leaf, indices, axis=0)
 
 
 def _row_keys(key: jax.Array, indices: jax.Array) -> jax.Array:

@@ -89,7 +89,7 @@ class FitResult:
     Args:
       params: the final parameters, averaged if an average was asked for.
       bound: what the ledger counts for this run.
-      history: a row for each public score: step, epsilon, test_accuracy.
+      history: a row for each score: step, epsilon, test_accuracy (None if private).
       plan: what ran.
       run_id: the ledger's name for it.
       microbatch_size: examples a chunk on each device.
@@ -232,14 +232,15 @@ def fit(
     try:
         loop = _Loop.resume(session, ledger, plan, saved, state)
         grant = ledger.reserve(
-            plan.event(ledger.relation),
+            plan.step_event(ledger.relation),
+            count=plan.steps,
             delta=delta,
             label=label,
             key=session.run_id,
             provenance=_provenance(session, insecure_seed),
         )
         loop.run(stepper, records, num_records, grant, evaluation, on_progress)
-        grant.commit(1)
+        grant.commit(plan.steps)
     finally:
         if saved is not None:
             saved.close()
@@ -338,10 +339,11 @@ class _Loop:
         score = float(
             evaluation.score_fn(self.state.params if average is None else average)
         )
+        shown = score if evaluation.public else None
+        self.history.append(
+            {"step": self.step, "epsilon": epsilon, "test_accuracy": shown}
+        )
         if evaluation.public:
-            self.history.append(
-                {"step": self.step, "epsilon": epsilon, "test_accuracy": score}
-            )
             return
         self.private_scores.append((self.step, score))
         if self.session.folder is not None:
@@ -359,7 +361,9 @@ class _Loop:
             return
         facts = {"step": self.step, "seconds": self.seconds, "history": self.history}
         self.saved.save(self.step, self.state, facts)
-        grant.checkpoint(self.step)
+        # A run that died after its last step has nothing left to note.
+        if not grant.committed:
+            grant.checkpoint(self.step)
 
 
 class _SpentSoFar:

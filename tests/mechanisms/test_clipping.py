@@ -1,6 +1,7 @@
 """Clipping: the table of its docstring row by row, and the Gaussian sum."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,17 @@ def test_factors_for_many_norms_at_once_and_a_traced_clip_norm():
     norms = jnp.array([[0.0, 2.0], [4.0, math.nan]])
     factors = jax.jit(clip_factor)(norms, jnp.float32(1.0))
     np.testing.assert_array_equal(factors, [[1.0, 0.5], [0.25, 0.0]])
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0, math.nan, -math.inf])
+def test_a_clip_norm_that_bounds_nothing_is_refused(clip_norm):
+    for function in (clip_factor, clip_record):
+        with pytest.raises(ValueError, match="clip_norm="):
+            function(jnp.float32(1.0), clip_norm)
+
+
+def test_numpy_numbers_are_numbers():
+    assert float(clip_factor(jnp.float32(2.0), np.float64(1.0))) == 0.5
 
 
 def test_norm_runs_over_all_leaves_together():
@@ -166,7 +178,8 @@ def test_numbers_that_float32_cannot_carry_are_refused():
 
 
 def test_fields_become_plain_floats_and_static():
-    mechanism = GaussianSum(np.float32(2.0), np.int64(1))
+    numbers: list[Any] = [np.float32(2.0), np.int64(1)]
+    mechanism = GaussianSum(*numbers)
     assert mechanism == GaussianSum(2.0, 1.0)
     assert type(mechanism.clip_norm) is type(mechanism.noise_multiplier) is float
     assert jax.tree.leaves(mechanism) == []

@@ -2,8 +2,10 @@
 
 import itertools
 import math
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
@@ -33,7 +35,7 @@ def test_a_draw_is_the_same_on_every_machine():
     child = threefry_2x32(key, (0, 0))
     uniforms = [threefry_2x32(child, (0, i)) for i in range(40)]
     expected = [i for i, (a, b) in enumerate(uniforms) if a * 2**32 + b < 0.3 * 2**64]
-    typed = jax.random.wrap_key_data(np.array(key, np.uint32))
+    typed = jax.random.wrap_key_data(jnp.array(key, jnp.uint32))
     batch = PoissonSampler(0.3, 40, 40).draw(typed, 40)
     assert batch.indices[batch.mask].tolist() == expected
     assert 5 < len(expected) < 20
@@ -139,9 +141,10 @@ def test_draws_are_refused_where_they_would_not_be_covered():
     sampler = PoissonSampler(0.5, 8, 10)
     with pytest.raises(ValueError, match=r"num_records=11.*max_records=10"):
         sampler.draw(jax.random.key(0), 11)
-    for wrong in (True, 3.0, "3", None):
+    wrong: list[Any] = [True, 3.0, "3", None]
+    for number in wrong:
         with pytest.raises(TypeError, match="num_records="):
-            sampler.draw(jax.random.key(0), wrong)
+            sampler.draw(jax.random.key(0), number)
     with pytest.raises(TypeError, match="key="):
         sampler.draw(jax.random.PRNGKey(0), 3)
     with pytest.raises(TypeError, match="host"):
@@ -203,6 +206,7 @@ def test_truncated_event_covers_every_number_of_records():
         )
         for epsilon in (0.0, 0.5, 1.0, 2.0):
             claimed = pld.delta_of(event, epsilon, relation="add_remove").upper
+            assert claimed is not None
             true = max(
                 hockey_stick(small, large, epsilon), hockey_stick(large, small, epsilon)
             )
@@ -293,7 +297,7 @@ def test_chosen_batch_at_the_extremes():
     ],
 )
 def test_chosen_batch_refuses_bad_numbers(name, value):
-    numbers = {
+    numbers: dict[str, Any] = {
         "sampling_rate": 0.1,
         "max_records": 10,
         "steps": 5,

@@ -114,7 +114,8 @@ def test_debug_shows_the_traceback_and_keeps_the_code(words, error, code):
 def test_interruption_is_not_a_budget_exceeded(error):
     done = CliRunner().invoke(command(error), ["go"])
     assert done.exit_code == 130
-    assert done.stderr.strip() == "dpkit: interrupted"
+    assert done.stderr.startswith("dpkit: interrupted")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("code", [0, 3])

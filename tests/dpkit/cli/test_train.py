@@ -149,10 +149,10 @@ def test_train_passes_its_configuration_on(fake, config, tmp_path):
     assert done.exit_code == 0, done.stderr
     (call,) = fake.calls
     assert call.out == out
-    assert not call.allow
+    assert call.allow
     assert call.config.text == CONFIG
-    RUN.invoke(app, ["train", str(config), "--out", str(out), "--allow-download"])
-    assert fake.calls[1].allow
+    RUN.invoke(app, ["train", str(config), "--out", str(out), "--offline"])
+    assert not fake.calls[1].allow
 
 
 @pytest.mark.parametrize("command", ["demo", "train"])

@@ -173,7 +173,7 @@ def test_scores_on_private_rows_are_nowhere_in_the_folder(tmp_path):
     seen = []
     done = run(load_config(config), tmp_path / "run", on_progress=seen.append)
     assert done.result["test_accuracy"] is None
-    assert done.result["history"] == []
+    assert {row["test_accuracy"] for row in done.result["history"]} == {None}
     assert {p.test_accuracy for p in seen} == {None}
 
 
@@ -291,6 +291,27 @@ def test_a_full_disk_releases_nothing_and_can_be_resumed(tmp_path, monkeypatch):
     assert not (out / "result.json").exists()
     monkeypatch.setattr(os_module, "fsync", real)
     assert not run(load_config(SECRET), out).already_finished
+
+
+@pytest.mark.parametrize("moment", ["_npz", "_result"])
+def test_a_death_after_the_last_step_is_no_loss(tmp_path, monkeypatch, moment):
+    from dpkit.training import job
+
+    def die(*args):
+        raise Killed
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(job, moment, die)
+        with pytest.raises(Killed):
+            run(load_config(SECRET), out)
+    assert (out / "private").exists()
+    done = run(load_config(SECRET), out)
+    assert not (out / "private").exists()
+    with Ledger.open(out / "ledger.db") as ledger:
+        kinds = [entry.kind for entry in ledger.entries()]
+        assert kinds.count("reserve") == kinds.count("commit") == 1
+        assert ledger.spent().upper == pytest.approx(done.result["epsilon"], rel=1e-12)
 
 
 def start(out, config):

@@ -1,0 +1,180 @@
+"""One ledger, many processes, and kill -9 at any moment.
+
+Workers are fresh interpreters that never see JAX or a connection of ours.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import pytest
+
+from dpkit.accountants import Budget, Ledger, PureDpEvent
+
+TERMS = {"relation": "add_remove", "unit": "example", "dataset": "toy 1.0"}
+
+RESERVES = """
+import random, sys
+from dpkit.accountants import Budget, BudgetExceeded, Ledger, PureDpEvent
+path, worker, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+assert "jax" not in sys.modules
+terms = dict(relation="add_remove", unit="example", dataset="toy 1.0")
+ledger = Ledger.open(path, budget=Budget(1.0, 0.0), filter="pure", **terms)
+print("ready", flush=True)
+for number in range(count):
+    try:
+        with ledger.reserve(
+            PureDpEvent(0.0078125), label=worker, key=f"{worker}-{number}"
+        ) as grant:
+            print("reserved", number, flush=True)
+            grant.commit(ran=1)
+            print("committed", number, flush=True)
+    except BudgetExceeded:
+        print("refused", number, flush=True)
+print("done", flush=True)
+"""
+
+WAITS = """
+import sys, time
+from dpkit.accountants import Ledger, PureDpEvent
+ledger = Ledger.open(sys.argv[1])
+with ledger.reserve(PureDpEvent(0.25), count=2, label="x", key="run-1") as grant:
+    print("reserved", flush=True)
+    time.sleep(600)
+"""
+
+
+def _start(script, *arguments):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def _lines(worker):
+    """What a worker said before it ended, or was ended."""
+    output, _ = worker.communicate(timeout=400)
+    return output.splitlines()
+
+
+def _check(path, said):
+    """The ledger is whole, within budget, and holds everything that was promised."""
+    with Ledger.open(path) as ledger:
+        ledger.verify()
+        entries = ledger.entries()
+        reserved = {e.body["key"] for e in entries if e.kind == "reserve"}
+        committed = {
+            entries[e.body["ref"]].body["key"] for e in entries if e.kind == "commit"
+        }
+        assert len(reserved) == sum(e.kind == "reserve" for e in entries)
+        assert Fraction(len(reserved), 128) <= 1
+        assert ledger.spent().upper == len(reserved) / 128
+    for worker, lines in said.items():
+        for line in lines:
+            word, *number = line.split()
+            if word in ("reserved", "committed") and number:
+                key = f"{worker}-{number[0]}"
+                assert key in (reserved if word == "reserved" else committed)
+    return len(reserved)
+
+
+@pytest.mark.parametrize(
+    ("processes", "count"),
+    [(3, 60), pytest.param(8, 200, marks=pytest.mark.slow)],
+)
+def test_processes_together_never_overspend(tmp_path, processes, count):
+    """They race for the creation of the file too."""
+    path = tmp_path / "ledger.db"
+    workers = {
+        f"w{n}": _start(RESERVES, path, f"w{n}", count) for n in range(processes)
+    }
+    said = {name: _lines(worker) for name, worker in workers.items()}
+    assert all(lines[-1] == "done" for lines in said.values())
+    assert _check(path, said) == 128
+    assert [item.name for item in tmp_path.iterdir()] == ["ledger.db"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_kills_at_random_moments_lose_and_break_nothing(tmp_path, seed):
+    """8 processes × 200 reserves, each process killed and started again."""
+    random.seed(seed)
+    path = tmp_path / "ledger.db"
+    said = {f"w{n}": [] for n in range(8)}
+    for _ in range(4):
+        workers = {name: _start(RESERVES, path, name, 200) for name in said}
+        for worker in workers.values():
+            worker.stdout.readline()
+        time.sleep(random.uniform(0.0, 1.0))
+        for name, worker in workers.items():
+            time.sleep(random.uniform(0.0, 0.1))
+            worker.send_signal(signal.SIGKILL)
+            said[name] += _lines(worker)
+        _check(path, said)
+    workers = {name: _start(RESERVES, path, name, 200) for name in said}
+    for name, worker in workers.items():
+        said[name] += _lines(worker)
+        assert said[name][-1] == "done"
+    assert _check(path, said) == 128
+
+
+def test_a_kill_between_reserve_and_commit_leaves_it_spent(tmp_path):
+    path = tmp_path / "ledger.db"
+    budget = Budget(1.0, 0.0)
+    Ledger.open(path, budget=budget, filter="pure", **TERMS).close()
+    worker = _start(WAITS, path)
+    assert worker.stdout.readline() == "reserved\n"
+    worker.send_signal(signal.SIGKILL)
+    _lines(worker)
+    with Ledger.open(path) as ledger:
+        ledger.verify()
+        assert ledger.spent().upper == 0.5
+        grant = ledger.reserve(PureDpEvent(0.25), count=2, label="x", key="run-1")
+        assert grant.resumed and not grant.committed
+        assert ledger.spent().upper == 0.5
+
+
+def test_threads_share_a_ledger(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    for path in (None, tmp_path / "ledger.db"):
+        ledger = Ledger.open(path, budget=Budget(1.0, 0.0), filter="pure", **TERMS)
+
+        def charge(number, ledger=ledger):
+            try:
+                ledger.charge(PureDpEvent(0.125), label=str(number))
+            except Exception as error:
+                return type(error).__name__
+            return "charged"
+
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(charge, range(12)))
+        assert found.count("charged") == 8
+        assert found.count("Refused") == 4
+        ledger.verify()
+
+
+def test_a_forked_child_may_use_the_ledger(tmp_path):
+    """Each transaction has its own connection, so none is carried across the fork."""
+    script = (
+        "import os, sys\n"
+        "from dpkit.accountants import Ledger, PureDpEvent\n"
+        "ledger = Ledger.open(sys.argv[1])\n"
+        "ledger.charge(PureDpEvent(0.125), label='before')\n"
+        "child = os.fork()\n"
+        "ledger.charge(PureDpEvent(0.125), label='after')\n"
+        "if child: assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    path = tmp_path / "ledger.db"
+    Ledger.open(path, budget=Budget(1.0, 0.0), filter="pure", **TERMS).close()
+    assert _start(script, path).wait(timeout=60) == 0
+    with Ledger.open(path) as ledger:
+        ledger.verify()
+        assert ledger.spent().upper == 0.375

@@ -1,0 +1,198 @@
+"""Several ledgers made into one; ledgers as lines of text."""
+
+import json
+from fractions import Fraction
+
+import dp_accounting as dp
+import pytest
+
+from dpkit.accountants import (
+    Budget,
+    BudgetExceeded,
+    Incompatible,
+    Ledger,
+    LedgerCorrupt,
+    PureDpEvent,
+)
+from dpkit.accountants.merging import merge
+
+TERMS = {"relation": "add_remove", "unit": "example", "dataset": "toy 1.0"}
+
+
+def _ledger(path=None, budget=None, **options):
+    budget = budget or Budget(2.0, 1e-6)
+    return Ledger.open(path, budget=budget, **TERMS | options)
+
+
+def _spent(path=None):
+    """A ledger with charges of several kinds."""
+    ledger = _ledger(path, adaptive=Budget(1.0, 5e-7))
+    ledger.charge(dp.GaussianDpEvent(30.0), count=2, label="look")
+    ledger.reserve(PureDpEvent(0.5), count=2, label="plan", delta=0.0)
+    ledger.note("µ-note")
+    return ledger
+
+
+# Merging -----------------------------------------------------------------------
+
+
+def test_epsilons_and_deltas_add_up():
+    parts = [_spent(), _spent(), _ledger()]
+    reports = [Fraction(repr(part.spent().upper)) for part in parts]
+    merged = merge(parts, None)
+    assert merged.budget == Budget(6.0, 3e-6)
+    found = merged.entries()[-1].body["after"]["totals"]["all"]
+    assert Fraction(found["epsilon"]) == sum(reports)
+    assert Fraction(found["delta"]) == 2 * Fraction("1e-6")
+    merged.verify()
+
+
+def test_the_old_ledgers_are_retired_and_named():
+    parts = [_spent(), _spent()]
+    merged = merge(parts, None)
+    for part, entry in zip(parts, merged.entries()[1:], strict=True):
+        assert part.retired
+        assert part.head == entry.body["provenance"]["head"]
+        with pytest.raises(ValueError, match="closed"):
+            part.charge(PureDpEvent(0.1), label="late")
+
+
+def test_the_rest_of_a_smaller_budget_is_enforced():
+    merged = merge([_spent(), _spent()], None, budget=Budget(3.5, 1e-5))
+    left = 3.5 - merged.spent().upper
+    with pytest.raises(BudgetExceeded):
+        merged.charge(PureDpEvent(left + 1e-9), label="too much")
+    merged.charge(PureDpEvent(left - 1e-9), label="fits")
+    with pytest.raises(BudgetExceeded):
+        merge([_spent(), _spent()], None, budget=Budget(1.0, 1e-5))
+
+
+@pytest.mark.parametrize("name", ["relation", "unit", "dataset"])
+def test_other_terms_are_incompatible(name):
+    other = {"relation": "zero_out", "unit": "user", "dataset": "other"}[name]
+    with pytest.raises(Incompatible, match=name):
+        merge([_ledger(), _ledger(**{name: other})], None)
+
+
+def test_forks_are_refused(tmp_path):
+    ledger = _spent(tmp_path / "a.db")
+    (tmp_path / "b.db").write_bytes((tmp_path / "a.db").read_bytes())
+    fork = Ledger.open(tmp_path / "b.db")
+    fork.charge(PureDpEvent(0.125), label="fork")
+    with pytest.raises(Incompatible, match=ledger.id):
+        merge([ledger, fork], None)
+    with pytest.raises(Incompatible):
+        merge([ledger, ledger], None)
+    assert not ledger.retired
+
+
+def test_a_ledger_is_not_merged_twice_by_a_detour():
+    first, second = _spent(), _spent()
+    merged = merge([first, second], None)
+    with pytest.raises(Incompatible, match=first.id):
+        merge([merged, first], None)
+    merge([merged, _spent()], None).verify()
+
+
+def test_nothing_to_merge_and_a_place_taken(tmp_path):
+    with pytest.raises(ValueError, match="at least one"):
+        merge([], None)
+    _ledger(tmp_path / "a.db").close()
+    with pytest.raises(FileExistsError):
+        merge([_ledger()], tmp_path / "a.db")
+
+
+# Lines of text -----------------------------------------------------------------
+
+
+def test_lines_lose_nothing(tmp_path):
+    ledger = _spent()
+    ledger.export_jsonl(tmp_path / "a.jsonl")
+    copy = Ledger.import_jsonl(tmp_path / "a.jsonl", tmp_path / "b.db")
+    assert copy.entries() == ledger.entries()
+    assert copy.spent() == ledger.spent()
+    assert copy.head == ledger.head
+    copy.charge(PureDpEvent(0.125), label="goes on")
+    copy.verify()
+
+
+def test_lines_are_not_overwritten(tmp_path):
+    ledger = _spent()
+    ledger.export_jsonl(tmp_path / "a.jsonl")
+    with pytest.raises(FileExistsError):
+        ledger.export_jsonl(tmp_path / "a.jsonl")
+    _ledger(tmp_path / "b.db").close()
+    with pytest.raises(FileExistsError):
+        Ledger.import_jsonl(tmp_path / "a.jsonl", tmp_path / "b.db")
+
+
+@pytest.mark.parametrize("line", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("how", ["drop", "edit", "repeat", "space"])
+def test_edited_lines_are_refused(tmp_path, line, how):
+    _spent().export_jsonl(tmp_path / "a.jsonl")
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert len(lines) == 5
+    if how == "drop":
+        del lines[line]
+    elif how == "repeat":
+        lines.insert(line, lines[line])
+    elif how == "space":
+        lines[line] = lines[line].replace(",", ", ", 1)
+    else:
+        lines[line] = lines[line].replace("1", "2", 1)
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    if how == "space" and line == 4:
+        return
+    with pytest.raises(LedgerCorrupt):
+        Ledger.import_jsonl(tmp_path / "a.jsonl", tmp_path / "b.db")
+    assert not (tmp_path / "b.db").exists()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 500, -1, -2])
+def test_lines_cut_short_are_refused(tmp_path, size):
+    _spent().export_jsonl(tmp_path / "a.jsonl")
+    text = (tmp_path / "a.jsonl").read_text()
+    (tmp_path / "a.jsonl").write_text(text[:size])
+    with pytest.raises(LedgerCorrupt):
+        Ledger.import_jsonl(tmp_path / "a.jsonl", tmp_path / "b.db")
+
+
+def test_totals_rewritten_with_a_fresh_chain_are_found(tmp_path):
+    """An editor who recomputes every hash still has to make the totals add up."""
+    _spent().export_jsonl(tmp_path / "a.jsonl")
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    from dpkit.accountants.chain import Entry, canonical
+
+    entries, previous = [], None
+    for line in lines[:-1]:
+        fields = json.loads(line)["entry"]
+        if previous is not None:
+            fields["prev"] = previous.hash
+        if fields["seq"] == 2:
+            fields["body"]["after"]["totals"]["all"]["epsilon"] = "0.25"
+        previous = Entry(**fields)
+        entries.append(canonical({"entry": fields, "hash": previous.hash}))
+    entries.append(canonical({"entries": len(entries), "head": previous.hash}))
+    (tmp_path / "a.jsonl").write_text("\n".join(entries) + "\n")
+    with pytest.raises(LedgerCorrupt, match="seq=2: its totals"):
+        Ledger.import_jsonl(tmp_path / "a.jsonl", None)
+
+
+def test_costs_too_small_to_be_true_are_found_by_a_recount(tmp_path):
+    """A consistent forgery: costs, totals and hashes all rewritten."""
+    ledger = _ledger()
+    ledger.charge(PureDpEvent(0.5), label="x")
+    ledger.export_jsonl(tmp_path / "a.jsonl")
+    text = (tmp_path / "a.jsonl").read_text()
+    from dpkit.accountants.chain import Entry, canonical
+
+    genesis, charge = (json.loads(line)["entry"] for line in text.splitlines()[:2])
+    charge["body"]["cost"]["all"]["epsilon"] = "0.125"
+    charge["body"]["after"]["totals"]["all"]["epsilon"] = "0.125"
+    entries = [Entry(**genesis), Entry(**charge)]
+    lines = [canonical({"entry": e.to_json(), "hash": e.hash}) for e in entries]
+    lines.append(canonical({"entries": 2, "head": entries[-1].hash}))
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    forged = Ledger.import_jsonl(tmp_path / "a.jsonl", None)
+    with pytest.raises(LedgerCorrupt, match="seq=1"):
+        forged.verify(recount=True)
