@@ -6,15 +6,16 @@ what is remembered, and so holds the lock for milliseconds.
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import replace
 from decimal import Decimal
+from types import ModuleType
 from typing import Any
 
 import dp_accounting as dp
 from dp_accounting import DpEvent
 
-from dpkit.accountants import accounting, pure, rdp
 from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.chain import canonical
 from dpkit.accountants.errors import (
@@ -87,7 +88,7 @@ class Pricer:
         """The static bound of `count` copies by the accountant `how`."""
 
         def ask() -> PrivacyBound:
-            return accounting.epsilon(
+            return _accountant("accounting").epsilon(
                 repeat(event, count),
                 delta,
                 relation=self._relation,
@@ -101,8 +102,9 @@ class Pricer:
         """Rényi bounds of one copy, or None where there are none."""
 
         def ask() -> tuple[float, ...] | None:
+            curve = _accountant("rdp").rdp_curve
             try:
-                values = rdp.rdp_curve(event, orders, relation=self._relation)
+                values = curve(event, orders, relation=self._relation)
             except (UnsupportedEvent, UnsupportedRelation):
                 return None
             return tuple(math.inf if math.isnan(v) else float(v) for v in values)
@@ -174,7 +176,7 @@ class EventPrices:
         if isinstance(event, ApproxDpEvent):
             return exact(event.epsilon), exact(event.delta)
         try:
-            epsilon, delta = pure.guarantee(event, self._relation)
+            epsilon, delta = _accountant("pure").guarantee(event, self._relation)
         except (UnsupportedEvent, UnsupportedRelation):
             return None
         return at_least(epsilon), at_least(delta)
@@ -201,6 +203,11 @@ class EventPrices:
                 "zcdp", event, "filter='zcdp' takes concentrated and pure releases"
             )
         return 0.0, 0.5 * float(direct[0]) ** 2
+
+
+def _accountant(name: str) -> ModuleType:
+    """An accountant's module, loaded when first asked: reading a ledger needs none."""
+    return importlib.import_module(f"dpkit.accountants.{name}")
 
 
 def bound_to_json(bound: PrivacyBound) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from dpkit.accountants.relations import Relation
 FLOOR = 1e-10
 _UNIT = 2.0**-53
 _FINENESS = 100
+_CHEAP_WIDTH = 2**16
 _MAX_WIDTH = 2**21
 _MAX_POINTS = 2**20
 _NEGLIGIBLE = 1e-6
@@ -183,11 +184,13 @@ class Rounds:
         return [(losses, count * rounds) for losses, count in terms]
 
     def _step(self, extents: list[Extent]) -> float:
-        """A hundredth of the loss's standard deviation in one release, on average."""
+        """A hundredth of one release's deviation on average, finer if that is cheap."""
         counts = [count for _, count in self._terms]
-        total = sum(n * e.variance for n, e in zip(counts, extents, strict=True))
-        mean = total / sum(counts)
-        return math.sqrt(mean) / _FINENESS
+        pairs = list(zip(counts, extents, strict=True))
+        variance = sum(n * e.variance for n, e in pairs)
+        reach = self._most * sum(n * (e.forward + e.backward) for n, e in pairs)
+        width = min(reach, 16 * math.sqrt(self._most * variance))
+        return min(math.sqrt(variance / sum(counts)) / _FINENESS, width / _CHEAP_WIDTH)
 
     def _snapped(self, step: float) -> float:
         """The step, made to divide the only atom of the losses if there is one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from dpkit.accountants import _check, chain
@@ -12,11 +13,11 @@ from dpkit.accountants.book import terms_of
 from dpkit.accountants.chain import Entry, canonical
 from dpkit.accountants.errors import LedgerCorrupt
 from dpkit.accountants.events import from_json, to_json
-from dpkit.accountants.pricing import Pricer
+from dpkit.accountants.pricing import EventPrices, Pricer
 from dpkit.accountants.state import CHARGES, State, after, costs
 from dpkit.accountants.store import Session
 from dpkit.accountants.terms import ALL, Terms
-from dpkit.accountants.totals import Cost, at_least, exact
+from dpkit.accountants.totals import ZERO, Cost, above, at_least, exact, times
 
 _SLACK = 1e-6
 _MALFORMED = (
@@ -167,8 +168,16 @@ class _Reader:
                 xi, rho = prices.zcdp()
                 honest = cost.values[0] >= exact((xi + rho * order) * (1.0 - _SLACK))
             else:
-                bound = prices.bound(body["count"], float(cost.delta))
-                lower = (bound.lower or 0.0) * (1.0 - _SLACK)
-                honest = cost.epsilon >= at_least(lower)
+                honest = cost.epsilon >= _least(prices, body, cost)
             if not honest:
                 raise ValueError(f"costs less in {scope!r} than is possible")
+
+
+def _least(prices: EventPrices, body: Mapping[str, Any], cost: Cost) -> Decimal:
+    """The smallest epsilon that a direct charge, or a plan, can have."""
+    direct = prices.direct()
+    if direct is not None and (body["adaptive"] or cost.delta == ZERO):
+        least = above(times(direct[0], body["count"]))
+    else:
+        least = prices.bound(body["count"], float(cost.delta)).lower or 0.0
+    return at_least(least * (1.0 - _SLACK))

@@ -75,6 +75,11 @@ class Stream(Protocol):
 
     Privacy: all outputs of `step` together are as private as `event` says, if every
     record contributes as that event assumes. The state is secret: it may hold noise.
+
+    Example:
+      >>> from dpkit.mechanisms.clipping import GaussianSum
+      >>> isinstance(GaussianSum(clip_norm=1.0, noise_multiplier=1.0), Stream)
+      False
     """
 
     def event(self, relation: Relation | str) -> DpEvent:

@@ -38,6 +38,11 @@ class Batch(NamedTuple):
     """One draw, or several with an axis in front: indices of records, and which count.
 
     Private, both of them: `mask.sum()` is the realised batch size.
+
+    Example:
+      >>> batch = PoissonSampler(0.5, 8, 8).draw(jax.random.key(0), num_records=6)
+      >>> batch.indices.dtype, batch.mask.dtype, batch.indices.shape
+      (dtype('int32'), dtype('bool'), (8,))
     """
 
     indices: np.ndarray

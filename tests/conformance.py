@@ -92,7 +92,7 @@ class Row:
     def sample(self, pair: int, side: int, draws: int) -> np.ndarray:
         """Draws of the statistic on one side of a pair; each side has its own key."""
         records = (self.pairs[pair].small, self.pairs[pair].large)[side]
-        return self.statistics(DRAWS * draws + 2 * pair + side, records, draws)
+        return self.statistics(draws + 2 * pair + side, records, draws)
 
     def statistics(self, seed: int, records: Tree, draws: int) -> np.ndarray:
         """The statistic of independent releases, by the mechanism's own code."""
@@ -548,7 +548,7 @@ ROWS = [
     _poisson_row(
         "truncated",
         Relation.ADD_REMOVE,
-        0.7,
+        0.5,
         PoissonSampler(0.3, max_batch_size=4, max_records=6),
         {
             "rivals for slots": (_RIVALS, (*_RIVALS, 6.0)),

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dpkit import data as data_package
+from dpkit.data import loading
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -18,7 +19,7 @@ COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("   
 
 def small_mnist(split):
     """Digits in MNIST's shape: the examples run on them in seconds."""
-    arrays = data_package.load_arrays("digits", split)
+    arrays = loading.load_arrays("digits", split)
     image = np.pad(np.kron(arrays["image"], np.ones((1, 3, 3, 1), np.uint8)) * 15,
                    ((0, 0), (2, 2), (2, 2), (0, 0)))
     return {"image": image.astype(np.uint8), "label": np.asarray(arrays["label"])}

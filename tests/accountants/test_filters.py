@@ -24,7 +24,7 @@ def _budget_at(order, delta):
     return 3.0 - (math.log(1 - 1 / order) - math.log(delta * order) / (order - 1))
 
 
-# Computed with mpmath from the formula in `_budget_at`, independently of this code base.
+# Computed with mpmath from the formula in `_budget_at`, apart from this code base.
 SHARED_BY_SIX = [-8.918391, -0.685115, 1.529925, 2.362399, 2.714363, 2.870577]
 ALONE = [-7.126631, -0.087862, 1.785891, 2.481849, 2.772162, 2.899018]
 
@@ -155,7 +155,7 @@ def test_reports_grow_with_charges_and_with_smaller_delta(first, second, scale):
 
 
 def _two_step_delta(filter, sigma, next_sigma):
-    """sum over S of (P - e^rep Q)_+ for two Gaussians, the second chosen from the first.
+    """Integral of (P - e^rep Q)_+ for two Gaussians, the second chosen from the first.
 
     By quadrature over the first output y; given y the second step is Gaussian and its
     (1 - e^(rep - L)) integral is the closed form of Balle & Wang.

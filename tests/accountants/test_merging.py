@@ -14,6 +14,7 @@ from dpkit.accountants import (
     LedgerCorrupt,
     PureDpEvent,
 )
+from dpkit.accountants.chain import Entry, canonical
 from dpkit.accountants.merging import merge
 
 TERMS = {"relation": "add_remove", "unit": "example", "dataset": "toy 1.0"}
@@ -161,8 +162,6 @@ def test_totals_rewritten_with_a_fresh_chain_are_found(tmp_path):
     """An editor who recomputes every hash still has to make the totals add up."""
     _spent().export_jsonl(tmp_path / "a.jsonl")
     lines = (tmp_path / "a.jsonl").read_text().splitlines()
-    from dpkit.accountants.chain import Entry, canonical
-
     entries, previous = [], None
     for line in lines[:-1]:
         fields = json.loads(line)["entry"]
@@ -184,8 +183,6 @@ def test_costs_too_small_to_be_true_are_found_by_a_recount(tmp_path):
     ledger.charge(PureDpEvent(0.5), label="x")
     ledger.export_jsonl(tmp_path / "a.jsonl")
     text = (tmp_path / "a.jsonl").read_text()
-    from dpkit.accountants.chain import Entry, canonical
-
     genesis, charge = (json.loads(line)["entry"] for line in text.splitlines()[:2])
     charge["body"]["cost"]["all"]["epsilon"] = "0.125"
     charge["body"]["after"]["totals"]["all"]["epsilon"] = "0.125"

@@ -164,7 +164,7 @@ def test_bytes_flipped_anywhere_are_noticed_or_harmless(path):
     whole = bytearray(path.read_bytes())
     with Ledger.open(path) as ledger:
         before = [entry.text for entry in ledger.entries()]
-    for place in range(0, len(whole), 61):
+    for place in range(0, len(whole), 199):
         edited = bytearray(whole)
         edited[place] ^= 0x20
         path.write_bytes(bytes(edited))

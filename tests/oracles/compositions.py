@@ -55,18 +55,23 @@ def poisson_gaussian_delta(noise, rate, steps, epsilon, *, add=False):
     converges geometrically.
     """
     x = np.linspace(-25 * noise, 25 * noise + 30, 20_001)
-    density = np.exp(-0.5 * (x / noise) ** 2) / (noise * math.sqrt(2 * math.pi))
-    ratio = 1 - rate + rate * np.exp((2 * x - 1) / (2 * noise**2))
-    loss, weight = np.log(ratio), density * ratio * (x[1] - x[0])
+    log_weight = np.log(x[1] - x[0]) - 0.5 * (x / noise) ** 2
+    log_weight -= math.log(noise * math.sqrt(2 * math.pi))
+    exponent = (2 * x - 1) / (2 * noise**2)
+    loss = np.logaddexp(math.log1p(-rate), math.log(rate) + exponent)
     if add:
-        loss, weight = -loss, density * (x[1] - x[0])
+        loss = -loss
+    else:
+        log_weight += loss
 
     def log_moment(z):
-        return steps * np.log(np.sum(weight * np.exp(z * loss)))
+        terms = z * loss + log_weight
+        top = np.max(terms.real)
+        return steps * (top + np.log(np.sum(np.exp(terms - top))))
 
-    tilts = np.geomspace(0.05, 60, 300)
+    tilts = np.geomspace(0.05, 20, 60)
     t = min(tilts, key=lambda t: log_moment(t).real - t * epsilon)
-    step, total, s = 0.02, 0.0, 0.0
+    step, total, s = 0.05, 0.0, 0.0
     while True:
         z = t + 1j * s
         size = log_moment(z)

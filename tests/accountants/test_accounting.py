@@ -1,0 +1,263 @@
+"""The front door: the best certified answer, curves over time, and bad questions."""
+
+import math
+import subprocess
+import sys
+
+import dp_accounting as dp
+import pytest
+from dp_accounting import dp_event
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dpkit.accountants
+from dpkit.accountants import pld, rdp
+from dpkit.accountants.accounting import delta_of, epsilon, epsilon_curve
+from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.events import (
+    ApproxDpEvent,
+    BoundedRangeDpEvent,
+    MetricLocalPureDpEvent,
+    PureDpEvent,
+    repeat,
+    sequential,
+)
+from tests.accountants.worked_runs import (
+    BOTH_READ,
+    gaussian,
+    pmf_pair,
+    poisson,
+    rdp_curve,
+    truncated,
+)
+
+STEP = poisson(1, 0.01)
+
+
+def test_best_takes_the_smallest_and_says_whose_it_is():
+    event = repeat(STEP, 1000)
+    found = epsilon(event, 1e-5, relation="add_remove", unit="user")
+    assert found.method_upper == "pld"
+    assert found.upper == pld.epsilon(event, 1e-5, relation="add_remove").upper
+    assert (found.unit, found.regime, found.certified) == ("user", "static", True)
+    tiny = epsilon(event, 1e-15, relation="add_remove")
+    assert tiny.method_upper == "rdp"
+    curve = epsilon(rdp_curve([2, 8], [0.1, 0.4]), 1e-5, relation="add_remove")
+    assert curve.method_upper == "rdp"
+    one = epsilon(PureDpEvent(30.0), 1e-300, relation="add_remove")
+    assert one.method_upper == "pure"
+    assert one.upper == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize(("event", "relations"), BOTH_READ, ids=lambda x: repr(x)[:40])
+def test_best_is_never_worse_than_any_accountant(event, relations):
+    for relation in relations:
+        best = epsilon(event, 1e-6, relation=relation)
+        for name in ("pld", "rdp"):
+            alone = epsilon(event, 1e-6, relation=relation, accountant=name)
+            assert best.upper <= alone.upper * (1 + 3e-5)
+        if best.lower is not None:
+            assert best.lower <= best.estimate <= best.upper
+
+
+def test_bounded_range_keeps_its_better_renyi_bound():
+    # 10000 exponential mechanisms: concentrated like eps^2 / 8, not like pure eps.
+    event = repeat(BoundedRangeDpEvent(0.01), 10_000)
+    found = epsilon(event, 1e-5, relation="add_remove")
+    assert found.method_upper == "rdp"
+    as_pure = pld.epsilon(event, 1e-5, relation="add_remove").upper
+    assert found.upper < 0.6 * as_pure
+
+
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+def test_one_accountant_may_be_asked_for(accountant):
+    found = epsilon(repeat(STEP, 10), 1e-5, relation="zero_out", accountant=accountant)
+    assert found.method_upper == accountant
+
+
+def test_several_events_compose_in_any_order():
+    parts = [repeat(STEP, 100), dp.LaplaceDpEvent(5.0), gaussian(4), gaussian(4)]
+    there = epsilon(parts, 1e-6, relation="add_remove").upper
+    back = epsilon(iter(parts[::-1]), 1e-6, relation="add_remove").upper
+    assert there == pytest.approx(back, rel=1e-12)
+    alone = [epsilon(part, 1e-6, relation="add_remove").upper for part in parts]
+    assert max(alone) < there < sum(alone) * 1.2
+    assert epsilon([], 1e-6, relation="add_remove").upper == 0.0
+
+
+def test_delta_of_is_the_inverse():
+    event = repeat(STEP, 300)
+    for delta in (1e-4, 1e-30):
+        found = epsilon(event, delta, relation="add_remove").upper
+        back = delta_of(event, found, relation="add_remove", unit="user")
+        assert back.upper == pytest.approx(delta, rel=2e-3)
+        assert back.certified
+        assert back.unit == "user"
+    everything = dp.NonPrivateDpEvent()
+    assert delta_of(everything, 1.0, relation="add_remove").upper == 1.0
+
+
+def test_delta_of_the_analytic_gaussian():
+    # Phi(1/2 - 1) - e Phi(-3/2), Balle & Wang 2018 (arXiv:1805.06530), mpmath.
+    found = delta_of(gaussian(1), 1.0, relation="add_remove")
+    assert found.upper == pytest.approx(0.12693673750664395, rel=1e-9)
+    assert found.lower == pytest.approx(found.upper, rel=1e-9)
+
+
+def test_delta_zero_is_for_pure_releases():
+    found = epsilon(
+        [PureDpEvent(0.5), dp.LaplaceDpEvent(2.0)], 0, relation="add_remove"
+    )
+    assert found.upper == pytest.approx(1.0)
+    assert found.method_upper == "pure"
+    with pytest.raises(ValueError, match="delta=0 needs pure"):
+        epsilon(gaussian(1), 0, relation="add_remove")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"delta": -1e-9}, ValueError),
+        ({"delta": 1.0}, ValueError),
+        ({"delta": math.nan}, ValueError),
+        ({"delta": "1e-5"}, TypeError),
+        ({"relation": "substitute"}, ValueError),
+        ({"relation": None}, TypeError),
+        ({"accountant": "moments"}, ValueError),
+        ({"unit": " "}, ValueError),
+        ({"event": gaussian(math.nan)}, ValueError),
+        ({"event": [gaussian(1), 3]}, TypeError),
+        ({"event": dp.NoOpDpEvent()}, ValueError),
+    ],
+)
+def test_bad_questions_are_refused(wrong, error):
+    asked = {"event": gaussian(1), "delta": 1e-5, "relation": "add_remove"} | wrong
+    with pytest.raises(error):
+        epsilon(asked.pop("event"), asked.pop("delta"), **asked)
+
+
+def test_the_relation_has_no_default():
+    with pytest.raises(TypeError, match="relation"):
+        epsilon(gaussian(1), 1e-5)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.inf, math.nan])
+def test_bad_epsilons_are_refused(value):
+    with pytest.raises(ValueError, match="epsilon"):
+        delta_of(gaussian(1), value, relation="add_remove")
+
+
+def test_what_nobody_reads_is_refused_with_a_reason():
+    with pytest.raises(UnsupportedEvent, match="never added"):
+        epsilon(MetricLocalPureDpEvent(1.0, "metre"), 1e-5, relation="add_remove")
+    with pytest.raises(UnsupportedRelation, match="add_remove, zero_out"):
+        epsilon(truncated(1, 0.1, 100, 50), 1e-5, relation="replace_one")
+    both = [ApproxDpEvent(1.0, 1e-6), dp.ZCDpEvent(0.1)]
+    with pytest.raises(UnsupportedEvent):
+        epsilon(both, 1e-5, relation="add_remove")
+
+
+def test_unproven_answers_are_estimates():
+    doubtful = pmf_pair((0.5, 0.5), (0.4, 0.6), certified=False)
+    found = epsilon([doubtful, gaussian(3)], 1e-5, relation="add_remove")
+    assert not found.certified
+    assert found.estimate is not None
+    assert any("not proven" in warning for warning in found.warnings)
+
+
+@settings(derandomize=True, max_examples=40, deadline=None)
+@given(
+    st.floats(0.5, 20),
+    st.floats(1e-4, 1.0),
+    st.integers(1, 2000),
+    st.sampled_from([1e-9, 1e-6, 1e-3]),
+)
+def test_monotone_in_noise_rate_steps_and_delta(noise, rate, steps, delta):
+    def at(noise=noise, rate=rate, steps=steps, delta=delta):
+        event = repeat(poisson(noise, rate), steps)
+        return epsilon(event, delta, relation="add_remove").upper
+
+    base, slack = at(), 1 + 5e-5
+    assert at(noise=noise * 1.1) <= base * slack
+    assert at(rate=rate * 0.9) <= base * slack
+    assert at(steps=steps + 5) * slack >= base
+    assert at(delta=min(delta * 2, 0.5)) <= base * slack
+
+
+def test_a_curve_is_what_each_length_would_cost():
+    counts = [1, 2000, 10, 300]
+    curve = epsilon_curve(STEP, counts, 1e-6, relation="add_remove", unit="user")
+    for count, bound in zip(counts, curve, strict=True):
+        alone = epsilon(repeat(STEP, count), 1e-6, relation="add_remove").upper
+        assert bound.upper == pytest.approx(alone, rel=1e-4, abs=1e-6)
+        assert bound.certified
+        assert bound.unit == "user"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        STEP,
+        gaussian(20),
+        sequential([STEP, gaussian(50)]),
+        truncated(1, 0.1, 1000, 150),
+        dp.ZCDpEvent(0.001),
+        repeat(PureDpEvent(0.01), 2),
+        BoundedRangeDpEvent(0.1),
+        dp.NonPrivateDpEvent(),
+    ],
+    ids=repr,
+)
+def test_curves_grow(step):
+    curve = epsilon_curve(step, range(1, 42, 8), 1e-6, relation="add_remove")
+    uppers = [bound.upper for bound in curve]
+    assert uppers == sorted(uppers)
+    whole = epsilon(repeat(step, 41), 1e-6, relation="add_remove").upper
+    assert uppers[-1] == pytest.approx(whole, rel=1e-4)
+
+
+def test_curves_below_what_the_transforms_certify_are_renyis():
+    curve = epsilon_curve(STEP, [1, 100], 1e-13, relation="add_remove")
+    for bound, count in zip(curve, [1, 100], strict=True):
+        assert bound.method_upper == "rdp"
+        alone = rdp.epsilon(repeat(STEP, count), 1e-13, relation="add_remove")
+        assert bound.upper == alone.upper
+
+
+def test_a_very_long_tail_of_a_curve_falls_back_alone():
+    counts = [1000, 10**12]
+    short, long = epsilon_curve(poisson(50, 1e-4), counts, 1e-6, relation="add_remove")
+    assert (short.method_upper, long.method_upper) == ("pld", "rdp")
+    assert short.upper < 1e-2
+
+
+def test_bad_curves_are_refused():
+    assert epsilon_curve(STEP, [], 1e-5, relation="add_remove") == []
+    with pytest.raises(ValueError, match="count=0"):
+        epsilon_curve(STEP, [1, 0], 1e-5, relation="add_remove")
+    with pytest.raises(ValueError, match="delta"):
+        epsilon_curve(STEP, [1], 0, relation="add_remove")
+    with pytest.raises(UnsupportedRelation):
+        epsilon_curve(
+            dp_event.MixtureOfGaussiansDpEvent(1.0, (0.0, 1.0), (0.5, 0.5)),
+            [1],
+            1e-5,
+            relation="replace_one",
+        )
+
+
+def test_the_package_loads_nothing_until_a_name_is_used():
+    code = (
+        "import sys, dpkit.accountants as a; "
+        "assert not {'jax', 'dp_accounting', 'scipy', 'sqlalchemy'} & set(sys.modules); "
+        "a.Budget; assert 'dp_accounting' not in sys.modules; "
+        "a.epsilon; assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_loads():
+    for name in dpkit.accountants.__all__:
+        assert getattr(dpkit.accountants, name).__doc__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        dpkit.accountants.no_such_name  # noqa: B018
