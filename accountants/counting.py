@@ -106,8 +106,10 @@ def cost(
     if account.rule == "pure":
         return _if_fits(account, count, _as_pure(prices, count))
     if sealed:
-        plan = _as_plan(account, prices, count, delta)
-        return _if_fits(account, count, plan) or _inside(account, prices, count)
+        plan = _if_fits(account, count, _as_plan(account, prices, count, delta))
+        if plan is not None and plan.epsilon.is_finite():
+            return plan
+        return _inside(account, prices, count) or plan
     return _as_charge(account, prices, count)
 
 

@@ -70,7 +70,7 @@ def parts_of(event: Any) -> tuple[dp.DpEvent, ...]:
     if isinstance(event, dp.SelfComposedDpEvent | dp_event.RepeatAndSelectDpEvent):
         return (event.event,)
     if isinstance(event, own.ParallelDpEvent):
-        return event.children
+        return tuple(event.children)
     children = event.events
     if not isinstance(children, list | tuple):
         raise TypeError(f"events of sequential must be a list, not {children!r}")

@@ -6,7 +6,7 @@ never changes. All of these are hashable, check their fields when made and survi
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import attrs
@@ -176,8 +176,8 @@ class PmfPairDpEvent(OwnDpEvent):
       1
     """
 
-    p: tuple[float, ...]
-    q: tuple[float, ...]
+    p: Sequence[float]
+    q: Sequence[float]
     relation: Relation | str
     name: str
     provenance: str
@@ -224,8 +224,8 @@ class RdpCurveDpEvent(OwnDpEvent):
       (2.0, 4.0)
     """
 
-    orders: tuple[float, ...]
-    values: tuple[float, ...]
+    orders: Sequence[float]
+    values: Sequence[float]
     relation: Relation | str
     name: str
     provenance: str
@@ -267,7 +267,7 @@ class ParallelDpEvent(OwnDpEvent):
       False
     """
 
-    children: tuple[DpEvent, ...]
+    children: Sequence[DpEvent]
     index_based: bool = False
     FIELDS: ClassVar = {"index_based": fields.flag(default=False)}
 
@@ -281,14 +281,14 @@ class ParallelDpEvent(OwnDpEvent):
                 raise TypeError(f"child={child!r} of parallel must be a DpEvent")
 
 
-def check_equal_lengths(**lists: tuple[float, ...]) -> None:
+def check_equal_lengths(**lists: Sequence[float]) -> None:
     """Refuse lists of different lengths."""
     if len({len(values) for values in lists.values()}) != 1:
         lengths = ", ".join(f"{name}: {len(v)}" for name, v in lists.items())
         raise ValueError(f"lists of one length needed, not {lengths}")
 
 
-def check_sums_to_one(**values: tuple[float, ...]) -> None:
+def check_sums_to_one(**values: Sequence[float]) -> None:
     """Refuse probabilities that do not sum to 1 within 1e-9."""
     for name, probabilities in values.items():
         total = math.fsum(probabilities)

@@ -59,7 +59,8 @@ class Grant:
         (epsilon, delta) is never made cheaper after looking.
 
         Args:
-          ran: how many steps were released, 0 to `count`.
+          ran: how many copies of the event were begun, 0 to `count`; one that was begun
+            (a tree, a stream of correlated noise) counts as a whole.
 
         Returns:
           The commit entry; the same one when repeated with the same number.

@@ -211,6 +211,7 @@ class Ledger:
 
         Raises:
           BudgetExceeded: and the mechanism was not called. See `charge` for the others.
+            What the mechanism raises passes through; the charge stays.
         """
         refuse_inside_trace("ledger.release")
         event = mechanism.event(self.relation)

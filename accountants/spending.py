@@ -44,10 +44,8 @@ def spent(book: Book, delta: float | None, scope: str) -> PrivacyBound:
     upper = _report(book, account, scale)
     return PrivacyBound(
         delta=at,
-        lower=0.0,
         upper=upper,
         certified=True,
-        method_lower="trivial",
         method_upper=f"ledger, filter {account.rule}",
         relation=terms.relation,
         unit=terms.unit,

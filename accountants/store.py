@@ -16,6 +16,7 @@ import contextlib
 import os
 import threading
 import uuid
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -160,6 +161,8 @@ class Store:
         self.path = path
         self._lock = threading.RLock()
         self._engine = engine_for(path)
+        self._closed = False
+        weakref.finalize(self, self._engine.dispose)
 
     def exists(self) -> bool:
         """Whether there is a file (empty or not) at the path."""
@@ -176,7 +179,7 @@ class Store:
         try:
             with Store(draft).writing() as session:
                 session.found(entries)
-            os.link(draft, self.path)
+            _publish(draft, self.path)
         except FileExistsError:
             return False
         finally:
@@ -224,12 +227,15 @@ class Store:
             yield session
 
     def close(self) -> None:
-        """Forgets the store; a ledger in memory is lost."""
+        """Ends the use of the store; a ledger in memory is lost."""
+        self._closed = True
         self._engine.dispose()
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[Session]:
         """One transaction on its own connection, with SQLite's errors translated."""
+        if self._closed:
+            raise ValueError("the ledger object was closed; open the ledger again")
         with self._lock, translated(self.path), self._engine.connect() as connection:
             begin_with(connection, begin)
             try:
@@ -278,6 +284,19 @@ def _refuse_stale_journal(path: Path) -> None:
                 f"path={path} is gone but {journal.name} is there: restore the ledger, "
                 "or move the journal away if the ledger was dropped on purpose"
             )
+
+
+def _publish(draft: Path, path: Path) -> None:
+    """Gives a finished file its name; FileExistsError if the name is taken."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links here: claim the name first. A reader that comes in between
+        # finds an empty file and refuses it.
+        path.touch(exist_ok=False)
+        draft.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -28,35 +28,37 @@ from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree
 # these limits the norm of a record, compared with C, is right to a few parts in 1e7.
 _SMALLEST_CLIP_NORM, _LARGEST_CLIP_NORM = 1e-10, 1e15
 _SMALLEST_STDDEV, _LARGEST_STDDEV = 1e-30, 1e30
-# Float32 rounding moves the sum too: the noise is this much larger than the formula's.
-_ROUNDING = 1 + 2**-16
+# Float32 rounding moves the sum too. With unit u = 2^-24, a sum of n records that is
+# taken in a tree or with compensation is off by at most 16 u n C, on each neighbour.
+_ROUNDING_PER_RECORD = 2**-19
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=(),
-    meta_fields=("clip_norm", "noise_multiplier"),
+    meta_fields=("clip_norm", "noise_multiplier", "max_summands"),
 )
 @dataclasses.dataclass(frozen=True)
 class GaussianSum(BoundedSum):
     r"""Sum of clipped records plus Gaussian noise.
 
     output = sum_i x_i min(1, C / ||x_i||) + stddev z,  z ~ N(0, I),
-    stddev = noise_multiplier * C * (1 + 2^-16).
+    stddev = noise_multiplier * C * (1 + n 2^-19),  n = max_summands.
 
     Privacy: adding or removing a record, or replacing it by a zero record, moves the
     sum by at most C in L2 norm, replacing it by another by at most 2C; the release is
     a Gaussian mechanism whose noise is `noise_multiplier` times the contribution radius
-    C. The excess 2^-16 pays for float32 rounding: of the clip factors, and of sums of
-    up to about 250 records that all point the same way (n of them round the sum by up
-    to about n C 2^-24). The same event stands for every relation: accountants know
-    the 2.
+    C. The excess, 2^-16 unless max_summands is given, pays for float32 rounding of the
+    clip factors and of the sum: n records that all point the same way, added in a tree
+    or with compensation, round it by up to 16 n C 2^-24 on each of two neighbours. The
+    same event stands for every relation: accountants know the 2.
 
     Args:
       clip_norm: C, from 1e-10 to 1e15, in the unit of the records; infinity only where
         noise_multiplier is 0.
       noise_multiplier: standard deviation of the noise / C; >= 0, no unit. Zero
         publishes the sum itself, and the event says so (NonPrivateDpEvent).
+      max_summands: n >= 1, the most records whose rounding the noise must cover; public.
 
     Raises:
       ValueError: a number out of range.
@@ -75,8 +77,10 @@ class GaussianSum(BoundedSum):
 
     clip_norm: float
     noise_multiplier: float
+    max_summands: int = 8
 
     def __post_init__(self) -> None:
+        _numbers.integer_at_least(1, max_summands=self.max_summands)
         noise_multiplier = _numbers.non_negative(noise_multiplier=self.noise_multiplier)
         clip_norm = _checked_clip_norm(self.clip_norm, noise_multiplier)
         object.__setattr__(self, "noise_multiplier", noise_multiplier)
@@ -95,7 +99,8 @@ class GaussianSum(BoundedSum):
         """Standard deviation of the noise, in the unit of the records."""
         if self.noise_multiplier == 0:
             return 0.0
-        return self.noise_multiplier * self.clip_norm * _ROUNDING
+        allowance = 1 + self.max_summands * _ROUNDING_PER_RECORD
+        return self.noise_multiplier * self.clip_norm * allowance
 
     def event(self, relation: Relation | str) -> DpEvent:
         """A Gaussian with this noise multiplier, under every relation."""

@@ -23,6 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 from dpkit.accountants import _check
 from dpkit.accountants.events import Relation, as_relation
 from dpkit.mechanisms.clipping import clip_record, global_norm
+from dpkit.mechanisms.protocol import tree_sum
 from dpkit.training.inspection import check_loss, check_params
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
@@ -123,7 +124,7 @@ class ClippedGrad:
         size = rows[1].shape[0]
         if self.microbatch_size is None or size == 0:
             clipped, aux = jax.vmap(functools.partial(self._one, params))(rows)
-            return jax.tree.map(lambda g: g.sum(0), clipped), aux
+            return jax.tree.map(tree_sum, clipped), aux
         return self._looped_sum(params, rows, size, min(self.microbatch_size, size))
 
     def _looped_sum(
@@ -139,13 +140,16 @@ class ClippedGrad:
         used = jnp.any(chunks[1], axis=1)
         stop = jnp.max(jnp.where(used, jnp.arange(1, count + 1), 0))
 
-        def body(i: jax.Array, carry: tuple[Any, PrivateAux]) -> tuple[Any, PrivateAux]:
-            total, aux = carry
+        def body(i: jax.Array, carry: Any) -> Any:
+            total, lost, aux = carry
             chunk = jax.tree.map(lambda leaf: leaf[i], chunks)
             part, part_aux = self._chunk(params, chunk, width)
-            total = jax.tree.map(jnp.add, total, part)
+            # Kahan's sum: what one addition rounds away is added to the next.
+            part = jax.tree.map(jnp.subtract, part, lost)
+            rounded = jax.tree.map(jnp.add, total, part)
+            lost = jax.tree.map(lambda r, t, p: (r - t) - p, rounded, total, part)
             aux = jax.tree.map(lambda a, b: a.at[i].set(b), aux, part_aux)
-            return total, aux
+            return rounded, lost, aux
 
         shapes = jax.eval_shape(
             lambda c: self._chunk(params, c, width),
@@ -154,7 +158,8 @@ class ClippedGrad:
         total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0])
         aux = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes[1])
         bound = count if self.constant_time else stop
-        total, aux = jax.lax.fori_loop(0, bound, body, (total, aux))
+        start = (total, jax.tree.map(jnp.zeros_like, total), aux)
+        total, _, aux = jax.lax.fori_loop(0, bound, body, start)
         return total, jax.tree.map(lambda a: a.reshape(-1)[:size], aux)
 
     def _chunk(self, params: Any, chunk: Any, width: int) -> tuple[Any, PrivateAux]:
@@ -163,7 +168,7 @@ class ClippedGrad:
             total, aux = self._one(params, jax.tree.map(lambda leaf: leaf[0], chunk))
             return total, jax.tree.map(lambda a: a[None], aux)
         clipped, aux = jax.vmap(functools.partial(self._one, params))(chunk)
-        return jax.tree.map(lambda g: g.sum(0), clipped), aux
+        return jax.tree.map(tree_sum, clipped), aux
 
     def _sharded_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
         """Every device sums its rows; then one reduction over devices."""

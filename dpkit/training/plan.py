@@ -76,6 +76,12 @@ class DPSGDPlan:
         """Refuses numbers that contradict each other."""
         _check.integer_at_least(1, steps=self.steps)
         b = _check.positive(expected_batch_size=self.expected_batch_size)
+        if self.mechanism.max_summands < self.sampler.max_batch_size:
+            raise ValueError(
+                f"max_summands={self.mechanism.max_summands} is below "
+                f"max_batch_size={self.sampler.max_batch_size}: the noise must cover "
+                "the rounding of the largest batch"
+            )
         if b > self.sampler.max_batch_size:
             raise ValueError(
                 f"expected_batch_size={b:g} is above "
@@ -131,9 +137,10 @@ class DPSGDPlan:
         steps = _steps(steps, epochs, n, b)
         if max_batch_size is None:
             max_batch_size = choose_max_batch_size(rate, n, steps=steps, **_ROOM)
+        sampler = PoissonSampler(rate, max_batch_size, n)
         return cls(
-            sampler=PoissonSampler(rate, max_batch_size, n),
-            mechanism=GaussianSum(clip_norm, noise_multiplier),
+            sampler=sampler,
+            mechanism=GaussianSum(clip_norm, noise_multiplier, sampler.max_batch_size),
             steps=steps,
             expected_batch_size=b,
         )

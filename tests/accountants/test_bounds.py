@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+from typing import Any
 
 import pytest
 
@@ -59,8 +60,9 @@ def test_a_delta_bound_has_epsilon_instead():
     ],
 )
 def test_bounds_that_say_nothing_honest_are_refused(wrong):
+    asked: dict[str, Any] = {"delta": 1e-5, "relation": "add_remove"} | wrong
     with pytest.raises(ValueError, match="="):
-        PrivacyBound(**{"delta": 1e-5, "relation": "add_remove"} | wrong)
+        PrivacyBound(**asked)
 
 
 @pytest.mark.parametrize(

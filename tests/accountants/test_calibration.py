@@ -1,15 +1,24 @@
 """Calibration: near the exact root, above it, and never above the target epsilon."""
 
 import math
+from typing import Any
 
 import dp_accounting as dp
 import pytest
 
-from dpkit.accountants.accounting import epsilon
-from dpkit.accountants.calibration import calibrate
+from dpkit.accountants import accounting, calibration
 from dpkit.accountants.errors import NotCertified, UnsupportedRelation
 from dpkit.accountants.events import PureDpEvent, repeat, sequential
 from tests.accountants.worked_runs import gaussian, pmf_pair, poisson, truncated
+
+
+def calibrate(*args, **kwargs) -> Any:
+    return calibration.calibrate(*args, **kwargs)
+
+
+def epsilon(*args, **kwargs) -> Any:
+    return accounting.epsilon(*args, **kwargs)
+
 
 # (epsilon, delta, noise multiplier): analytic Gaussian, Balle & Wang 2018
 # (arXiv:1805.06530), 40-digit mpmath.
@@ -115,7 +124,11 @@ def test_the_lowest_parameter_may_fit_already():
     ],
 )
 def test_bad_targets_are_refused(wrong, error, named):
-    asked = {"epsilon": 1.0, "delta": 1e-5, "relation": "add_remove"} | wrong
+    asked: dict[str, Any] = {
+        "epsilon": 1.0,
+        "delta": 1e-5,
+        "relation": "add_remove",
+    } | wrong
     with pytest.raises(error, match=named):
         calibrate(gaussian, **asked)
 

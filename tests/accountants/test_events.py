@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import dp_accounting as dp
 import jax
@@ -30,7 +31,7 @@ from dpkit.accountants.events import (
 )
 
 GAUSSIAN = dp.GaussianDpEvent(1.1)
-TABLE = {
+TABLE: dict[str, Any] = {
     "relation": "add_remove",
     "name": "toy",
     "provenance": "by hand",
@@ -172,7 +173,7 @@ def test_reading_never_imports_by_name():
         from_json(foreign)
 
 
-BAD_EVENTS = [
+BAD_EVENTS: list[Any] = [
     dp.GaussianDpEvent(math.nan),
     dp.GaussianDpEvent(0.0),
     dp.GaussianDpEvent(math.inf),

@@ -195,6 +195,14 @@ def test_no_privacy_needs_an_infinite_budget():
     ledger.verify()
 
 
+def test_an_unlimited_ledger_still_reports_finite_numbers():
+    ledger = _ledger(Budget(math.inf, 1e-5))
+    ledger.charge(STEP, label="look")
+    ledger.reserve(STEP, count=10_000, label="train")
+    assert 5.0 < ledger.spent().upper < 20.0
+    ledger.verify()
+
+
 def test_a_plan_that_took_all_of_delta_says_so():
     ledger = _ledger()
     ledger.reserve(STEP, count=100, label="first")

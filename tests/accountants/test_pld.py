@@ -1,6 +1,7 @@
 """Loss distributions: near the truth and never below it, in both directions."""
 
 import math
+from typing import Any
 
 import dp_accounting as dp
 import numpy as np
@@ -38,15 +39,23 @@ from tests.accountants.worked_runs import (
 from tests.oracles import compositions
 
 
-def bound(event, delta, relation="add_remove"):
+def bound(event, delta, relation="add_remove") -> Any:
     return pld.epsilon(event, delta, relation=relation)
 
 
-def upper(event, delta, relation="add_remove"):
+def upper(event, delta, relation="add_remove") -> Any:
     found = bound(event, delta, relation)
     assert found.certified
     assert found.method_upper == "pld"
     return found.upper
+
+
+def renyi(event, delta, relation) -> Any:
+    return rdp.epsilon(event, delta, relation=relation).upper
+
+
+def delta_of(event, epsilon, relation="add_remove") -> Any:
+    return pld.delta_of(event, epsilon, relation=relation)
 
 
 @pytest.mark.parametrize(("noise", "rate", "steps", "delta", "truth", "_"), DP_SGD)
@@ -307,7 +316,7 @@ def test_replacing_shifts_by_two_radii():
     found = upper(event, 1e-5, "replace_one")
     assert found == pytest.approx(upper(repeat(gaussian(0.5), 10), 1e-5))
     assert found == pytest.approx(46.21, abs=0.02)
-    assert rdp.epsilon(event, 1e-5, relation="replace_one").upper >= found
+    assert renyi(event, 1e-5, "replace_one") >= found
 
 
 @pytest.mark.parametrize("delta", [1e-12, 1e-14])
@@ -317,7 +326,7 @@ def test_tiny_deltas_are_left_to_the_renyi_accountant(delta):
     found = bound(event, delta)
     assert found.method_upper == "rdp"
     assert found.certified
-    assert found.upper == rdp.epsilon(event, delta, relation="add_remove").upper
+    assert found.upper == renyi(event, delta, "add_remove")
     assert any("below" in warning for warning in found.warnings)
 
 
@@ -370,7 +379,7 @@ def test_renyi_is_never_below_the_loss_distributions(event, relations):
     for relation in relations:
         for delta in (1e-3, 1e-6):
             tight = upper(event, delta, relation)
-            loose = rdp.epsilon(event, delta, relation=relation).upper
+            loose = renyi(event, delta, relation)
             assert 0 < tight <= loose * (1 + 3e-5)
 
 
@@ -405,18 +414,18 @@ def test_more_noise_fewer_steps_and_lower_rates_are_better():
 def test_delta_of_is_the_inverse():
     event = repeat(poisson(1, 0.01), 1000)
     for delta in (1e-3, 1e-7):
-        found = pld.delta_of(event, upper(event, delta), relation="add_remove")
+        found = delta_of(event, upper(event, delta), relation="add_remove")
         assert found.upper == pytest.approx(delta, rel=1e-3)
         assert found.certified
-    tiny = pld.delta_of(event, 50.0, relation="add_remove")
+    tiny = delta_of(event, 50.0, relation="add_remove")
     assert tiny.upper == 1e-10  # the transforms certify no less
 
 
 def test_delta_at_zero_is_the_largest_advantage():
     # TV of two Gaussians a radius apart: 2 Phi(1/2) - 1.
-    found = pld.delta_of(gaussian(1), 0, relation="zero_out")
+    found = delta_of(gaussian(1), 0, relation="zero_out")
     assert found.upper == pytest.approx(0.3829249225480262, rel=1e-11)
-    sampled = pld.delta_of(poisson(1, 0.01), 0, relation="zero_out")
+    sampled = delta_of(poisson(1, 0.01), 0, relation="zero_out")
     assert sampled.upper == pytest.approx(0.003829249225480262, rel=1e-6)
 
 
@@ -450,7 +459,7 @@ def test_parallel_takes_the_worst_child():
 def test_no_privacy_and_no_release():
     everything = sequential([gaussian(1), dp.NonPrivateDpEvent()])
     assert bound(everything, 0.5).upper == math.inf
-    assert pld.delta_of(everything, 3.0, relation="add_remove").upper == 1.0
+    assert delta_of(everything, 3.0, relation="add_remove").upper == 1.0
     assert bound(sequential([]), 1e-6).upper == 0.0
 
 
@@ -512,7 +521,7 @@ def test_bad_events_are_refused_before_any_work():
     with pytest.raises(ValueError, match="nan"):
         bound(sequential([gaussian(1)]) and gaussian(math.nan), 1e-5)
     with pytest.raises(ValueError, match="epsilon"):
-        pld.delta_of(gaussian(1), math.inf, relation="add_remove")
+        delta_of(gaussian(1), math.inf, relation="add_remove")
 
 
 @pytest.mark.parametrize(
@@ -534,6 +543,4 @@ def test_extreme_parameters_give_an_answer_without_warnings(event):
     relation = "zero_out"
     found = bound(event, 1e-6, relation).upper
     assert found >= 0
-    assert found <= rdp.epsilon(event, 1e-6, relation=relation).upper * 1.001 or (
-        found == math.inf
-    )
+    assert found <= renyi(event, 1e-6, relation) * 1.001 or (found == math.inf)

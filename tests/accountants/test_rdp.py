@@ -1,6 +1,7 @@
 """The Rényi accountant: exact curves, sound answers, the factor 2 of replacement."""
 
 import math
+from typing import Any
 
 import dp_accounting as dp
 import numpy as np
@@ -36,12 +37,16 @@ from tests.accountants.worked_runs import (
 from tests.oracles import binomial, compositions, renyi_curves
 
 
-def at(event, order, relation="add_remove"):
+def at(event, order, relation="add_remove") -> Any:
     return rdp.rdp_curve(event, [order], relation=relation)[0]
 
 
-def upper(event, delta, relation="add_remove"):
+def upper(event, delta, relation="add_remove") -> Any:
     return rdp.epsilon(event, delta, relation=relation).upper
+
+
+def delta_of(event, epsilon, relation="add_remove") -> Any:
+    return rdp.delta_of(event, epsilon, relation=relation)
 
 
 # (rate, noise multiplier, order, value): mpmath, the binomial sum for integer orders
@@ -304,12 +309,12 @@ def test_any_delta_has_an_answer(delta):
 def test_delta_of_is_the_inverse():
     event = repeat(poisson(1, 0.01), 1000)
     for delta in (1e-3, 1e-8, 1e-30):
-        bound = rdp.delta_of(event, upper(event, delta), relation="add_remove")
+        bound = delta_of(event, upper(event, delta), relation="add_remove")
         assert bound.upper == pytest.approx(delta, rel=1e-3)
         assert bound.epsilon == upper(event, delta)
-    assert rdp.delta_of(event, 0.0, relation="add_remove").upper < 1
-    assert rdp.delta_of(event, 1e6, relation="add_remove").upper > 0
-    assert rdp.delta_of(PureDpEvent(0), 0.0, relation="add_remove").upper == 0
+    assert delta_of(event, 0.0, relation="add_remove").upper < 1
+    assert delta_of(event, 1e6, relation="add_remove").upper > 0
+    assert delta_of(PureDpEvent(0), 0.0, relation="add_remove").upper == 0
 
 
 def test_truncation_is_corrected_for():
@@ -319,7 +324,7 @@ def test_truncation_is_corrected_for():
     assert upper(plain, 1e-5) < upper(wide, 1e-5) < upper(plain, 1e-5) * 1.001
     # T (1 + e^3) Psi = 1.53e-3 at a batch of 352: useless at delta = 1e-5.
     assert upper(narrow, 1e-5) == math.inf
-    assert rdp.delta_of(narrow, 3.0, relation="add_remove").upper == pytest.approx(
+    assert delta_of(narrow, 3.0, relation="add_remove").upper == pytest.approx(
         1.53e-3, rel=5e-3
     )
 
@@ -328,7 +333,7 @@ def test_the_corrected_epsilon_satisfies_its_inequality():
     steps, delta = 500, 1e-2
     event = repeat(truncated(4, 0.1, 1000, 150), steps)
     found = upper(event, delta)
-    plain = rdp.delta_of(repeat(poisson(4, 0.1), steps), found, relation="add_remove")
+    plain = delta_of(repeat(poisson(4, 0.1), steps), found, relation="add_remove")
     correction = steps * (1 + math.exp(found)) * binomial.upper_tail(1000, 0.1, 150)
     assert correction > delta / 100
     assert plain.upper + correction == pytest.approx(delta, rel=1e-3)
@@ -414,7 +419,7 @@ def test_other_bad_input_is_refused():
     with pytest.raises(ValueError, match="order"):
         rdp.rdp_curve(gaussian(1), [math.nan], relation="add_remove")
     with pytest.raises(ValueError, match="epsilon"):
-        rdp.delta_of(gaussian(1), -1.0, relation="add_remove")
+        delta_of(gaussian(1), -1.0, relation="add_remove")
     with pytest.raises(ValueError, match="relation"):
         rdp.epsilon(gaussian(1), 1e-5, relation="swap")
 

@@ -305,3 +305,21 @@ def test_a_lock_held_too_long_ends_in_a_timeout(path, monkeypatch):
         other.close()
         ledger.charge(PureDpEvent(0.1), label="x")
         ledger.verify()
+
+
+def test_a_closed_object_is_not_used_by_mistake(path):
+    for ledger in (Ledger.open(path), Ledger.open(None, **TERMS)):
+        ledger.close()
+        with pytest.raises(ValueError, match="open the ledger again"):
+            ledger.charge(PureDpEvent(0.1), label="x")
+
+
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "ledger.db"
+    with Ledger.open(path, **TERMS) as ledger:
+        ledger.verify()
+    assert [item.name for item in tmp_path.iterdir()] == ["ledger.db"]

@@ -149,7 +149,7 @@ def test_event_is_the_multiplier_under_every_relation(relation):
 
 
 def test_noise_scales_with_the_clip_norm():
-    # stddev = sigma C (1 + 2^-16), the last factor for float32 rounding
+    # stddev = sigma C (1 + n 2^-19), the last factor for float32 rounding, n = 8
     assert GaussianSum(3.0, 2.0).stddev == 6.0 * (1 + 2.0**-16)
     assert GaussianSum(3.0, 0.0).stddev == 0.0
     small, large = (

@@ -130,6 +130,37 @@ def test_low_precision_gradients_are_summed_in_float32():
         np.testing.assert_array_equal(total, [1024.0])
 
 
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+@pytest.mark.parametrize("rows", [257, 4096])
+def test_rounding_stays_within_what_the_noise_allows_for(mode, rows):
+    # Aligned records of norm C are the worst case for a float32 sum. The allowance is
+    # n C 2^-19, the excess of GaussianSum's noise over its formula.
+    rng = np.random.default_rng(rows)
+    direction = rng.normal(size=40)
+    x = (direction / np.linalg.norm(direction)).astype(np.float32)[None]
+    batch = np.repeat(x * 1.0001, rows + 1, axis=0)
+    f = jax.jit(clipped_grad(linear_loss, clip_norm=1.0, **mode))
+    with_it, _ = f(jnp.zeros(40), batch)
+    without, _ = f(jnp.zeros(40), batch, np.arange(rows + 1) < rows)
+    moved = np.linalg.norm(np.asarray(with_it, np.float64) - np.asarray(without))
+    assert abs(moved - 1.0) <= rows * 2**-19
+
+
+def test_a_plain_loop_in_float32_would_not_stay_within_it():
+    # What the compensation is for: the same sum, added naively, is off by far more.
+    x = np.float32(0.1)
+    total = np.float32(0.0)
+    for _ in range(60_000):
+        total += x
+    naive = abs(float(total) - 60_000 * float(x))
+    f = jax.jit(
+        clipped_grad(linear_loss, clip_norm=1.0, mode="microbatch", microbatch_size=8)
+    )
+    kept, _ = f(jnp.zeros(1), np.full((60_000, 1), x))
+    compensated = abs(float(kept[0]) - 60_000 * float(x))
+    assert compensated < naive / 20
+
+
 def test_the_norm_is_over_all_leaves_together():
     def loss(params, x, key):
         return 3 * params["a"] * x + 4 * params["b"]["c"] * x
