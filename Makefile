@@ -20,10 +20,10 @@ demo: install
 	$(BIN)/dpkit demo
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8
 
 test-all: install
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m "slow or not slow"
 
 check: install
 	$(BIN)/ruff format --check .

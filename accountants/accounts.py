@@ -52,7 +52,9 @@ class Account:
         total = self.totals.epsilon
         if self.filter:
             sums = [above(value) for value in self.totals.renyi]
-            total = add(total, at_least(self.filter.spent(sums, scale=scale)))
+            report = self.filter.spent(sums, scale=scale)
+            whole = report == self.filter.epsilon
+            total = add(total, exact(report) if whole else at_least(report))
         return total
 
     def after(self, cost: Cost, count: int, *, seq: int) -> Account:

@@ -114,7 +114,9 @@ def window(
     high = sum(count * losses.last for losses, count in terms)
     if any(losses.masses.sum() == 0 for losses, _ in terms):
         return Window(low, low)
-    tilts = np.concatenate([_TILTS / own, _TILTS / max(widest, own)])
+    tilts = _TILTS / own
+    if widest > own:
+        tilts = np.concatenate([tilts, _TILTS / widest])
     log_tail = -math.log(negligible)
     up = float(np.min((_log_mgf(terms, tilts) + log_tail) / tilts))
     down = float(np.min((_log_mgf(terms, -tilts) + log_tail) / tilts))

@@ -190,7 +190,11 @@ def _as_plan(
     bound = prices.bound(count, below(share))
     if not bound.certified or bound.upper is None:
         return None
-    return Cost("approx", epsilon=at_least(bound.upper), delta=share)
+    epsilon = at_least(bound.upper)
+    direct = prices.direct()
+    if direct is not None and times(direct[1], count) <= share:
+        epsilon = min(epsilon, times(direct[0], count))
+    return Cost("approx", epsilon=epsilon, delta=share)
 
 
 def _as_charge(account: Account, prices: Prices, count: int) -> Cost | None:

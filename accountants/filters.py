@@ -36,8 +36,8 @@ so there the report is 0 without a share.
 did not run may be given back when it is counted step by step: (1) holds with the sum
 over executed steps, and the sum charged at the end is never smaller. Which steps run
 may depend on the outputs. Reservations may interleave, step by step; a copy that is
-interactive by itself (a tree, a stream) counts as a whole, for Rényi bounds of one order
-compose concurrently too (Haney et al. 2023, arXiv:2309.05901).
+interactive by itself (a tree, a stream) counts as a whole, for Rényi bounds of one
+order compose concurrently too (Haney et al. 2023, arXiv:2309.05901).
 
 **zCDP** is the case of one order. If step i is rho_i-zCDP, r_i(alpha) = rho_i alpha,
 and R <= eps is sum rho_i <= (eps - c)/alpha, largest at one alpha*, where it is rho*.

@@ -112,7 +112,7 @@ def _discrete_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile
 
 
 def _discrete_laplace(fields: Mapping[str, Any], relation: Relation) -> Profile:
-    """Its finite pair; all losses are multiples of half the sensitivity's parity."""
+    """Its finite pair, whose losses are all multiples of the rate."""
     pair = finite_pairs.discrete_laplace(
         fields["rate"], fields["sensitivity"], relation
     )

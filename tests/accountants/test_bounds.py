@@ -21,7 +21,7 @@ def test_a_bound_coerces_and_writes_itself():
         method_upper="rdp",
         relation="zero_out",
         unit="user",
-        warnings=["careful"],
+        warnings=("careful",),
     )
     assert bound.relation is Relation.ZERO_OUT
     written = json.loads(json.dumps(bound.to_json(), allow_nan=False))
@@ -86,8 +86,9 @@ def test_impossible_budgets_are_refused(epsilon, delta):
 
 
 def test_a_budget_takes_numbers_only():
+    text: Any = "3"
     with pytest.raises(TypeError, match="epsilon"):
-        Budget("3", 0.1)
+        Budget(text, 0.1)
     with pytest.raises(ValueError, match="epsilon and delta"):
         Budget.from_json({"epsilon": 1})
 

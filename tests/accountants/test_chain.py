@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
 
@@ -26,14 +27,19 @@ GENESIS = Entry(
 )
 
 
-def _second(**changes):
+def _second(**changes: Any) -> Entry:
     body = {
         "adaptive": True,
         "count": 10,
         "event": {"kind": "gaussian", "noise_multiplier": "10.0", "v": 1},
         "plan": None,
     }
-    fields = {"seq": 1, "ts": "2030-01-01T00:00:01Z", "ledger": ID, "kind": "spend"}
+    fields: dict[str, Any] = {
+        "seq": 1,
+        "ts": "2030-01-01T00:00:01Z",
+        "ledger": ID,
+        "kind": "spend",
+    }
     return Entry(**fields | {"prev": GENESIS.hash, "body": body} | changes)
 
 

@@ -5,6 +5,7 @@ import pickle
 import random
 import sys
 from fractions import Fraction
+from typing import Any
 
 import dp_accounting as dp
 import jax
@@ -26,14 +27,23 @@ from dpkit.accountants import (
 )
 from dpkit.accountants.filters import offset
 
-TERMS = {"relation": "add_remove", "unit": "example", "dataset": "toy 1.0"}
+TERMS: dict[str, Any] = {
+    "relation": "add_remove",
+    "unit": "example",
+    "dataset": "toy 1.0",
+}
 BUDGET = Budget(3.0, 1e-5)
 GAUSSIAN = dp.GaussianDpEvent(10.0)
 STEP = dp.PoissonSampledDpEvent(0.01, dp.GaussianDpEvent(1.0))
 
 
-def _ledger(budget=BUDGET, **options):
+def _ledger(budget=BUDGET, **options) -> Any:
     return Ledger.open(None, budget=budget, **TERMS | options)
+
+
+def _static(event, delta=1e-5) -> Any:
+    """The static bound of an event."""
+    return epsilon(event, delta, relation="add_remove", unit="example")
 
 
 def _charge_until_refused(ledger, event, limit=200):
@@ -95,7 +105,7 @@ def test_poisson_sampled_charges_live_on_their_own_renyi_curve():
     entry = ledger.charge(STEP, count=300, label="epoch")
     assert entry.body["counted"] == "renyi"
     # The price of adaptive choices: a share of delta for each order.
-    static = epsilon(repeat(STEP, 300), 1e-5, relation="add_remove").upper
+    static = _static(repeat(STEP, 300)).upper
     assert static < ledger.spent().upper < 2 * static
     assert ledger.spent().regime == "adaptive"
 
@@ -107,7 +117,7 @@ def test_a_plan_enters_as_its_tightest_bound(event, count):
     ledger = _ledger()
     with ledger.reserve(event, count=count, label="train") as grant:
         pass
-    static = epsilon(repeat(event, count), 1e-5, relation="add_remove", unit="example")
+    static = _static(repeat(event, count))
     assert grant.entry.body["counted"] == "approx"
     assert grant.bound.upper == pytest.approx(static.upper, rel=1e-12)
     assert ledger.spent() == grant.bound
@@ -145,7 +155,7 @@ def test_a_refusal_writes_nothing_and_says_what_to_do():
     with pytest.raises(BudgetExceeded, match="4 of count=10 would fit") as caught:
         ledger.charge(GAUSSIAN, count=10, label="second")
     assert ledger.head == head
-    error = caught.value
+    error: Any = caught.value
     assert error.budget == BUDGET
     assert 2.5 < error.spent <= 3.0
     assert 0.0 < error.asked < 3.0
@@ -162,6 +172,15 @@ def test_equality_is_allowed_and_the_smallest_number_beyond_is_not():
         with pytest.raises(BudgetExceeded):
             ledger.charge(PureDpEvent(tiny), label="subnormal")
     ledger.charge(PureDpEvent(0.0), label="free")
+
+
+def test_ten_plans_of_a_tenth_fill_a_budget_of_one():
+    ledger = _ledger(Budget(1.0, 0.0))
+    for number in range(10):
+        ledger.reserve(PureDpEvent(0.1), label=f"plan {number}")
+    assert ledger.spent().upper == 1.0
+    with pytest.raises(BudgetExceeded):
+        ledger.reserve(PureDpEvent(5e-324), label="subnormal")
 
 
 def test_a_subnormal_is_refused_by_the_renyi_filter_too():
@@ -471,7 +490,7 @@ def test_a_mechanism_over_budget_is_never_called():
 # Scopes ------------------------------------------------------------------------
 
 
-def _scoped():
+def _scoped() -> Any:
     scopes = {"site a": Budget(1.0, 0.0), "site b": Budget(2.0, 0.0)}
     return _ledger(Budget(2.5, 0.0), scopes=scopes)
 
@@ -541,7 +560,7 @@ def test_items_of_a_sealed_plan_cost_nothing_more():
     ledger.plan(plan, label="study")
     before = ledger.spent()
     composed = [repeat(STEP, 1000), repeat(GAUSSIAN, 2)]
-    static = epsilon(composed, 1e-5, relation="add_remove")
+    static = _static(composed)
     assert before.upper == pytest.approx(static.upper, rel=1e-9)
     ledger.charge(GAUSSIAN, label="histogram")
     ledger.charge(GAUSSIAN, label="histogram")
@@ -581,7 +600,7 @@ def test_one_plan_reports_at_any_delta_by_its_accountant():
     ledger = _ledger()
     ledger.reserve(STEP, count=300, label="train")
     for delta in (1e-8, 1e-6):
-        static = epsilon(repeat(STEP, 300), delta, relation="add_remove").upper
+        static = _static(repeat(STEP, 300), delta).upper
         assert ledger.spent(delta).upper == pytest.approx(static, rel=1e-9)
     assert ledger.spent(1e-3).upper == ledger.spent().upper
 
@@ -598,7 +617,7 @@ def test_an_approximate_charge_has_no_bound_below_its_delta():
 
 @pytest.mark.parametrize("missing", ["budget", "relation", "unit", "dataset"])
 def test_creating_needs_every_term(missing):
-    terms = {"budget": BUDGET, **TERMS}
+    terms: dict[str, Any] = {"budget": BUDGET, **TERMS}
     with pytest.raises(ValueError, match=missing):
         Ledger.open(None, **terms | {missing: None})
 

@@ -10,12 +10,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from dpkit.accountants import Budget, BudgetExceeded, Ledger, PureDpEvent
 
-TERMS = {"relation": "add_remove", "unit": "example", "dataset": "toy 1.0"}
+TERMS: dict[str, Any] = {
+    "relation": "add_remove",
+    "unit": "example",
+    "dataset": "toy 1.0",
+}
 
 RESERVES = """
 import random, sys
@@ -48,7 +53,7 @@ with ledger.reserve(PureDpEvent(0.25), count=2, label="x", key="run-1") as grant
 """
 
 
-def _start(script, *arguments):
+def _start(script, *arguments) -> Any:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],

@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from typing import Any
 
 import dp_accounting as dp
 import pytest
@@ -17,15 +18,19 @@ from dpkit.accountants import (
 from dpkit.accountants.chain import Entry, canonical
 from dpkit.accountants.merging import merge
 
-TERMS = {"relation": "add_remove", "unit": "example", "dataset": "toy 1.0"}
+TERMS: dict[str, Any] = {
+    "relation": "add_remove",
+    "unit": "example",
+    "dataset": "toy 1.0",
+}
 
 
-def _ledger(path=None, budget=None, **options):
+def _ledger(path=None, budget=None, **options) -> Any:
     budget = budget or Budget(2.0, 1e-6)
     return Ledger.open(path, budget=budget, **TERMS | options)
 
 
-def _spent(path=None):
+def _spent(path=None) -> Any:
     """A ledger with charges of several kinds."""
     ledger = _ledger(path, adaptive=Budget(1.0, 5e-7))
     ledger.charge(dp.GaussianDpEvent(30.0), count=2, label="look")
@@ -59,7 +64,7 @@ def test_the_old_ledgers_are_retired_and_named():
 
 
 def test_the_rest_of_a_smaller_budget_is_enforced():
-    merged = merge([_spent(), _spent()], None, budget=Budget(3.5, 1e-5))
+    merged: Any = merge([_spent(), _spent()], None, budget=Budget(3.5, 1e-5))
     left = 3.5 - merged.spent().upper
     with pytest.raises(BudgetExceeded):
         merged.charge(PureDpEvent(left + 1e-9), label="too much")
@@ -162,7 +167,8 @@ def test_totals_rewritten_with_a_fresh_chain_are_found(tmp_path):
     """An editor who recomputes every hash still has to make the totals add up."""
     _spent().export_jsonl(tmp_path / "a.jsonl")
     lines = (tmp_path / "a.jsonl").read_text().splitlines()
-    entries, previous = [], None
+    entries: list[str] = []
+    previous: Any = None
     for line in lines[:-1]:
         fields = json.loads(line)["entry"]
         if previous is not None:

@@ -184,7 +184,7 @@ def test_closed_form_curves(event, order, value):
 
 def test_a_tree_counts_its_levels():
     # A record is in one node of each of ceil(log2(n + 1)) levels.
-    for steps, levels in [(1, 1), (3, 2), (4, 3), ((2, 7, 3), 3), ([8], 4)]:
+    for steps, levels in [(1, 1), (3, 2), (4, 3), ([2, 7, 3], 3), ([8], 4)]:
         tree = dp.SingleEpochTreeAggregationDpEvent(2.0, steps)
         assert at(tree, 3, "zero_out") == pytest.approx(3 * levels / 8)
 

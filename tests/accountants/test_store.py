@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from dpkit.accountants import Budget, Ledger, LedgerCorrupt, PureDpEvent
 from dpkit.accountants import connection as connection_module
 
-TERMS = {
+TERMS: dict[str, Any] = {
     "budget": Budget(3.0, 1e-5),
     "relation": "add_remove",
     "unit": "example",
