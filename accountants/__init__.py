@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dpkit.accountants.accounting import delta_of, epsilon, epsilon_curve
     from dpkit.accountants.bounds import Budget, DeltaBound, PrivacyBound
     from dpkit.accountants.calibration import Calibration, calibrate
+    from dpkit.accountants.chain import Entry
     from dpkit.accountants.errors import (
         BudgetExceeded,
         Incompatible,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         validate,
     )
     from dpkit.accountants.ledger import Grant, Ledger
+    from dpkit.accountants.merging import merge
     from dpkit.accountants.relations import Relation, as_relation
 
 _HOME = {
@@ -48,6 +50,7 @@ _HOME = {
     "Calibration": "calibration",
     "DeltaBound": "bounds",
     "DiscreteGaussianDpEvent": "event_types",
+    "Entry": "chain",
     "Grant": "ledger",
     "Incompatible": "errors",
     "Ledger": "ledger",
@@ -68,6 +71,7 @@ _HOME = {
     "epsilon": "accounting",
     "epsilon_curve": "accounting",
     "from_json": "events",
+    "merge": "merging",
     "repeat": "events",
     "sequential": "events",
     "to_json": "events",
@@ -82,6 +86,7 @@ __all__ = [
     "Calibration",
     "DeltaBound",
     "DiscreteGaussianDpEvent",
+    "Entry",
     "Grant",
     "Incompatible",
     "Ledger",
@@ -102,6 +107,7 @@ __all__ = [
     "epsilon",
     "epsilon_curve",
     "from_json",
+    "merge",
     "repeat",
     "sequential",
     "to_json",

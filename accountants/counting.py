@@ -23,43 +23,10 @@ from typing import Protocol
 from dp_accounting import DpEvent
 
 from dpkit.accountants.accounts import Account, filter_to_json
-from dpkit.accountants.bounds import Budget, PrivacyBound
+from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.errors import BudgetExceeded, UnsupportedEvent
 from dpkit.accountants.filters import adaptive_filter
 from dpkit.accountants.totals import ZERO, Cost, above, at_least, below, exact, times
-
-
-class Refused(BudgetExceeded):
-    """`BudgetExceeded` with the scope and with advice.
-
-    Args:
-      asked: epsilon of the charge alone.
-      spent: epsilon spent before it.
-      budget: the limit of the scope.
-      scope: the scope whose budget would be passed.
-      advice: what would fit, or what to do.
-
-    Example:
-      >>> str(Refused(1.5, 2.0, Budget(3.0, 1e-5), "all", "ask for less"))
-      'asked for epsilon=1.5 with epsilon=2 spent of epsilon=3, delta=1e-05 in
-       scope=all: nothing was released; ask for less'
-    """
-
-    def __init__(
-        self, asked: float, spent: float, budget: Budget, scope: str, advice: str
-    ):
-        super().__init__(asked, spent, budget)
-        self.args = (asked, spent, budget, scope, advice)
-        self.limit = f"epsilon={budget.epsilon:g}, delta={budget.delta:g}"
-        self.scope = scope
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return (
-            f"asked for epsilon={self.asked:.6g} with epsilon={self.spent:.6g} "
-            f"spent of {self.limit} in scope={self.scope}: nothing was released; "
-            f"{self.advice}"
-        )
 
 
 class Prices(Protocol):
@@ -115,7 +82,7 @@ def cost(
 
 def refusal(
     account: Account, prices: Prices, count: int, *, sealed: bool, delta: float | None
-) -> Refused:
+) -> BudgetExceeded:
     """The exception for a request that has no cost, with what it alone would cost.
 
     Args:
@@ -133,7 +100,7 @@ def refusal(
         asked = prices.bound(count, asked_at, "best" if sealed else "rdp").upper
     except ValueError:
         asked = None
-    return Refused(
+    return BudgetExceeded(
         math.inf if asked is None else asked,
         above(account.spent()),
         account.budget,
@@ -241,7 +208,9 @@ def _advice(
 ) -> str:
     """What would fit, or what to do."""
     epsilon, left = account.room()
-    if sealed and account.rule == "approx" and epsilon > ZERO:
+    if epsilon <= ZERO:
+        return "nothing is left"
+    if sealed and account.rule == "approx":
         if delta is not None and exact(delta) > left:
             return f"delta={delta:g} was asked for, delta={above(left):g} is left"
         if left <= ZERO < exact(account.budget.delta):

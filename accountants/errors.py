@@ -4,33 +4,53 @@ They pickle (a worker process may raise one) and their text is one line that say
 was asked, what was wrong and what to do.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dpkit.accountants.bounds import Budget
 
 
 class BudgetExceeded(Exception):
     """A charge would pass the budget: nothing was released and nothing was written.
 
     Args:
-      asked: what the charge alone would cost.
-      spent: what is spent already.
-      budget: the limit.
+      asked: epsilon of the charge alone.
+      spent: epsilon spent before it.
+      budget: the limit, a `Budget`.
+      scope: whose budget would be passed.
+      advice: what would fit, or what to do.
 
     Example:
-      >>> error = BudgetExceeded(asked="1.0", spent="2.5", budget="3.0")
+      >>> from dpkit.accountants import Budget
+      >>> error = BudgetExceeded(1.5, 2.0, Budget(3.0, 1e-5), advice="ask for less")
       >>> error.spent, str(error)
-      ('2.5', 'asked for 1.0 with 2.5 spent of a budget of 3.0: nothing was released')
+      (2.0, 'asked for epsilon=1.5 with epsilon=2 spent of epsilon=3, delta=1e-05 in
+       scope=all: nothing was released; ask for less')
     """
 
-    def __init__(self, asked: object, spent: object, budget: object):
-        super().__init__(asked, spent, budget)
+    def __init__(
+        self,
+        asked: float,
+        spent: float,
+        budget: Budget,
+        scope: str = "all",
+        advice: str = "take more noise, or fewer steps",
+    ):
+        super().__init__(asked, spent, budget, scope, advice)
         self.asked = asked
         self.spent = spent
         self.budget = budget
+        self.scope = scope
+        self.advice = advice
 
     def __str__(self) -> str:
+        limit = f"epsilon={self.budget.epsilon:g}, delta={self.budget.delta:g}"
         return (
-            f"asked for {self.asked} with {self.spent} spent of a budget of "
-            f"{self.budget}: nothing was released"
+            f"asked for epsilon={self.asked:.6g} with epsilon={self.spent:.6g} spent "
+            f"of {limit} in scope={self.scope}: nothing was released; {self.advice}"
         )
 
 

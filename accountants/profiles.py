@@ -110,11 +110,19 @@ def truncated_poisson_gaussian(
     max_batch_size: int,
     spare: float = 0.0,
 ) -> Profile:
-    """Poisson sampling cut to a random subset of at most B records.
+    """Poisson sampling cut to a random subset of at most B records, N at most.
 
-    With the record sampled, the batch overflows with a probability that does not depend
-    on it; then another record may be pushed out, which moves the sum by two radii. An
-    overflow of probability at most `spare` counts as no privacy at all, which is as
+    Take a data set without the record, K of its records drawn, and S the kept ones.
+    Given K < B, the record joins with probability q: the plain sampled pair. Given
+    K >= B it is drawn and kept with probability q B / (K + 1) <= q, and then another is
+    pushed out of S, uniformly: a shift by two radii. Profiles are jointly convex and
+    grow with q and with the shift, so with over = P[Binomial(N - 1, q) >= B]
+    D <= (1 - over) D_1 + over D_2, both at rate q; and over grows with N, so this holds
+    for every number of records up to N. (At the rate of being kept among exactly N, as
+    in the reference, smaller data sets can leak more than the formula says.)
+
+    D_2 is the larger of the pair just described and the symmetric one of the reference.
+    An overflow of probability at most `spare` counts as no privacy at all, which is as
     sound and shortens the losses.
 
     Reference: Ganesh et al., "Tighter Privacy Analysis for Truncated Poisson Sampling",
@@ -124,19 +132,25 @@ def truncated_poisson_gaussian(
     over = float(stats.binom.sf(max_batch_size - 1, dataset_size - 1, rate))
     if over == 0 or max_batch_size >= dataset_size:
         return kept
-    overflow = float(stats.binom.sf(max_batch_size, dataset_size, rate))
-    chosen = min(1.0, overflow * max_batch_size / over / dataset_size)
-    if chosen == 0:
-        return kept
-    pushed = (
-        EVERYTHING if over <= spare else poisson_gaussian_replaced(noise / 2, chosen)
-    )
+    pushed = EVERYTHING if over <= spare else _pushed_out(noise / 2, rate)
 
     def mixed(plain: Curve, out: Curve) -> Curve:
         return lambda e: over * out(e) + (1 - over) * plain(e)
 
     forward = mixed(kept.forward, pushed.forward)
     return Profile(forward, mixed(kept.backward, pushed.backward))
+
+
+def _pushed_out(noise: float, rate: float) -> Profile:
+    """The larger of the one-sided and the symmetric sampled pair, in each direction."""
+    if rate == 1:
+        return gaussian(noise / 2)
+    one, two = poisson_gaussian(noise, rate), poisson_gaussian_replaced(noise, rate)
+
+    def larger(first: Curve, second: Curve) -> Curve:
+        return lambda e: np.maximum(first(e), second(e))
+
+    return Profile(larger(one.forward, two.forward), larger(one.backward, two.backward))
 
 
 def mixture_gaussian(

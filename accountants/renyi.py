@@ -21,7 +21,6 @@ Array = NDArray[Any]
 _PAD = 1 + 1e-10
 _MAX_POINTS = 60_000
 _MAX_STEEPNESS = 300.0
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
 
 
 def gaussian(orders: Array, noise_multiplier: float) -> Array:
@@ -110,9 +109,10 @@ def poisson_laplace(orders: Array, scale: float, rate: float) -> Array:
     steep the pure bound log(1 + q (e^(1/b) - 1)) stands in.
     """
     width = 1 / scale
-    x = 0.5 * (_NODES + 1)
+    nodes, weights = _quadrature()
+    x = 0.5 * (nodes + 1)
     ratio = np.concatenate([[-width, width], width * (2 * x - 1)])
-    inside = np.log(0.5 * _WEIGHTS) + np.log(width / 2) - width * x
+    inside = np.log(0.5 * weights) + np.log(width / 2) - width * x
     log_weights = np.concatenate([[np.log(0.5), np.log(0.5) - width], inside])
     loss = sampled_loss(ratio, rate)
     pure = float(loss[1])
@@ -217,3 +217,9 @@ def _excess(loss: Array, power: float, tiny: NDArray[np.bool_]) -> Array:
         series += (power**k - power) * term
     excess[tiny] = series
     return excess
+
+
+@functools.cache
+def _quadrature() -> tuple[Array, Array]:
+    """Nodes and weights of Gauss and Legendre; slow to make, so not on import."""
+    return np.polynomial.legendre.leggauss(400)

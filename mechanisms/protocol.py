@@ -185,6 +185,11 @@ def _placed_like(records: PyTree, keys: Key) -> Key:
 
 def _sum_records(messages: jax.Array) -> jax.Array:
     """Sum over axis 0; floating messages in float32 or wider, integers as they are."""
+    placed = jax.typeof(messages).sharding
+    if placed.spec and placed.spec[0] is not None:
+        # On an explicit mesh halves can't be cut out of a sharded axis.
+        whole = PartitionSpec(None, *placed.spec[1:])
+        messages = jax.sharding.reshard(messages, NamedSharding(placed.mesh, whole))
     if jnp.issubdtype(messages.dtype, jnp.floating):
         return tree_sum(messages)
     return jnp.sum(messages, axis=0)

@@ -65,8 +65,12 @@ def test_pyproject_lists_exactly_the_packages_on_disk():
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     mapped = {"dpkit.accountants": "accountants", "dpkit.mechanisms": "mechanisms"}
     assert table["package-dir"] == {"dpkit": "dpkit", **mapped}
-    inits = (path for folder in ("dpkit", *mapped.values())
-             for path in source_files(folder) if path.name == "__init__.py")
+    inits = (
+        path
+        for folder in ("dpkit", *mapped.values())
+        for path in source_files(folder)
+        if path.name == "__init__.py"
+    )
     on_disk = set()
     for path in inits:
         parts = path.parent.relative_to(ROOT).parts

@@ -24,8 +24,15 @@ PUBLIC = {
         "fit",
     ],
 }
-PACKAGES = ["dpkit", "dpkit.accountants", "dpkit.mechanisms", "dpkit.training",
-            "dpkit.data", "dpkit.models", "dpkit.report"]
+PACKAGES = [
+    "dpkit",
+    "dpkit.accountants",
+    "dpkit.mechanisms",
+    "dpkit.training",
+    "dpkit.data",
+    "dpkit.models",
+    "dpkit.report",
+]
 
 
 def public(package):

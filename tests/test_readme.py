@@ -20,8 +20,10 @@ COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("   
 def small_mnist(split):
     """Digits in MNIST's shape: the examples run on them in seconds."""
     arrays = loading.load_arrays("digits", split)
-    image = np.pad(np.kron(arrays["image"], np.ones((1, 3, 3, 1), np.uint8)) * 15,
-                   ((0, 0), (2, 2), (2, 2), (0, 0)))
+    image = np.pad(
+        np.kron(arrays["image"], np.ones((1, 3, 3, 1), np.uint8)) * 15,
+        ((0, 0), (2, 2), (2, 2), (0, 0)),
+    )
     return {"image": image.astype(np.uint8), "label": np.asarray(arrays["label"])}
 
 
@@ -39,8 +41,10 @@ def test_examples_run(number, tmp_path, monkeypatch, capsys):
     )
     code = CODE[number]
     # The same run, made short: fewer and smaller batches, nothing else.
-    for old, new in [("epochs=12", "steps=2"), ("expected_batch_size=1024",
-                                                 "expected_batch_size=32")]:
+    for old, new in [
+        ("epochs=12", "steps=2"),
+        ("expected_batch_size=1024", "expected_batch_size=32"),
+    ]:
         assert old in code
         code = code.replace(old, new)
     exec(compile(code, f"README example {number}", "exec"), {"__name__": "example"})

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from dpkit.training.config import Config, load_config
     from dpkit.training.folder import RunFolder
     from dpkit.training.gradients import ClippedGrad, PrivateAux, clipped_grad
+    from dpkit.training.job import Run, run
     from dpkit.training.optimizer import as_optax
     from dpkit.training.plan import DPSGDPlan
-    from dpkit.training.job import Run, run
     from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
 
 _HOME = {

@@ -91,9 +91,7 @@ class ClippedGrad:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
         )
         key = None if keys is None else jax.ShapeDtypeStruct((), keys.dtype)
-        check_loss(
-            self.loss_fn, params, example, key, allow_effects=self.allow_effects
-        )
+        check_loss(self.loss_fn, params, example, key, allow_effects=self.allow_effects)
         # Rows travel with the words of their keys: padding repeats a row, and a
         # repeated typed key would look like a reused one.
         words = None if keys is None else jax.random.key_data(keys)
@@ -245,9 +243,7 @@ def clipped_grad(
             raise ValueError("microbatch_size=None: mode='microbatch' needs a size")
         _check.integer_at_least(1, microbatch_size=microbatch_size)
     elif microbatch_size is not None:
-        raise ValueError(
-            f"microbatch_size={microbatch_size} needs mode='microbatch'"
-        )
+        raise ValueError(f"microbatch_size={microbatch_size} needs mode='microbatch'")
     if mesh is not None and DATA_AXIS not in mesh.axis_names:
         raise ValueError(f"mesh has axes {mesh.axis_names}: one must be 'data'")
     if mesh is not None:

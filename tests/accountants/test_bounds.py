@@ -105,7 +105,7 @@ def test_relations_come_from_their_exact_names():
 @pytest.mark.parametrize(
     "error",
     [
-        errors.BudgetExceeded("1", "2", "2.5"),
+        errors.BudgetExceeded(1.0, 2.0, Budget(2.5, 0.0), "site", "ask for less"),
         errors.UnsupportedEvent("pld", "an event", "why"),
         errors.UnsupportedRelation("rdp", "replace_one", "an event", ["zero_out"]),
         errors.NotCertified("no"),

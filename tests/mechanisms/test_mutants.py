@@ -43,7 +43,7 @@ def mechanism(cls):
     register = functools.partial(
         jax.tree_util.register_dataclass,
         data_fields=(),
-        meta_fields=("clip_norm", "noise_multiplier"),
+        meta_fields=("clip_norm", "noise_multiplier", "max_summands"),
     )
     return register(dataclasses.dataclass(frozen=True)(cls))
 

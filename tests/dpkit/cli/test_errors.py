@@ -8,11 +8,12 @@ import typer
 from typer.testing import CliRunner
 
 from dpkit.accountants import errors as accounting
+from dpkit.accountants.bounds import Budget
 from dpkit.cli.errors import Command, ExitCode, Root, code_of
 from dpkit.data.errors import DataCorrupt, DataUnavailable
 
 CASES = [
-    (accounting.BudgetExceeded("1.0", "2.5", "3.0"), 1),
+    (accounting.BudgetExceeded(1.0, 2.5, Budget(3.0, 1e-5)), 1),
     (ValueError("delta=2.0 must be in (0, 1)"), 2),
     (TypeError("delta=True (bool) must be a number"), 2),
     (DataUnavailable("name='mnist': not in the cache"), 2),

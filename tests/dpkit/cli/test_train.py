@@ -187,7 +187,7 @@ def test_private_evaluation_prints_no_accuracy(fake):
 @pytest.mark.parametrize(
     "error, code",
     [
-        (BudgetExceeded("1.0", "2.5", "3.0"), 1),
+        (BudgetExceeded(1.0, 2.5, Budget(3.0, 1e-5)), 1),
         (ValueError("out='x' holds the run of another configuration"), 2),
         (DataUnavailable("name='mnist': not in the cache"), 2),
         (LedgerCorrupt("entry seq=3: its text and its hash differ"), 3),

@@ -72,8 +72,9 @@ REQUIRED = {
 
 
 def everything_in(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*")
-            if p.is_file()}
+    return {
+        p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")

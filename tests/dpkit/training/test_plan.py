@@ -93,9 +93,7 @@ def test_a_sampling_rate_that_agrees_is_accepted():
 
 
 def test_no_noise_is_charged_as_no_privacy():
-    plan = DPSGDPlan.create(
-        **{**SMALL, "noise_multiplier": 0.0, "clip_norm": math.inf}
-    )
+    plan = DPSGDPlan.create(**{**SMALL, "noise_multiplier": 0.0, "clip_norm": math.inf})
     event = plan.event("add_remove")
     assert isinstance(event.event, dp_accounting.NonPrivateDpEvent)
 
@@ -105,7 +103,10 @@ def test_epochs_are_counted_in_expected_batches():
     numbers = {**SMALL, "max_records": 60_000, "expected_batch_size": 256}
     del numbers["steps"]
     assert DPSGDPlan.create(**numbers, epochs=15).steps == 3516
-    assert DPSGDPlan.create(**{**numbers, "expected_batch_size": 600}, epochs=8).steps == 800
+    assert (
+        DPSGDPlan.create(**{**numbers, "expected_batch_size": 600}, epochs=8).steps
+        == 800
+    )
 
 
 @pytest.mark.parametrize("relation", ["add_remove", "zero_out"])
@@ -121,7 +122,9 @@ def test_a_plan_for_a_budget_keeps_it_and_hardly_less(relation):
 def test_a_delta_that_could_publish_a_record_is_refused():
     numbers = {k: v for k, v in SMALL.items() if k != "noise_multiplier"}
     target = {"epsilon": 2.0, "relation": "add_remove", **numbers}
-    with pytest.raises(ValueError, match=r"delta=0.001.*usual choice here is 0.001|1/n"):
+    with pytest.raises(
+        ValueError, match=r"delta=0.001.*usual choice here is 0.001|1/n"
+    ):
         DPSGDPlan.for_budget(delta=1e-3, **target)
     plan = DPSGDPlan.for_budget(delta=1e-3, allow_large_delta=True, **target)
     assert plan.steps == 10
