@@ -52,7 +52,7 @@ class Ledger:
       (0.4, 1)
       >>> ledger.charge(PureDpEvent(0.7), label="second look")
       Traceback (most recent call last):
-      dpkit.accountants.errors.BudgetExceeded: asked for epsilon=0.7 with epsilon=0.4 spent
+      dpkit.accountants.errors.BudgetExceeded: asked for epsilon=0.7 with epsilon=0.4
       ...
     """
 

@@ -10,6 +10,7 @@ a mean of non-negative terms, so that a tiny divergence keeps its relative preci
 relative pad covers quadrature and rounding, so that each value is an upper bound.
 """
 
+import functools
 from typing import Any
 
 import numpy as np

@@ -58,7 +58,7 @@ class GaussianSum(BoundedSum):
         noise_multiplier is 0.
       noise_multiplier: standard deviation of the noise / C; >= 0, no unit. Zero
         publishes the sum itself, and the event says so (NonPrivateDpEvent).
-      max_summands: n >= 1, the most records whose rounding the noise must cover; public.
+      max_summands: n >= 1, public: the most records whose rounding noise must cover.
 
     Raises:
       ValueError: a number out of range.

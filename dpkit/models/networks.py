@@ -84,7 +84,7 @@ class Network:
     def logits(self, params: Any, image: jax.Array | np.ndarray) -> jax.Array:
         """Logits of one image as stored."""
         scaled = jnp.asarray(image).astype(jnp.float32) / self.pixel_scale
-        return self.module.apply({"params": params}, scaled)
+        return jnp.asarray(self.module.apply({"params": params}, scaled))
 
     def loss(self, params: Any, example: dict[str, Any], key: Any) -> jax.Array:
         """Cross entropy of one example {"image", "label"}; needs no key."""

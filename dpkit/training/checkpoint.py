@@ -60,7 +60,7 @@ class Checkpoints:
         )
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                saved = self._manager.restore(step, args=wanted)
+                saved: Any = self._manager.restore(step, args=wanted)
             except (ValueError, KeyError, OSError) as error:
                 reason = str(error).splitlines()[0]
                 warnings.warn(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from dpkit.accountants import _check
@@ -61,7 +62,7 @@ class ClippedGrad:
         self,
         params: Any,
         batch: Any,
-        mask: jax.Array | None = None,
+        mask: jax.Array | np.ndarray | None = None,
         keys: jax.Array | None = None,
     ) -> tuple[Any, PrivateAux]:
         """The clipped sum over the valid examples of a batch.
@@ -161,7 +162,7 @@ class ClippedGrad:
         return total, jax.tree.map(lambda a: a.reshape(-1)[:size], aux)
 
     def _chunk(self, params: Any, chunk: Any, width: int) -> tuple[Any, PrivateAux]:
-        """The sum over one chunk; a chunk of one needs no batch axis, which is faster."""
+        """The sum over one chunk; one row needs no batch axis, which is faster."""
         if width == 1:
             total, aux = self._one(params, jax.tree.map(lambda leaf: leaf[0], chunk))
             return total, jax.tree.map(lambda a: a[None], aux)

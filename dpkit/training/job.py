@@ -20,7 +20,9 @@ import jax
 import numpy as np
 import optax
 
+from dpkit.accountants import _check
 from dpkit.accountants.bounds import Budget
+from dpkit.accountants.errors import NotCertified
 from dpkit.accountants.ledger import Ledger
 from dpkit.data import Dataset, load
 from dpkit.models import Network, build
@@ -171,9 +173,10 @@ def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
         "epochs": training.epochs,
         "max_batch_size": privacy.max_batch_size,
     }
-    if privacy.noise_multiplier is not None:
+    if privacy.epsilon is None:
+        noise = _check.positive(noise_multiplier=privacy.noise_multiplier)
         check_delta(privacy.delta, numbers["max_records"], privacy.allow_large_delta)
-        return DPSGDPlan.create(noise_multiplier=privacy.noise_multiplier, **numbers)
+        return DPSGDPlan.create(noise_multiplier=noise, **numbers)
     return DPSGDPlan.for_budget(
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -215,7 +218,10 @@ def _ledger(
         return ledger
     epsilon = privacy.epsilon
     if epsilon is None:
-        epsilon = plan.epsilon(privacy.delta, relation=privacy.relation).upper
+        bound = plan.epsilon(privacy.delta, relation=privacy.relation)
+        if bound.upper is None:
+            raise NotCertified(f"delta={privacy.delta:g} is too small to be certified")
+        epsilon = bound.upper
     return Ledger.open(folder.ledger, budget=Budget(epsilon, privacy.delta), **same)
 
 
@@ -314,7 +320,7 @@ def _publish(
 
 def _npz(params: Any) -> bytes:
     """Parameters as an .npz archive, each leaf under its path."""
-    leaves = {
+    leaves: dict[str, Any] = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }

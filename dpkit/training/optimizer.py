@@ -53,11 +53,9 @@ def as_optax(plan: DPSGDPlan, key: jax.Array) -> optax.GradientTransformation:
         del params
         return NoiseState(key, jnp.zeros((), jnp.int32))
 
-    def update(
-        clipped_sum: Any, state: NoiseState, params: Any = None
-    ) -> tuple[Any, NoiseState]:
-        like = clipped_sum if params is None else params
-        mean = noised_mean(plan, state.key, state.step, clipped_sum, like)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        like = updates if params is None else params
+        mean = noised_mean(plan, state.key, state.step, updates, like)
         return mean, NoiseState(state.key, state.step + 1)
 
     return optax.GradientTransformation(init, update)

@@ -376,15 +376,18 @@ class _SpentSoFar:
     def __init__(self, plan: DPSGDPlan, bound: PrivacyBound) -> None:
         grid = np.linspace(0, plan.steps, _CURVE_POINTS + 1)[1:]
         self._counts = sorted({int(np.ceil(point)) for point in grid})
-        self._total = bound.upper
-        if self._total is None or not np.isfinite(self._total):
+        self._total = float("inf") if bound.upper is None else bound.upper
+        if not np.isfinite(self._total):
             self._uppers = [float("inf")] * len(self._counts)
             return
         relation = bound.relation
         curve = epsilon_curve(
             plan.step_event(relation), self._counts, bound.delta, relation=relation
         )
-        self._uppers = [min(point.upper, self._total) for point in curve]
+        self._uppers = [
+            self._total if point.upper is None else min(point.upper, self._total)
+            for point in curve
+        ]
 
     def upper(self, step: int) -> float:
         """What `step` steps cost, at most."""

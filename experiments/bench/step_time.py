@@ -29,7 +29,7 @@ from dpkit.training import clipped_grad
 
 BATCH = 256
 CLIP_NORM, NOISE_MULTIPLIER, LEARNING_RATE = 1.0, 1.0, 0.1
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "MLP 784-256-10": {"name": "mlp", "hidden": (256,)},
     "CNN, 26,010 parameters": {"name": "cnn"},
 }
@@ -167,7 +167,7 @@ def table(results: dict[str, Any]) -> str:
     for title, steps in results["models"].items():
         for name, row in steps.items():
             lines.append(
-                f"| {title} | {name} | {row['cpu']:.1f}× | {row['wall']:.1f}× "
+                f"| {title} | {name} | {row['cpu']:.1f} | {row['wall']:.1f} "
                 f"| {row['milliseconds']:.1f} |"
             )
     return "\n".join(lines)

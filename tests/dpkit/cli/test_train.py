@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import dpkit.training
+from dpkit.accountants.bounds import Budget
 from dpkit.accountants.errors import BudgetExceeded, Incompatible, LedgerCorrupt
 from dpkit.cli import progress
 from dpkit.cli.app import app

@@ -105,5 +105,5 @@ def test_bad_configurations_are_refused_in_one_line(old, new, words):
 def test_a_missing_section_and_a_missing_file_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"\[training\] is missing"):
         load_config(GOOD.partition("[training]")[0])
-    with pytest.raises(ValueError, match="absent.toml"):
+    with pytest.raises(ValueError, match=r"absent\.toml"):
         load_config(tmp_path / "absent.toml")

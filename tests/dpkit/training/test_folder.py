@@ -43,7 +43,7 @@ def test_damaged_state_is_an_error_of_one_line(tmp_path, damage):
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("important")
-    with pytest.raises(ValueError, match="thesis.tex"):
+    with pytest.raises(ValueError, match=r"thesis\.tex"):
         RunFolder(tmp_path).prepare()
     assert not (tmp_path / "private").exists()
 

@@ -22,7 +22,7 @@ def plain():
 def flax_linen():
     module = linen.Dense(WIDTH)
     params = module.init(jax.random.key(0), jnp.zeros(4))
-    return params, lambda p, x: jnp.tanh(module.apply(p, x))
+    return params, lambda p, x: jnp.tanh(jnp.asarray(module.apply(p, x)))
 
 
 def flax_nnx():

@@ -1,5 +1,7 @@
 """clipped_grad against a plain loop, in every mode, on friendly and hostile batches."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from dpkit.training.gradients import clipped_grad
 from tests.oracles import gradients as oracle
 
-MODES = [
+MODES: list[dict[str, Any]] = [
     {"mode": "vmap"},
     {"mode": "microbatch", "microbatch_size": 1},
     {"mode": "microbatch", "microbatch_size": 3},
