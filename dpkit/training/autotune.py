@@ -16,6 +16,7 @@ import jax
 from dpkit.training.step import Stepper
 
 CANDIDATES = (1, 8, 64)
+DEFAULT = 8
 _ROWS = 256
 
 

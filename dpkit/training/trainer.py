@@ -23,7 +23,7 @@ import optax
 from dpkit.accountants.accounting import epsilon_curve
 from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.ledger import Grant, Ledger
-from dpkit.training.autotune import choose_microbatch
+from dpkit.training.autotune import DEFAULT, choose_microbatch
 from dpkit.training.checkpoint import Checkpoints
 from dpkit.training.folder import RunFolder
 from dpkit.training.gradients import LossFn
@@ -161,7 +161,8 @@ def fit(
         repetition, when the ledger's unit is not "example".
       folder: makes the run resumable; the caller deletes its private part at the end.
       facts: further JSON values that a resumed run must share with its beginning.
-      microbatch_size: examples a chunk; default: measured on zeros before the run.
+      microbatch_size: examples a chunk; default: measured on zeros before the run, or
+        a constant with `insecure_seed`, so that such runs repeat to the bit.
       devices: how many share a batch; default: all, but at most two on a CPU.
       insecure_seed: makes the roots known to everybody, for tests; marked in the
         ledger, and refused with a finite budget on disk unless
@@ -200,6 +201,8 @@ def fit(
         devices = session.facts.get("devices") or default_devices()
     if microbatch_size is None:
         microbatch_size = session.facts.get("microbatch_size")
+    if microbatch_size is None and insecure_seed is not None:
+        microbatch_size = DEFAULT  # a seed asks for the same bits again
 
     def make(size: int | None) -> Stepper:
         return Stepper(
