@@ -208,7 +208,7 @@ def _advice(
 ) -> str:
     """What would fit, or what to do."""
     epsilon, left = account.room()
-    if epsilon <= ZERO:
+    if account.rule == "approx" and epsilon <= ZERO:
         return "nothing is left"
     if sealed and account.rule == "approx":
         if delta is not None and exact(delta) > left:
