@@ -1,7 +1,16 @@
 """Settings of every test: two CPU devices, no reused keys, no silent broadcasting."""
 
+import tempfile
+
 import jax
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compiling is most of the tests' time, and many compile the same program. Each
+# process has its own store: a reader never meets another's half-written file.
+COMPILED = tempfile.TemporaryDirectory(prefix="dpkit-tests-")
+jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

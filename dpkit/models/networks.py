@@ -79,7 +79,7 @@ class Network:
 
     def init(self, key: jax.Array) -> Any:
         """Parameters from a public key."""
-        return self.module.init(key, jnp.zeros(self.shape))["params"]
+        return jax.jit(self.module.init)(key, jnp.zeros(self.shape))["params"]
 
     def logits(self, params: Any, image: jax.Array | np.ndarray) -> jax.Array:
         """Logits of one image as stored."""
