@@ -125,7 +125,9 @@ def _cnn(shape: tuple[int, ...], num_classes: int, hidden: Any) -> nn.Module:
 
 MODELS: dict[str, Callable[[tuple[int, ...], int, Any], nn.Module]] = {
     "cnn": _cnn,
-    "mlp": lambda shape, num_classes, hidden: MLP(num_classes, hidden),
+    "mlp": lambda shape, num_classes, hidden: (
+        MLP(num_classes) if hidden is None else MLP(num_classes, tuple(hidden))
+    ),
     "linear": lambda shape, num_classes, hidden: MLP(num_classes, ()),
 }
 
@@ -136,12 +138,20 @@ def build(
     num_classes: int,
     shape: tuple[int, ...],
     pixel_scale: float,
-    hidden: Sequence[int] = (128,),
+    hidden: Sequence[int] | None = None,
 ) -> Network:
     """A network by name.
 
+    Args:
+      name: "cnn", "mlp" or "linear".
+      num_classes: logits to return.
+      shape: of one image.
+      pixel_scale: the public constant by which pixels are divided.
+      hidden: widths of an mlp's hidden layers; None leaves them at its default.
+
     Raises:
-      ValueError: an unknown name, or images that the network can't take.
+      ValueError: an unknown name, images that the network can't take, or `hidden` for
+        a network that has no such setting.
 
     Example:
       >>> build("mlp", num_classes=2, shape=(4,), pixel_scale=1.0, hidden=(8,)).shape
@@ -149,6 +159,11 @@ def build(
     """
     if name not in MODELS:
         raise ValueError(f"model.name={name!r} is not known: use {', '.join(MODELS)}")
+    if hidden is not None and name != "mlp":
+        raise ValueError(
+            f"model.hidden={list(hidden)} is a setting of 'mlp', but "
+            f"model.name={name!r}: leave one of them out"
+        )
     if math.prod(shape) < 1:
         raise ValueError(f"shape={shape}: an image needs at least one pixel")
-    return Network(MODELS[name](shape, num_classes, tuple(hidden)), shape, pixel_scale)
+    return Network(MODELS[name](shape, num_classes, hidden), shape, pixel_scale)

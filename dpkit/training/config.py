@@ -6,13 +6,16 @@ silently leave a default in force; what bears on the guarantee has no default.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,13 @@ class DataSection:
     name: str
     evaluation: str
     max_records: int | None = None
+    allow_download: bool = False
 
     def __post_init__(self) -> None:
         """Refuses an undeclared evaluation split."""
         _one_of("data.evaluation", self.evaluation, ("public", "private"))
+        if self.max_records is not None:
+            _check.integer_at_least(1, max_records=self.max_records)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,8 +46,13 @@ class ModelSection:
     """`[model]`: which network; `hidden` gives an mlp's widths."""
 
     name: str
-    hidden: tuple[int, ...] = (128,)
+    hidden: tuple[int, ...] | None = None
     init_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses a seed of which JAX would use a part only."""
+        if not 0 <= self.init_seed < 2**32:
+            raise ValueError(f"init_seed={self.init_seed} must be in [0, 2**32)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,10 +80,11 @@ class PrivacySection:
                 "no Poisson guarantee and none is claimed for them; use 'poisson'"
             )
         _one_of("privacy.sampling", self.sampling, ("poisson",))
-        if (self.epsilon is None) == (self.noise_multiplier is None):
-            raise ValueError(
-                "privacy: give exactly one of epsilon and noise_multiplier"
-            )
+        _exactly_one(
+            "privacy", epsilon=self.epsilon, noise_multiplier=self.noise_multiplier
+        )
+        if self.max_batch_size is not None:
+            _check.integer_at_least(1, max_batch_size=self.max_batch_size)
         if self.epsilon is not None:
             _check.positive(epsilon=self.epsilon)
         if self.noise_multiplier is not None:
@@ -100,12 +112,16 @@ class TrainingSection:
         """Refuses numbers out of range."""
         _check.integer_at_least(1, expected_batch_size=self.expected_batch_size)
         _check.positive(learning_rate=self.learning_rate)
-        _check.non_negative(momentum=self.momentum)
+        _check.half_open_probability(momentum=self.momentum)
         _check.non_negative(weight_decay=self.weight_decay)
         _one_of("training.optimizer", self.optimizer, ("sgd", "adam", "adamw"))
         _one_of("training.schedule", self.schedule, ("constant", "cosine"))
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("training: give exactly one of epochs and steps")
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(
+                f"momentum={self.momentum!r} is a setting of 'sgd', but "
+                f"training.optimizer={self.optimizer!r}: leave one of them out"
+            )
+        _exactly_one("training", epochs=self.epochs, steps=self.steps)
         if self.epochs is not None:
             _check.positive(epochs=self.epochs)
         for name in ("steps", "evaluate_every", "microbatch_size", "devices"):
@@ -205,7 +221,38 @@ def _section(kind: Any, name: str, table: Any) -> Any:
     for key, field in fields.items():
         if key not in values and field.default is dataclasses.MISSING:
             raise ValueError(f"{name}.{key} is missing from the configuration")
-    return kind(**values)
+    with naming(name):
+        return kind(**values)
+
+
+@contextlib.contextmanager
+def naming(*sections: str) -> Iterator[None]:
+    """Completes an error about `key=value` to one about `section.key=value`.
+
+    Args:
+      sections: where the key may stand; the first that has it is named.
+
+    Raises:
+      ValueError, TypeError: what the block raised, if of exactly these kinds, with the
+        section in front; subclasses, on which callers branch, pass unchanged.
+
+    Example:
+      >>> with naming("training"):
+      ...     raise ValueError("steps=0 must be at least 1")
+      Traceback (most recent call last):
+        ...
+      ValueError: training.steps=0 must be at least 1
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        key = re.match(r"(\w+)=", str(error))
+        hints = typing.get_type_hints(Config)
+        for section in sections:
+            known = {field.name for field in dataclasses.fields(_plain(hints[section]))}
+            if key and key[1] in known and type(error) in (ValueError, TypeError):
+                raise type(error)(f"{section}.{error}") from None
+        raise
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
@@ -215,7 +262,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{name}={value!r} must be a list of whole numbers")
         for n in value:
-            _check.integer_at_least(1, **{name.rpartition(".")[2]: n})
+            _check.integer_at_least(1, **{name: n})
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)
@@ -237,6 +284,21 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuses a word that is not on the list."""
     if value not in allowed:
         raise ValueError(f"{name}={value!r} is not known: use {' or '.join(allowed)}")
+
+
+def _exactly_one(section: str, **given: Any) -> None:
+    """Refuses both or neither of two settings."""
+    (first, value), (second, other) = given.items()
+    if value is not None and other is not None:
+        raise ValueError(
+            f"{section}.{first}={value!r} and {section}.{second}={other!r}: give "
+            "exactly one of the two"
+        )
+    if value is None and other is None:
+        raise ValueError(
+            f"{section}.{first} and {section}.{second} are both missing from the "
+            "configuration: give exactly one of the two"
+        )
 
 
 def _unknown(name: str, known: dict[str, Any]) -> str:

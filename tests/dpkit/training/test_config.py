@@ -54,6 +54,9 @@ def test_the_demo_ships_a_good_configuration():
     assert config.privacy.delta == 1e-5
     assert config.data.name == "mnist"
     assert config.data.evaluation == "public"
+    # Its data set is fetched; another configuration's only when it says so.
+    assert config.data.allow_download
+    assert not load_config(GOOD).data.allow_download
 
 
 @pytest.mark.parametrize(
@@ -66,30 +69,56 @@ def test_the_demo_ships_a_good_configuration():
         ('relation = "add_remove"', "", ["privacy.relation is missing"]),
         ('unit = "example"', "", ["privacy.unit is missing"]),
         ('sampling = "poisson"', "", ["privacy.sampling is missing"]),
-        ('"add_remove"', '"swap"', ["relation='swap'", "replace_one"]),
+        ('"add_remove"', '"swap"', ["privacy.relation='swap'", "replace_one"]),
         ('"poisson"', '"shuffle"', ["shuffle", "no Poisson guarantee"]),
         ('"poisson"', '"uniform"', ["sampling='uniform'", "poisson"]),
-        ("clip_norm = 1.0", "clip_norm = 0.0", ["clip_norm=0.0"]),
-        ("clip_norm = 1.0", "clip_norm = -1", ["clip_norm=-1"]),
-        ("clip_norm = 1.0", "clip_norm = inf", ["clip_norm=inf"]),
-        ("clip_norm = 1.0", "clip_norm = nan", ["clip_norm=nan"]),
+        ("clip_norm = 1.0", "clip_norm = 0.0", ["privacy.clip_norm=0.0"]),
+        ("clip_norm = 1.0", "clip_norm = -1", ["privacy.clip_norm=-1"]),
+        ("clip_norm = 1.0", "clip_norm = inf", ["privacy.clip_norm=inf"]),
+        ("clip_norm = 1.0", "clip_norm = nan", ["privacy.clip_norm=nan"]),
         ("clip_norm = 1.0", "clip_norm = true", ["privacy.clip_norm=True"]),
-        ("delta = 1e-4", "delta = 0.0", ["delta=0.0"]),
-        ("delta = 1e-4", "delta = 1.5", ["delta=1.5"]),
-        ("epsilon = 3", "epsilon = 0", ["epsilon=0"]),
-        ("epsilon = 3", "noise_multiplier = -1.0", ["noise_multiplier=-1"]),
-        ("epsilon = 3", "epsilon = 3\nnoise_multiplier = 1.0", ["exactly one"]),
-        ("epsilon = 3", "", ["exactly one of epsilon"]),
-        ("steps = 5", "steps = 5\nepochs = 1", ["exactly one of epochs"]),
-        ("steps = 5", "steps = 0", ["steps=0"]),
+        ("delta = 1e-4", "delta = 0.0", ["privacy.delta=0.0", "(0, 1)"]),
+        ("delta = 1e-4", "delta = 1.5", ["privacy.delta=1.5"]),
+        ("epsilon = 3", "epsilon = 0", ["privacy.epsilon=0"]),
+        ("epsilon = 3", "noise_multiplier = -1.0", ["privacy.noise_multiplier=-1"]),
+        (
+            "epsilon = 3",
+            "epsilon = 3\nnoise_multiplier = 1.0",
+            ["privacy.epsilon=3.0", "noise_multiplier=1.0", "exactly one"],
+        ),
+        ("epsilon = 3", "", ["privacy.epsilon and", "exactly one"]),
+        (
+            "steps = 5",
+            "steps = 5\nepochs = 1",
+            ["training.epochs=1.0", "steps=5", "exactly one"],
+        ),
+        ("steps = 5", "steps = 0", ["training.steps=0"]),
         ("steps = 5", "steps = 5.5", ["training.steps=5.5", "whole number"]),
         ("steps = 5", 'steps = 5\noptimizer = "lion"', ["optimizer='lion'"]),
-        ("hidden = [16]", "hidden = [0]", ["hidden=0"]),
+        ("hidden = [16]", "hidden = [0]", ["model.hidden=0"]),
         ("hidden = [16]", "hidden = 16", ["model.hidden=16", "list"]),
         ("hidden = [16]", 'normalization = "batch"', ["model.normalization"]),
-        ("= 100", "= 0", ["expected_batch_size=0"]),
-        ("learning_rate = 0.1", "learning_rate = 0", ["learning_rate=0"]),
+        ("= 100", "= 0", ["training.expected_batch_size=0"]),
+        ("learning_rate = 0.1", "learning_rate = 0", ["training.learning_rate=0"]),
         ("[model]", "[model", ["not TOML"]),
+        ("[model]", "max_records = 0\n[model]", ["data.max_records=0"]),
+        ("= [16]", "= [16]\ninit_seed = -1", ["model.init_seed=-1", "2**32"]),
+        ("= [16]", f"= [16]\ninit_seed = {2**32}", ["init_seed=4294967296"]),
+        ("= [16]", f"= [16]\ninit_seed = {10**20}", ["model.init_seed=1000"]),
+        ("steps = 5", "steps = 5\nmomentum = 1.0", ["training.momentum=1.0"]),
+        ("steps = 5", "steps = 5\nmomentum = -0.1", ["training.momentum=-0.1"]),
+        ("steps = 5", "steps = 5\nmomentum = nan", ["training.momentum=nan"]),
+        (
+            "steps = 5",
+            'steps = 5\nmomentum = 0.9\noptimizer = "adam"',
+            ["training.momentum=0.9", "training.optimizer='adam'"],
+        ),
+        ("steps = 5", "steps = 5\nweight_decay = inf", ["training.weight_decay=inf"]),
+        ("steps = 5", "steps = 5\naverage_decay = 1", ["training.average_decay=1"]),
+        ("steps = 5", "steps = 5\ndevices = 0", ["training.devices=0"]),
+        ("steps = 5", "epochs = inf", ["training.epochs=inf"]),
+        ("clip_norm = 1.0", "clip_norm = 1.0\nmax_batch_size = 0", ["privacy.max_b"]),
+        ("[model]", 'allow_download = "yes"\n[model]', ["data.allow_download='yes'"]),
     ],
 )
 def test_bad_configurations_are_refused_in_one_line(old, new, words):

@@ -253,7 +253,8 @@ def test_a_ledger_that_says_no_is_obeyed_before_anything_runs(tmp_path, facts, e
     [
         ("digits", "digit", ValueError, "digits"),
         ('"mlp"', '"resnet"', ValueError, "resnet"),
-        ('"mlp"', '"cnn"', ValueError, "20 by 20"),
+        ('"mlp"\nhidden = [16]', '"cnn"', ValueError, "20 by 20"),
+        ('"mlp"', '"linear"', ValueError, r"model\.hidden=\[16\].*'linear'"),
         ('unit = "example"', 'unit = "user"', ValueError, "unit"),
         ("delta = 1e-4", "delta = 1e-3", ValueError, "1/n"),
         ("expected_batch_size = 200", "expected_batch_size = 9999", ValueError, "9999"),
