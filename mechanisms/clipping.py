@@ -22,6 +22,7 @@ from dpkit.accountants import _check as _numbers
 from dpkit.accountants.relations import Relation, as_relation
 from dpkit.mechanisms import _check
 from dpkit.mechanisms.noise import gaussian_noise, wide
+from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree
 
 # Float32 squares lose entries below 1e-19 and overflow at norms above 1.8e19; between
@@ -31,6 +32,8 @@ _SMALLEST_STDDEV, _LARGEST_STDDEV = 1e-30, 1e30
 # Float32 rounding moves the sum too. With unit u = 2^-24, a sum of n records that is
 # taken in a tree or with compensation is off by at most 16 u n C, on each neighbour.
 _ROUNDING_PER_RECORD = 2**-19
+# In two words, 2^20 records are off by 2^-18 C: less than the smallest allowance.
+_MOST_RECORDS = 2**20
 
 
 @functools.partial(
@@ -50,18 +53,20 @@ class GaussianSum(BoundedSum):
     a Gaussian mechanism whose noise is `noise_multiplier` times the contribution radius
     C. The excess, 2^-16 unless max_summands is given, pays for float32 rounding of the
     clip factors and of the sum: n records that all point the same way, added in a tree
-    or with compensation, round it by up to 16 n C 2^-24 on each of two neighbours. The
-    same event stands for every relation: accountants know the 2.
+    or with compensation, round it by up to 16 n C 2^-24 on each of two neighbours. A
+    call sums in two words, which 2^-16 pays for up to 2^20 records. The same event
+    stands for every relation: accountants know the 2.
 
     Args:
       clip_norm: C, from 1e-10 to 1e15, in the unit of the records; infinity only where
         noise_multiplier is 0.
       noise_multiplier: standard deviation of the noise / C; >= 0, no unit. Zero
         publishes the sum itself, and the event says so (NonPrivateDpEvent).
-      max_summands: n >= 1, public: the most records whose rounding noise must cover.
+      max_summands: n >= 1, public: the most records in a total, summed elsewhere in
+        float32, that `privatize` is given.
 
     Raises:
-      ValueError: a number out of range.
+      ValueError: a number out of range; on a call, more than 2^20 records.
       TypeError: a boolean, a string, an array or a tracer.
 
     Example:
@@ -114,6 +119,20 @@ class GaussianSum(BoundedSum):
         del key
         return clip_record(record, self.clip_norm)
 
+    def publish(self, key: Key, total: PyTree, rest: PyTree) -> PyTree:
+        """The total plus noise; the rest joins the noise, before anything is lost."""
+        return jax.tree.map(jnp.add, total, self.privatize(key, rest))
+
+    def __call__(self, key: Key, records: PyTree) -> PyTree:
+        """Release: clip every record, sum, add noise."""
+        num_records = _check.same_length(records=records)
+        if num_records > _MOST_RECORDS:
+            raise ValueError(
+                f"records has {num_records} rows: needed at most {_MOST_RECORDS}, "
+                "whose rounding the noise covers"
+            )
+        return super().__call__(key, records)
+
     def privatize(self, key: Key, total: PyTree) -> PyTree:
         """The total plus noise, in float32 or wider."""
         noise = gaussian_noise(key, total, self.stddev)
@@ -159,6 +178,31 @@ def clip_record(record: PyTree, clip_norm: Any) -> PyTree:
     Reference: Abadi et al., "Deep Learning with Differential Privacy", 2016,
     arXiv:1607.00133, Algorithm 1.
     """
+    _check.floating(tree=record)
+    return clip_pinned(pinned(record), clip_norm)[0]
+
+
+def clip_pinned(record: PyTree, clip_norm: Any) -> tuple[PyTree, jax.Array]:
+    """`clip_record` for a record that is in memory, and the norm that it had.
+
+    Privacy: as `clip_record`, if the record is an input of the compiled program or
+    comes from `pinned`; a record that is computed beside this call has no bound.
+
+    Args:
+      record: floating leaves of any shapes, without a record axis.
+      clip_norm: C > 0 in the unit of the record, or infinity. May be traced.
+
+    Returns:
+      The clipped record, and its norm before: private, not finite if an entry isn't.
+
+    Raises:
+      TypeError: a leaf is not floating.
+      ValueError: clip_norm is a number and not positive.
+
+    Example:
+      >>> clip_pinned(jnp.array([3.0, 4.0]), 1.0)
+      (Array([0.6, 0.8], dtype=float32), Array(5., dtype=float32))
+    """
     norm = global_norm(record)
     factor, usable = clip_factor(norm, clip_norm), jnp.isfinite(norm)
 
@@ -167,7 +211,7 @@ def clip_record(record: PyTree, clip_norm: Any) -> PyTree:
         scaled = leaf.astype(wide(leaf.dtype)) * factor.astype(wide(leaf.dtype))
         return jnp.where(usable, scaled, jnp.zeros_like(scaled))
 
-    return jax.tree.map(scale, record)
+    return jax.tree.map(scale, record), norm
 
 
 def clip_factor(norm: jax.Array, clip_norm: Any) -> jax.Array:

@@ -12,7 +12,6 @@ the memory of m gradients only, and for small networks on a CPU is the faster on
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +22,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dpkit.accountants import _check
 from dpkit.accountants.events import Relation, as_relation
-from dpkit.mechanisms.clipping import clip_record, global_norm
+from dpkit.mechanisms.clipping import clip_pinned
+from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import tree_sum
 from dpkit.training.inspection import check_loss, check_params
 
@@ -101,17 +101,11 @@ class ClippedGrad:
             return worker._local_sum(params, (batch, mask, words))
         return worker._sharded_sum(params, (batch, mask, words))
 
-    def _one(self, params: Any, row: Any) -> tuple[Any, PrivateAux]:
-        """One example's clipped gradient; zero for padding and non-finite ones."""
-        example, valid, key = row
-        loss, grad = jax.value_and_grad(self.loss_fn)(params, example, key)
-        norm = global_norm(grad)
-        usable = valid & jnp.isfinite(norm)
-        clipped = jax.tree.map(
-            lambda g: jnp.where(valid, g, jnp.zeros_like(g)),
-            clip_record(grad, self.clip_norm),
-        )
-        zero = jnp.zeros_like(norm)
+    def _clip(self, loss: jax.Array, grad: Any, valid: jax.Array) -> Any:
+        """One example's share of the sum; zero for padding and non-finite ones."""
+        clipped, norm = clip_pinned(grad, self.clip_norm)
+        clipped = jax.tree.map(lambda g: jnp.where(valid, g, jnp.zeros_like(g)), clipped)
+        zero, usable = jnp.zeros_like(norm), valid & jnp.isfinite(norm)
         aux = PrivateAux(
             jnp.where(usable, loss.astype(norm.dtype), zero),
             jnp.where(usable, norm, zero),
@@ -122,8 +116,7 @@ class ClippedGrad:
         """The sum over the rows that this device holds."""
         size = rows[1].shape[0]
         if self.microbatch_size is None or size == 0:
-            clipped, aux = jax.vmap(functools.partial(self._one, params))(rows)
-            return jax.tree.map(tree_sum, clipped), aux
+            return self._chunk(params, rows)
         return self._looped_sum(params, rows, size, min(self.microbatch_size, size))
 
     def _looped_sum(
@@ -142,7 +135,7 @@ class ClippedGrad:
         def body(i: jax.Array, carry: Any) -> Any:
             total, lost, aux = carry
             chunk = jax.tree.map(lambda leaf: leaf[i], chunks)
-            part, part_aux = self._chunk(params, chunk, width)
+            part, part_aux = self._chunk(params, chunk)
             # Kahan's sum: what one addition rounds away is added to the next.
             part = jax.tree.map(jnp.subtract, part, lost)
             rounded = jax.tree.map(jnp.add, total, part)
@@ -151,7 +144,7 @@ class ClippedGrad:
             return rounded, lost, aux
 
         shapes = jax.eval_shape(
-            lambda c: self._chunk(params, c, width),
+            lambda c: self._chunk(params, c),
             jax.tree.map(lambda leaf: leaf[0], chunks),
         )
         total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0])
@@ -161,12 +154,17 @@ class ClippedGrad:
         total, _, aux = jax.lax.fori_loop(0, bound, body, start)
         return total, jax.tree.map(lambda a: a.reshape(-1)[:size], aux)
 
-    def _chunk(self, params: Any, chunk: Any, width: int) -> tuple[Any, PrivateAux]:
-        """The sum over one chunk; one row needs no batch axis, which is faster."""
-        if width == 1:
-            total, aux = self._one(params, jax.tree.map(lambda leaf: leaf[0], chunk))
+    def _chunk(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
+        """The sum over rows at once; one row needs no batch axis, which is faster."""
+        if rows[1].shape[0] == 1:
+            example, valid, key = jax.tree.map(lambda leaf: leaf[0], rows)
+            found = pinned(jax.value_and_grad(self.loss_fn)(params, example, key))
+            total, aux = self._clip(*found, valid)
             return total, jax.tree.map(lambda a: a[None], aux)
-        clipped, aux = jax.vmap(functools.partial(self._one, params))(chunk)
+        examples, valid, keys = rows
+        one = jax.value_and_grad(self.loss_fn)
+        found = pinned(jax.vmap(one, (None, 0, 0))(params, examples, keys))
+        clipped, aux = jax.vmap(self._clip)(*found, valid)
         return jax.tree.map(tree_sum, clipped), aux
 
     def _sharded_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from dp_accounting import GaussianDpEvent
 
 from dpkit.mechanisms.clipping import GaussianSum, clip_record
 from dpkit.mechanisms.noise import gaussian_noise
-from dpkit.mechanisms.protocol import BoundedSum, Mechanism, Stream, run
+from dpkit.mechanisms.protocol import BoundedSum, Mechanism, Stream, exact_sum, run
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=(), meta_fields=())
@@ -133,3 +134,39 @@ def test_public_names_resolve_lazily():
     assert set(mechanisms.__all__) <= set(dir(mechanisms))
     with pytest.raises(AttributeError, match="nothing"):
         _ = mechanisms.nothing
+
+
+def test_a_sum_in_two_words_is_nearly_exact():
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 2, 3, 7, 100, 1023):
+        x = rng.normal(size=(n, 4)) * 10.0 ** rng.integers(-8, 8, size=(n, 1))
+        x = x.astype(np.float32)
+        total, rest = jax.jit(exact_sum)(x)
+        found = np.asarray(total, float) + np.asarray(rest, float)
+        want = [math.fsum(column) for column in x.T.tolist()]
+        levels = math.ceil(math.log2(max(n, 1)))
+        allowed = 2 * levels**2 * 2.0**-48 * np.abs(x, dtype=float).sum(0)
+        assert np.all(np.abs(found - want) <= allowed)
+
+
+def test_a_sum_that_is_not_finite_has_no_rest():
+    total, rest = exact_sum(jnp.array([3e38, 3e38]))
+    assert float(total) == math.inf
+    assert float(rest) == 0
+    assert math.isnan(float(exact_sum(jnp.array([1.0, math.nan]))[0]))
+
+
+def test_one_more_record_moves_a_large_aligned_sum_by_no_more_than_the_radius():
+    """A float32 total of 2^20 has steps of 1/8; the two words beside it do not."""
+    ones = np.full((2**19 + 2, 1), 1 / 3, np.float32)
+
+    def whole(rows):
+        return sum(float(word[0]) for word in exact_sum(rows))
+
+    moved = whole(ones) - whole(ones[:-1])
+    assert abs(moved - float(ones[0, 0])) <= 2**-18
+
+
+def test_more_records_than_rounding_is_paid_for_are_refused():
+    with pytest.raises(ValueError, match=r"records has 1048577 rows"):
+        GaussianSum(1.0, 1.0)(jax.random.key(0), np.zeros((2**20 + 1, 1), np.float32))

@@ -80,6 +80,24 @@ def test_one_more_example_moves_the_sum_by_at_most_the_clip_norm(mode, value):
 
 
 @pytest.mark.parametrize("mode", MODES, ids=IDS)
+@pytest.mark.parametrize("size", [3, 4])
+def test_gradients_that_cancel_keep_the_bound(size, mode):
+    """A compiler that rounds them differently for norm and sum finds one of them 0."""
+
+    def loss(w, row, key):
+        a, b, product = row
+        return jnp.sum((w + 0 * w.mean()) * (a * b - product))
+
+    f = jax.jit(clipped_grad(loss, clip_norm=1.0, **mode))
+    rng = np.random.default_rng(size)
+    mask = np.arange(8) < 1
+    for _ in range(5):
+        a, b = (10 ** rng.uniform(3, 8, (2, 8, size))).astype(np.float32)
+        total, _ = f(jnp.zeros(size), (a, b, a * b), mask)
+        assert np.linalg.norm(np.asarray(total, float)) <= 1 + 2**-20
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
 def test_padding_contributes_exactly_nothing_even_when_it_is_nan(mode):
     w, x, t = random_batch(rows=6)
     padded = np.concatenate([x, np.full((3, 5), np.nan, np.float32)])

@@ -1,0 +1,50 @@
+"""Values that a compiler must compute once and keep.
+
+Clipping reads a record twice: for its norm, and to scale it. A compiler may compute the
+record anew for each reader and round it differently, for instance by contracting a
+product and a sum into one operation. Where a record is a difference of nearly equal
+numbers, such as a * b - c, one reader may then see zero and the other a residue of any
+size, which passes unclipped. Pinned values are written to memory before anyone reads.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+
+
+def pinned(tree: PyTree) -> PyTree:
+    """The same values, in memory: all readers see the same bits.
+
+    They come out of a loop whose number of rounds, one, is known at run time only. No
+    part of a compiler moves computation across that, while barriers against
+    optimisation are dropped by some backends before they fuse.
+
+    Args:
+      tree: arrays; may be traced, and batched by `vmap`.
+
+    Returns:
+      The same structure, shapes, dtypes and values.
+
+    Example:
+      >>> pinned(jnp.array([1.0, 2.0]))
+      Array([1., 2.], dtype=float32)
+    """
+    if not any(leaf.size for leaf in jax.tree.leaves(tree)):
+        return tree
+    rounds = _one(next(leaf for leaf in jax.tree.leaves(tree) if leaf.size))
+
+    def keep(carry: tuple[jax.Array, PyTree]) -> tuple[jax.Array, PyTree]:
+        return carry[0] + 1, tree
+
+    start = jnp.zeros_like(rounds), jax.tree.map(jnp.zeros_like, tree)
+    return jax.lax.while_loop(lambda carry: carry[0] < rounds, keep, start)[1]
+
+
+def _one(array: jax.Array) -> jax.Array:
+    """The number 1, in a way that depends on an array for all that a compiler knows."""
+    entry = jax.lax.index_in_dim(array.reshape(-1), 0, keepdims=False)
+    positive = (jnp.abs(entry) > 0).astype(jnp.uint32)
+    return jnp.minimum(positive | 1, 1)
