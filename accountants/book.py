@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import decimal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpkit.accountants import _check
@@ -14,7 +14,7 @@ from dpkit.accountants.errors import LedgerCorrupt
 from dpkit.accountants.pricing import Pricer, bound_to_json
 from dpkit.accountants.relations import Relation
 from dpkit.accountants.request import Request
-from dpkit.accountants.state import State, after, state_of
+from dpkit.accountants.state import State, after, given_back, state_of
 from dpkit.accountants.store import Session, Store
 from dpkit.accountants.terms import ALL, Terms
 from dpkit.accountants.totals import Cost, Totals
@@ -41,14 +41,16 @@ class Book:
             found = self._earlier(session, wanted)
             state = state_of(session.head())
             accounts = self.accounts(session, state, wanted.scope)
-        if found is not None:
+        if found is not None and found.kind != "reserve":
             return found, True
-        self._refuse_late(state, wanted)
-        if not self._is_planned(wanted):
-            _costs(wanted, accounts)
+        if found is None:
+            self._refuse_late(state, wanted)
+            if not self._is_planned(wanted):
+                _costs(wanted, accounts)
         with self.store.writing() as session:
             found = self._earlier(session, wanted)
             if found is not None:
+                _resume(session, found)
                 return found, True
             head = session.head()
             entry = head.followed_by(wanted.kind, self._body(session, head, wanted))
@@ -62,19 +64,14 @@ class Book:
             same = _settled_already(earlier, kind, fields)
             if same is not None:
                 return same
-            head = session.head()
-            body = {"label": charged.label, "ref": charged.seq, **fields}
-            state = after(state_of(head), kind, head.seq + 1, body, charged)
-            entry = head.followed_by(kind, body | {"after": state.to_json()})
-            session.append(entry)
-        return entry
+            return _append_about(session, charged, earlier, kind, fields)
 
     def remark(self, kind: str, text: str) -> Entry:
         """Appends a note, or closes the ledger."""
         body = {"text": _check.text(text=text)}
         with self.store.writing() as session:
             head = session.head()
-            state = after(state_of(head), kind, head.seq + 1, body, None)
+            state = after(state_of(head), kind, head.seq + 1, body)
             entry = head.followed_by(kind, body | {"after": state.to_json()})
             session.append(entry)
         return entry
@@ -144,8 +141,48 @@ class Book:
                 body["bound"] = _bound(wanted, accounts[0], costs[ALL])
         body["counted"] = costs[ALL].how
         body["cost"] = {scope: found.to_json() for scope, found in costs.items()}
-        body["after"] = after(state, wanted.kind, head.seq + 1, body, None).to_json()
+        body["after"] = after(state, wanted.kind, head.seq + 1, body).to_json()
         return body
+
+
+def _append_about(
+    session: Session,
+    charged: Entry,
+    earlier: Sequence[Entry],
+    kind: str,
+    fields: Mapping[str, Any],
+) -> Entry:
+    """Appends an entry about a reservation."""
+    head = session.head()
+    body = {"label": charged.label, "ref": charged.seq, **fields}
+    state = after(state_of(head), kind, head.seq + 1, body, charged, earlier)
+    entry = head.followed_by(kind, body | {"after": state.to_json()})
+    session.append(entry)
+    return entry
+
+
+def _resume(session: Session, charged: Entry) -> None:
+    """Notes that a reservation has a second holder, so nothing is given back later.
+
+    Raises:
+      ValueError: steps of it were given back already, so no more may be released.
+    """
+    if charged.kind != "reserve":
+        return
+    earlier = session.about(charged.seq)
+    kinds = {entry.kind for entry in earlier}
+    if "commit" not in kinds:
+        if "resume" not in kinds:
+            _append_about(session, charged, earlier, "resume", {})
+        return
+    commit = next(entry for entry in earlier if entry.kind == "commit")
+    ran = commit.body["ran"]
+    if given_back(charged, earlier, ran):
+        raise ValueError(
+            f"key={charged.body['key']!r}: entry seq={commit.seq} committed ran={ran} "
+            f"of {charged.body['count']} and gave the rest back, so nothing more may "
+            "be released on it; choose a new key"
+        )
 
 
 def terms_of(genesis: Entry) -> Terms:
@@ -206,6 +243,11 @@ def _settled_already(
         raise ValueError(f"{kind}: entry seq={last.seq} settled it ({last.kind})")
     steps = [entry.body["step"] for entry in earlier if entry.kind == "checkpoint"]
     released = max(steps, default=0)
+    if kind == "abort" and any(entry.kind == "resume" for entry in earlier):
+        raise ValueError(
+            "abort: the reservation was resumed by its key, and its other holder may "
+            "have released something; commit instead"
+        )
     if kind == "abort" and released:
         raise ValueError(f"abort: a checkpoint says that step={released} was released")
     if kind == "commit" and fields["ran"] < released:

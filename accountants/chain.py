@@ -26,7 +26,8 @@ from dpkit.accountants.errors import LedgerCorrupt
 VERSION = 1
 NO_PREVIOUS = "0" * 64
 KINDS = frozenset(
-    "genesis plan reserve commit release spend abort note checkpoint close".split()
+    "genesis plan reserve resume commit release spend abort note checkpoint "
+    "close".split()
 )
 
 _FIELDS = {

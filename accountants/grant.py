@@ -21,7 +21,8 @@ class Grant:
       entry: the reservation in the ledger.
       count: how many steps were paid.
       bound: the static bound of the whole reservation by itself, as it was counted.
-      resumed: whether `key` met an earlier identical reservation; nothing was charged.
+      resumed: whether `key` met an earlier identical reservation: nothing was charged,
+        and the same releases may be made, not others.
       committed: whether the reservation has been committed, now or earlier.
 
     Example:
@@ -56,7 +57,8 @@ class Grant:
 
         What did not run is given back only where it was counted step by step (the
         entry's `counted` is "renyi" or "zcdp"): a sealed plan counted as one
-        (epsilon, delta) is never made cheaper after looking.
+        (epsilon, delta) is never made cheaper after looking. And only where no one
+        resumed the reservation by its key: another holder may have run further.
 
         Args:
           ran: how many copies of the event were begun, 0 to `count`; one that was begun
@@ -102,7 +104,8 @@ class Grant:
           The abort entry.
 
         Raises:
-          ValueError: not True, a checkpoint says otherwise, or it is settled.
+          ValueError: not True, a checkpoint says otherwise, it was resumed (another
+            holder may have released something), or it is settled.
           RuntimeError: the block was left already.
         """
         self._refuse_left("abort")

@@ -236,7 +236,12 @@ class Ledger:
           count: how many steps, all with these parameters.
           delta: the plan's share of delta; None takes all that is left.
           label: what to call it, one line.
-          key: meeting an earlier identical reservation resumes it, free of charge.
+          key: makes a restart safe: meeting an earlier identical reservation resumes
+            it, free of charge. It stands for one run: whoever resumes must repeat the
+            same releases, random keys included, as `fit` does. Once resumed, a
+            reservation gives nothing back: it can't be aborted, and is charged in full
+            whatever is committed, for its other holder may still be at work. One that
+            gave steps back can't be resumed.
           scope: as for `charge`.
           provenance: as for `charge`.
 
@@ -245,6 +250,7 @@ class Ledger:
 
         Raises:
           BudgetExceeded: it would pass a budget; nothing was written. See `charge`.
+          ValueError: the key's reservation gave steps back already.
         """
         refuse_inside_trace("ledger.reserve")
         options: Any = {"key": key, "scope": scope, "provenance": provenance}

@@ -7,7 +7,7 @@ before and what the entry says; `verify` replays it from the start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,8 +64,32 @@ def costs(body: Mapping[str, Any]) -> dict[str, Cost]:
     return {scope: Cost.from_json(c) for scope, c in body["cost"].items()}
 
 
+def given_back(charged: Entry, earlier: Sequence[Entry], ran: int) -> int:
+    """How many steps a commit gives back.
+
+    None if the charge is counted as a whole, and none once a second holder resumed the
+    reservation: how far that one goes on is not known to the one that commits.
+
+    Args:
+      charged: the reservation.
+      earlier: what was entered about it before the commit.
+      ran: the steps that ran, by the commit.
+
+    Returns:
+      The number of steps.
+    """
+    stepwise = any(cost.refundable for cost in costs(charged.body).values())
+    shared = any(entry.kind == "resume" for entry in earlier)
+    return charged.body["count"] - ran if stepwise and not shared else 0
+
+
 def after(
-    state: State, kind: str, seq: int, body: Mapping[str, Any], charged: Entry | None
+    state: State,
+    kind: str,
+    seq: int,
+    body: Mapping[str, Any],
+    charged: Entry | None = None,
+    earlier: Sequence[Entry] = (),
 ) -> State:
     """The state after an entry.
 
@@ -75,6 +99,7 @@ def after(
       seq: of the entry.
       body: of the entry; its own `after` is not read.
       charged: the reservation that a commit or an abort is about.
+      earlier: what was entered about that reservation before.
 
     Returns:
       The state that the entry must carry.
@@ -82,7 +107,7 @@ def after(
     if kind in CHARGES:
         return _charged(state, kind, seq, body)
     if kind == "commit" and charged:
-        unused = charged.body["count"] - body["ran"]
+        unused = given_back(charged, earlier, body["ran"])
         return _moved(state, charged, lambda totals, c: totals.minus_steps(c, unused))
     if kind == "abort" and charged:
         count = charged.body["count"]

@@ -76,10 +76,12 @@ class _Reader:
     def read(self, entry: Entry) -> None:
         """Checks the form of one entry and the state that it carries."""
         try:
-            charged = self._about(entry)
+            charged, earlier = self._about(entry)
             if entry.kind in CHARGES:
                 self._check_charge(entry)
-            state = after(self._state, entry.kind, entry.seq, entry.body, charged)
+            state = after(
+                self._state, entry.kind, entry.seq, entry.body, charged, earlier
+            )
             found = canonical(state.to_json()) == canonical(entry.body["after"])
             State.from_json(entry.body["after"])
         except _MALFORMED as error:
@@ -92,20 +94,24 @@ class _Reader:
         if entry.kind in CHARGES:
             self._check_budgets(entry)
 
-    def _about(self, entry: Entry) -> Entry | None:
-        """The reservation that an entry settles, checked."""
-        if entry.kind not in ("commit", "checkpoint", "abort"):
-            return None
+    def _about(self, entry: Entry) -> tuple[Entry | None, list[Entry]]:
+        """The reservation that an entry is about, checked, and what came between."""
+        if entry.kind not in ("resume", "commit", "checkpoint", "abort"):
+            return None, []
         charged = self._session.get(entry.body["ref"])
-        others = self._session.about(charged.seq)
-        closing = [e.seq for e in others if e.kind in ("commit", "abort")]
-        known = charged.kind == "reserve" and charged.seq < entry.seq
-        if not known or min(closing, default=entry.seq) < entry.seq:
-            raise ValueError("settles no open reservation")
+        about = self._session.about(charged.seq)
+        earlier = [other for other in about if other.seq < entry.seq]
+        kinds = {other.kind for other in earlier}
+        if charged.kind != "reserve" or charged.seq >= entry.seq:
+            raise ValueError("is about no reservation")
+        if kinds & {"commit", "abort"}:
+            raise ValueError("is about a reservation that was settled")
+        if entry.kind == "abort" and "resume" in kinds:
+            raise ValueError("takes back what another holder may have released")
         steps = entry.body.get("ran", entry.body.get("step", 0))
         if not 0 <= _check.integer_at_least(0, steps=steps) <= charged.body["count"]:
             raise ValueError("more steps than were reserved")
-        return charged
+        return charged, earlier
 
     def _check_charge(self, entry: Entry) -> None:
         """Checks that a charge is whole: event, count, scopes, plan."""

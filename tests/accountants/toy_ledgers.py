@@ -1,0 +1,26 @@
+"""Small ledgers and events, shared by the tests of ledgers."""
+
+from typing import Any
+
+import dp_accounting as dp
+
+from dpkit.accountants import Budget, Ledger, epsilon
+
+TERMS: dict[str, Any] = {
+    "relation": "add_remove",
+    "unit": "example",
+    "dataset": "toy 1.0",
+}
+BUDGET = Budget(3.0, 1e-5)
+GAUSSIAN = dp.GaussianDpEvent(10.0)
+STEP = dp.PoissonSampledDpEvent(0.01, dp.GaussianDpEvent(1.0))
+
+
+def new_ledger(budget=BUDGET, **options) -> Any:
+    """A ledger in memory."""
+    return Ledger.open(None, budget=budget, **TERMS | options)
+
+
+def static_bound(event, delta=1e-5) -> Any:
+    """The static bound of an event."""
+    return epsilon(event, delta, relation="add_remove", unit="example")
