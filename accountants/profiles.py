@@ -157,45 +157,62 @@ def mixture_gaussian(
     noise: float, shifts: Sequence[float], probabilities: Sequence[float]
 ) -> Profile:
     """sum_i p_i N(c_i) against N(0): the loss grows with x, so sets are half-lines."""
-    c, p = np.array(shifts, dtype=float), np.array(probabilities, dtype=float)
-    c, p = c[p > 0], p[p > 0]
-    if c.max() == 0:
+    c, p = np.array(shifts, dtype=float) / noise, np.array(probabilities, dtype=float)
+    moves = (p > 0) & (c > 0)
+    if not moves.any():
         return NOTHING
-    still = float(p[c == 0].sum())
+    still, c, p = float(p[~moves].sum()), c[moves], p[moves]
+    moved = float(p.sum())
 
     def forward(e: Array) -> Array:
-        x = _threshold(e, noise, c, p)[:, None]
-        kept = (p * special.ndtr((c - x) / noise)).sum(axis=1)
-        lost = np.exp(np.minimum(e + special.log_ndtr(-x[:, 0] / noise), 0.0))
+        with np.errstate(divide="ignore"):
+            log_rest = np.logaddexp(_log_expm1(e), math.log(moved))
+        x = _threshold(log_rest, c, p)
+        kept = still * special.ndtr(-x) + special.ndtr(c - x[:, None]) @ p
+        lost = np.exp(np.minimum(e + special.log_ndtr(-x), 0.0))
         return np.maximum(kept - lost, 0.0)
 
     def backward(e: Array) -> Array:
-        x = _threshold(-e, noise, c, p)[:, None]
-        logs = np.log(p) + special.log_ndtr((x - c) / noise)
-        lost = np.exp(np.minimum(e + special.logsumexp(logs, axis=1), 0.0))
-        gained = np.maximum(special.ndtr(x[:, 0] / noise) - lost, 0.0)
-        return np.where(still * np.exp(np.minimum(e, 700.0)) < 1, gained, 0.0)
+        # e^-e - still, from its two sides: neither may lose what the other keeps.
+        with np.errstate(divide="ignore"):
+            near = np.log(np.maximum(moved + np.expm1(-np.minimum(e, 1.0)), 0.0))
+            far = np.log(-np.expm1(np.minimum(e + np.log(still), 0.0))) - e
+        log_rest = np.where(e < 1.0, near, far)
+        x = _threshold(log_rest, c, p)
+        below = special.log_ndtr(x)
+        logs = np.log(p) + special.log_ndtr(x[:, None] - c)
+        over = special.logsumexp(logs, axis=1)
+        with np.errstate(divide="ignore"):
+            over = np.logaddexp(over, np.log(still) + below)
+        gained = np.exp(below) - np.exp(np.minimum(e + over, 0.0))
+        return np.where(log_rest > -np.inf, np.maximum(gained, 0.0), 0.0)
 
     return Profile(forward, backward)
 
 
-def _threshold(losses: Array, noise: float, c: Array, p: Array) -> Array:
-    """Where log sum_i p_i N(c_i) / N(0) reaches each loss: table, then Newton."""
+def _threshold(logs: Array, c: Array, p: Array) -> Array:
+    """The x at which log sum_i p_i exp(c_i x - c_i^2 / 2) reaches each of `logs`.
 
-    def loss_and_slope(x: Array) -> tuple[Array, Array]:
-        terms = np.log(p) + c * (2 * x[:, None] - c) / (2 * noise**2)
-        top = terms.max(axis=1, keepdims=True)
-        weights = np.exp(terms - top)
+    All shifts c_i are above 0. The sum is at least its largest term, so x is at most
+    where the first of the terms gets there alone. From there Newton only comes down,
+    never too far, since the logarithm of the sum is convex; it takes a few steps for
+    each shift, however far apart they are. Beyond 50 deviations from every centre there
+    is nothing to find.
+    """
+    log_p = np.log(p)
+    x = ((logs[:, None] - log_p) / c + c / 2).min(axis=1)
+    x = x.clip(-50.0, c.max() + 50.0)
+    for _ in range(1000):
+        terms = log_p + c * (x[:, None] - c / 2)
+        top = terms.max(axis=1)
+        weights = np.exp(terms - top[:, None])
         total = weights.sum(axis=1)
-        return top[:, 0] + np.log(total), weights @ c / total / noise**2
-
-    table = np.linspace(-45 * noise, c.max() + 45 * noise, 20_001)
-    x = np.interp(losses, loss_and_slope(table)[0], table)
-    width = table[1] - table[0]
-    for _ in range(3):
-        loss, slope = loss_and_slope(x)
-        ratio = (losses - loss) / np.maximum(slope, 1e-300)
-        x = (x + np.clip(ratio, -width, width)).clip(table[0], table[-1])
+        excess = np.maximum(top + np.log(total) - logs, 0.0)
+        lower = np.maximum(x - excess * total / (weights @ c), -50.0)
+        done = x - lower <= 1e-15 * np.maximum(1.0, np.abs(x))
+        x = lower
+        if done.all():
+            break
     return x
 
 

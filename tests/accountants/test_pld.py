@@ -9,7 +9,7 @@ import pytest
 from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant, privacy_loss_distribution
 
-from dpkit.accountants import exact_gaussian, pld, profiles, rdp
+from dpkit.accountants import exact_gaussian, pld, rdp
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.events import (
     ApproxDpEvent,
@@ -190,27 +190,6 @@ def test_a_pair_under_replacement_has_no_first_side():
     q = [x * y for x in Q for y in P]
     delta = compositions.finite_delta(p, q, 1, 0.5)
     assert upper(event, delta, "replace_one") >= 0.5
-
-
-def test_mixtures_of_gaussians():
-    # dp-accounting 0.6.0, pessimistic: 11.63798 for five Bernoulli(0.01) shifts.
-    weights = [math.comb(5, k) * 0.01**k * 0.99 ** (5 - k) for k in range(6)]
-    event = dp_event.MixtureOfGaussiansDpEvent(1.0, tuple(range(6)), tuple(weights))
-    assert upper(repeat(event, 1000), 1e-5) == pytest.approx(11.638, rel=2e-5)
-    still = dp_event.MixtureOfGaussiansDpEvent(1.0, (0.0,), (1.0,))
-    assert upper(still, 1e-6) == 0.0
-
-
-def test_a_two_point_mixture_is_poisson_sampling():
-    mixture = profiles.mixture_gaussian(0.8, (0.0, 1.0), (0.9, 0.1))
-    sampled = profiles.poisson_gaussian(0.8, 0.1)
-    losses = np.concatenate([[0.0], np.geomspace(1e-4, 8, 60)])
-    np.testing.assert_allclose(
-        mixture.forward(losses), sampled.forward(losses), atol=1e-15, rtol=1e-9
-    )
-    np.testing.assert_allclose(
-        mixture.backward(losses), sampled.backward(losses), atol=1e-15, rtol=1e-9
-    )
 
 
 def test_batches_without_replacement():
