@@ -1,7 +1,7 @@
 """`dpkit train` and `dpkit demo`: a private run from a configuration to a folder.
 
-The demo is `train` on a configuration that ships with the package, with leave to fetch
-its data set; `--write-config` copies that configuration out.
+The demo is `train` on a configuration that ships with the package, and that allows its
+data set to be fetched; `--write-config` copies that configuration out.
 """
 
 from importlib import resources
@@ -28,18 +28,22 @@ def train(
     ],
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Never fetch the data set; use what is here."),
+        typer.Option(
+            "--offline",
+            help="Never fetch the data set, even where the configuration allows it.",
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
     """Train privately: a model, a ledger and a report, from a configuration.
 
     An unfinished run of the same configuration goes on where it stopped, and is paid
-    for once. A finished one is left as it is.
+    for once. A finished one is left as it is. The data set is fetched only if the
+    configuration says allow_download = true under [data].
     """
     from dpkit.training import load_config
 
-    _train(load_config(config), out, allow_download=not offline, as_json=json)
+    _train(load_config(config), out, offline=offline, as_json=json)
 
 
 def demo(
@@ -67,7 +71,7 @@ def demo(
         return
     from dpkit.training import load_config
 
-    _train(load_config(text), out, allow_download=True, as_json=json)
+    _train(load_config(text), out, offline=False, as_json=json)
 
 
 def _write_new(path: Path, text: str) -> None:
@@ -81,7 +85,7 @@ def _write_new(path: Path, text: str) -> None:
         ) from None
 
 
-def _train(config: "Config", out: Path, allow_download: bool, as_json: bool) -> None:
+def _train(config: "Config", out: Path, offline: bool, as_json: bool) -> None:
     """Train what the configuration says and show the outcome."""
     from dpkit.cli.progress import shown_progress
     from dpkit.report.words import number
@@ -93,7 +97,7 @@ def _train(config: "Config", out: Path, allow_download: bool, as_json: bool) -> 
         done = run(
             config,
             out,
-            allow_download=allow_download,
+            offline=offline,
             on_progress=on_progress,
             on_message=on_message,
         )

@@ -104,7 +104,7 @@ class Dataset:
 def load(
     name: str,
     *,
-    allow_download: bool = False,
+    allow_download: bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Dataset:
@@ -112,8 +112,8 @@ def load(
 
     Args:
       name: a key of `SOURCES`.
-      allow_download: whether it may be fetched; `DPKIT_ALLOW_DOWNLOAD=1` in the
-        environment allows it too.
+      allow_download: whether it may be fetched; None: only if the environment has
+        `DPKIT_ALLOW_DOWNLOAD=1`.
       cache_dir: where data is kept; by default `DPKIT_CACHE`, else the user's cache.
       on_progress: told in one line what is being done, and the licence on a download.
 
@@ -147,7 +147,7 @@ def load_arrays(
     name: str,
     split: str,
     *,
-    allow_download: bool = False,
+    allow_download: bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Arrays:

@@ -20,14 +20,18 @@ from dpkit.data.records import Archive, Source
 
 
 def ensure_arrays(
-    source: Source, cache: Cache, allow_download: bool, tell: Callable[[str], None]
+    source: Source,
+    cache: Cache,
+    allow_download: bool | None,
+    tell: Callable[[str], None],
 ) -> None:
     """See to it that the arrays of every split are in the cache.
 
     Args:
       source: the record.
       cache: where they belong.
-      allow_download: whether the network may be used; so does DPKIT_ALLOW_DOWNLOAD=1.
+      allow_download: whether the network may be used; None: only if the environment
+        has DPKIT_ALLOW_DOWNLOAD=1.
       tell: told in one line what is being done.
 
     Raises:
@@ -69,13 +73,16 @@ def _cached(source: Source, cache: Cache) -> Archive | None:
     return next((a for a in source.archives if cache.raw(a).exists()), None)
 
 
-def _check_allowed(source: Source, cache: Cache, allow_download: bool) -> None:
+def _check_allowed(source: Source, cache: Cache, allow_download: bool | None) -> None:
     """Refuse to use the network unasked."""
-    if allow_download or os.environ.get("DPKIT_ALLOW_DOWNLOAD") == "1":
+    if allow_download is None:
+        allow_download = os.environ.get("DPKIT_ALLOW_DOWNLOAD") == "1"
+    if allow_download:
         return
     raise DataUnavailable(
         f"name={source.name!r}: not in the cache ({cache.root}) and downloads are not "
-        f"allowed; `{source.obtain}` fetches it, or set DPKIT_ALLOW_DOWNLOAD=1"
+        f"allowed; `{source.obtain}` fetches it, or set allow_download = true (under "
+        "[data] in a configuration), or DPKIT_ALLOW_DOWNLOAD=1"
     )
 
 

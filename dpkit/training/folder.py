@@ -47,31 +47,61 @@ class RunFolder:
         """Whether a run of this folder has roots and can be resumed."""
         return self._state.exists()
 
-    def prepare(self) -> None:
-        """Makes the folder and its private part.
+    def check(self) -> None:
+        """Refuses a folder in which a run has no place; changes nothing.
 
         Raises:
-          ValueError: the folder holds files that are not a run's.
+          ValueError: it is a file, or holds files that are not a run's.
         """
-        if self.path.exists() and not self.path.is_dir():
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
             raise ValueError(f"out={str(self.path)!r} is a file: name a folder")
+        if self.started:
+            return
         known = {self.config.name, self.private.name, self.ledger.name}
-        if self.path.exists() and not self.started:
+        for entry in sorted(self.path.iterdir()):
             # SQLite keeps its journal beside the file.
-            strange = [
-                entry.name
-                for entry in self.path.iterdir()
-                if entry.name not in known
-                and not entry.name.startswith((self.ledger.name, "."))
-            ]
-            if strange:
-                raise ValueError(
-                    f"out={str(self.path)!r} holds {strange[0]!r}, which is no part of "
-                    "an unfinished run: name a new folder"
-                )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.private.mkdir(mode=0o700, exist_ok=True)
+            if entry.name in known or entry.name.startswith((self.ledger.name, ".")):
+                continue
+            raise ValueError(
+                f"out={str(self.path)!r} holds {entry.name!r}, which is no part of an "
+                "unfinished run: name a new folder"
+            )
+
+    def prepare(self) -> list[Path]:
+        """Makes the folder and its private part.
+
+        Returns:
+          The folders that this call made, the innermost first, for `discard`.
+
+        Raises:
+          ValueError: as for `check`.
+        """
+        self.check()
+        made = []
+        for path in (*reversed(self.path.parents), self.path, self.private):
+            if path.exists():
+                continue
+            # Another process may be making it at this moment.
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(0o700 if path == self.private else 0o777)
+                made.insert(0, path)
         self.private.chmod(0o700)
+        return made
+
+    def discard(self, made: list[Path]) -> None:
+        """Takes back what `prepare` made, for a run that never was charged.
+
+        Folders in which something else lies by now stay. Hold the lock.
+        """
+        for path in made:
+            # The refusal that led here is what the user must read, whatever stays.
+            if path == self.private:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -80,14 +110,23 @@ class RunFolder:
         Raises:
           ValueError: another process is running it.
         """
-        with open(self.private / "lock", "w") as handle:
+        busy = ValueError(
+            f"out={str(self.path)!r} is being trained by another process: wait for it, "
+            "or name another folder"
+        )
+        path = self.private / "lock"
+        with open(path, "w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(
-                    f"out={str(self.path)!r} is being trained by another process: "
-                    "wait for it, or name another folder"
-                ) from None
+                raise busy from None
+            # Whoever held it before may have discarded the folder with this file.
+            try:
+                current = path.stat()
+            except FileNotFoundError:
+                raise busy from None
+            if not os.path.samestat(current, os.fstat(handle.fileno())):
+                raise busy
             yield
 
     def save_state(self, roots: Roots, facts: dict[str, Any]) -> None:
@@ -118,8 +157,22 @@ class RunFolder:
             handle.write(json.dumps(line) + "\n")
 
     def delete_private(self) -> None:
-        """Ends the run's secrets."""
-        shutil.rmtree(self.private, ignore_errors=True)
+        """Ends the run's secrets.
+
+        Raises:
+          OSError: they are still there, wholly or in part.
+        """
+        try:
+            shutil.rmtree(self.private)
+        except OSError as error:
+            if not self.private.exists():
+                return
+            raise OSError(
+                error.errno,
+                "the run is finished, but its secrets could not be deleted "
+                f"({error.strerror}): delete this folder before you show the run",
+                str(self.private),
+            ) from error
 
 
 _ROOT_NAMES = ("noise", "sampling")

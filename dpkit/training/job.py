@@ -1,16 +1,19 @@
 """A run from a configuration to a folder that can be shown to others.
 
-Order, so that a crash at any moment loses nothing and hides nothing: everything that
-can be refused is refused before the folder exists; configuration and secrets are
-durable before the ledger is charged; the ledger is charged before the first noise;
+Order, so that a crash at any moment loses nothing and hides nothing: what can be
+refused is refused before the folder exists, and what is refused later, before the
+ledger is charged, takes back what this call made; configuration and secrets are durable
+before the ledger is charged; the ledger is charged before the first noise;
 `result.json` is written last and marks the end; then the secrets are deleted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +25,12 @@ import optax
 
 from dpkit.accountants import _check
 from dpkit.accountants.bounds import Budget
-from dpkit.accountants.errors import NotCertified
+from dpkit.accountants.errors import BudgetExceeded, NotCertified
 from dpkit.accountants.ledger import Ledger
 from dpkit.data import Dataset, load
 from dpkit.models import Network, build
-from dpkit.training.config import Config
+from dpkit.training import account
+from dpkit.training.config import Config, load_config, naming
 from dpkit.training.folder import RunFolder, write
 from dpkit.training.plan import DPSGDPlan, check_delta
 from dpkit.training.session import now, versions
@@ -54,7 +58,7 @@ def run(
     config: Config,
     out: str | os.PathLike[str],
     *,
-    allow_download: bool = False,
+    offline: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> Run:
@@ -63,7 +67,8 @@ def run(
     A folder with an unfinished run of the same configuration is resumed, without
     paying twice; a finished one is left as it is. A `ledger.db` that is already there
     is charged, if it is of the same relation, unit and data set; else one is made
-    whose budget is what the configuration asks for.
+    whose budget is what the configuration asks for. A run that is refused leaves
+    nothing behind.
 
     Privacy: see `fit`. Everything outside `private/` is released: the parameters, the
     history of scores if evaluation rows are declared public, the configuration.
@@ -71,41 +76,87 @@ def run(
     Args:
       config: from `load_config`.
       out: the run's folder.
-      allow_download: whether the data set may be fetched.
+      offline: never fetch the data set, whatever the configuration and
+        `DPKIT_ALLOW_DOWNLOAD` allow.
       on_progress: called after each step.
       on_message: told in one line of what takes time before the first step.
 
     Raises:
-      ValueError: the folder holds another configuration's run, or something that can't
-        be trained; nothing is spent.
+      ValueError: the folder holds another configuration, or the configuration asks for
+        something that can't be trained; nothing is spent.
       BudgetExceeded, Incompatible, LedgerCorrupt: from the ledger; nothing is spent.
       DataUnavailable, DataCorrupt: from the data set.
-      OSError: the folder can't be written.
+      OSError: the folder can't be written, or the secrets of the finished run can't be
+        deleted.
     """
     folder = RunFolder(out)
     if folder.finished:
         return _finished(folder, config)
-    if folder.started:
-        _same_config(folder, config)
-    _ask_for_devices(config.training.devices or min(2, os.cpu_count() or 1))
-    dataset = load(
-        config.data.name, allow_download=allow_download, on_progress=on_message
-    )
-    network = _network(config, dataset)
-    plan = _plan(config, dataset)
-    optimizer = _optimizer(config, plan)
-    folder.prepare()
-    with folder.locked():
-        if not folder.started:
+    folder.check()
+    _refuse_another(folder, config)
+    job = _job(config, offline, on_message)
+    account.check_ledger(folder, job.terms)
+    made = folder.prepare()
+    with folder.locked(), contextlib.ExitStack() as undo:
+        undo.callback(folder.discard, made)
+        _refuse_another(folder, config)  # which a process before us may have left
+        resuming, known = folder.started, folder.config.exists()
+        if not known:
+            undo.callback(folder.config.unlink, missing_ok=True)
             write(folder.config, config.text.encode())
-        with _ledger(folder, config, plan, dataset) as ledger:
-            done = _fit(
-                folder, config, dataset, network, plan, optimizer, ledger, on_progress
-            )
-            result = _result(folder, config, dataset, done, ledger)
+        with account.open_ledger(folder, job.budget, job.terms, undo) as ledger:
+            try:
+                done = _fit(folder, job, ledger, on_progress)
+            except BudgetExceeded as error:
+                if known and not resuming:
+                    raise account.explained(error, ledger) from None
+                raise
+            finally:
+                if account.may_be_charged(folder, ledger):
+                    undo.pop_all()
+            result = _result(folder, job, done, ledger)
         _publish(folder, config, done, result)
     folder.delete_private()
     return Run(result, folder.path, already_finished=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What a configuration asks for, checked as far as that goes without a folder."""
+
+    config: Config
+    dataset: Dataset
+    network: Network
+    plan: DPSGDPlan
+    budget: Budget
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """What a ledger must agree with."""
+        return {
+            "relation": self.config.privacy.relation,
+            "unit": self.config.privacy.unit,
+            "dataset": f"{self.dataset.name} {self.dataset.version}",
+        }
+
+
+def _job(
+    config: Config, offline: bool, on_message: Callable[[str], None] | None
+) -> _Job:
+    """Makes everything that needs no folder, and refuses what can't be made."""
+    _use_devices(config.training.devices)
+    allowed = config.data.allow_download or None  # None: as the environment says
+    with naming("data"):
+        dataset = load(
+            config.data.name,
+            allow_download=False if offline else allowed,
+            on_progress=on_message,
+        )
+    network = _network(config, dataset)
+    with naming("data", "privacy", "training"):
+        plan = _plan(config, dataset)
+    budget = Budget(_cost(config, plan), config.privacy.delta)
+    return _Job(config, dataset, network, plan, budget)
 
 
 def _finished(folder: RunFolder, config: Config) -> Run:
@@ -116,33 +167,45 @@ def _finished(folder: RunFolder, config: Config) -> Run:
         raise ValueError(f"{folder.result} is damaged ({error})") from None
     if result.get("config_sha256") != config.sha256:
         raise ValueError(_another(folder))
-    if folder.private.exists():
-        folder.delete_private()
+    folder.delete_private()
     return Run(result, folder.path, already_finished=True)
 
 
-def _same_config(folder: RunFolder, config: Config) -> None:
-    """Refuses to go on with another configuration's run."""
-    _, facts = folder.load_state()
-    if facts.get("config_sha256") != config.sha256:
+def _refuse_another(folder: RunFolder, config: Config) -> None:
+    """Refuses a folder in which another configuration stands, run or not."""
+    found = []
+    if folder.started:
+        _, facts = folder.load_state()
+        found.append(facts.get("config_sha256"))
+    if folder.config.exists():
+        try:
+            found.append(load_config(folder.config).sha256)
+        except (ValueError, TypeError):
+            found.append(None)
+    if any(digest != config.sha256 for digest in found):
         raise ValueError(_another(folder))
 
 
 def _another(folder: RunFolder) -> str:
     """What to say of a folder that is taken."""
     return (
-        f"out={str(folder.path)!r} holds the run of another configuration (see its "
+        f"out={str(folder.path)!r} holds another configuration, or its run (see its "
         "config.toml): name a new folder"
     )
 
 
-def _ask_for_devices(count: int) -> None:
-    """Lets one CPU process use several cores as devices, if it isn't too late."""
-    try:
+def _use_devices(wanted: int | None) -> None:
+    """Lets one CPU process use several cores as devices; refuses more than exist."""
+    # Fails where the backend has started: what it has is what `fit` will use.
+    with contextlib.suppress(RuntimeError):
+        count = min(wanted or 2, os.cpu_count() or 1)
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:
-        # The backend has started: what it has is what `fit` will use.
-        return
+    available = len(jax.devices())
+    if wanted is not None and wanted > available:
+        raise ValueError(
+            f"training.devices={wanted} must be from 1 to {available}, the devices of "
+            "this machine: lower it, or leave it out"
+        )
 
 
 def _network(config: Config, dataset: Dataset) -> Network:
@@ -165,8 +228,14 @@ def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
             f"privacy.unit={privacy.unit!r}: {config.data.name} says nothing about who "
             "its rows belong to; use unit='example'"
         )
+    size, most = dataset.schema.split_sizes["train"], config.data.max_records
+    if most is not None and most < size:
+        raise ValueError(
+            f"max_records={most} is below the {size} published rows of {dataset.name}:"
+            " raise it, or leave it out"
+        )
     numbers: dict[str, Any] = {
-        "max_records": config.data.max_records or dataset.schema.split_sizes["train"],
+        "max_records": size if most is None else most,
         "expected_batch_size": training.expected_batch_size,
         "clip_norm": privacy.clip_norm,
         "steps": training.steps,
@@ -202,40 +271,33 @@ def _optimizer(config: Config, plan: DPSGDPlan) -> optax.GradientTransformation:
     return optax.adamw(rate, weight_decay=settings.weight_decay)
 
 
-def _ledger(
-    folder: RunFolder, config: Config, plan: DPSGDPlan, dataset: Dataset
-) -> Ledger:
-    """The folder's ledger, checked if it exists, else with the run's own budget."""
+def _cost(config: Config, plan: DPSGDPlan) -> float:
+    """The certified epsilon that the plan may cost, which must be finite."""
     privacy = config.privacy
-    same = {
-        "relation": privacy.relation,
-        "unit": privacy.unit,
-        "dataset": f"{dataset.name} {dataset.version}",
-    }
-    if folder.ledger.exists():
-        ledger = Ledger.open(folder.ledger, **same)
-        ledger.verify()
-        return ledger
-    epsilon = privacy.epsilon
-    if epsilon is None:
-        bound = plan.epsilon(privacy.delta, relation=privacy.relation)
-        if bound.upper is None:
-            raise NotCertified(f"delta={privacy.delta:g} is too small to be certified")
-        epsilon = bound.upper
-    return Ledger.open(folder.ledger, budget=Budget(epsilon, privacy.delta), **same)
+    if privacy.epsilon is not None:
+        return privacy.epsilon
+    bound = plan.epsilon(privacy.delta, relation=privacy.relation)
+    if bound.upper is None:
+        raise NotCertified(
+            f"privacy.delta={privacy.delta!r} is too small to be certified"
+        )
+    if not math.isfinite(bound.upper):
+        raise ValueError(
+            f"privacy.noise_multiplier={privacy.noise_multiplier!r} has no finite "
+            f"epsilon at privacy.delta={privacy.delta!r}: raise it, or give "
+            "privacy.epsilon and let it be solved for"
+        )
+    return bound.upper
 
 
 def _fit(
     folder: RunFolder,
-    config: Config,
-    dataset: Dataset,
-    network: Network,
-    plan: DPSGDPlan,
-    optimizer: optax.GradientTransformation,
+    job: _Job,
     ledger: Ledger,
     on_progress: Callable[[Progress], None] | None,
 ) -> FitResult:
     """The training itself."""
+    config, dataset, network, plan = job.config, job.dataset, job.network, job.plan
     settings = config.training
     evaluation = Evaluation(
         network.accuracy_fn(dataset.arrays("test")),
@@ -247,7 +309,7 @@ def _fit(
         network.init(jax.random.key(config.model.init_seed)),
         dict(dataset.arrays("train")),
         plan=plan,
-        optimizer=optimizer,
+        optimizer=_optimizer(config, plan),
         ledger=ledger,
         delta=config.privacy.delta,
         label=f"train {config.model.name} on {dataset.name}",
@@ -264,18 +326,15 @@ def _fit(
 
 
 def _result(
-    folder: RunFolder,
-    config: Config,
-    dataset: Dataset,
-    done: FitResult,
-    ledger: Ledger,
+    folder: RunFolder, job: _Job, done: FitResult, ledger: Ledger
 ) -> dict[str, Any]:
     """What `result.json` says; nothing in it is private."""
-    bound, plan = done.bound, done.plan
+    bound, plan, config = done.bound, done.plan, job.config
     _, facts = folder.load_state()
     return {
         "schema_version": SCHEMA_VERSION,
         **plan.to_json(),
+        "expected_batch_size": config.training.expected_batch_size,
         "epsilon": bound.upper,
         "certified": bound.certified,
         "delta": bound.delta,

@@ -60,8 +60,8 @@ class FakeRun:
     error: Exception | None = None
     calls: list = dataclasses.field(default_factory=list)
 
-    def __call__(self, config, out, *, allow_download, on_progress, on_message):
-        self.calls.append(SimpleNamespace(config=config, out=out, allow=allow_download))
+    def __call__(self, config, out, *, offline, on_progress, on_message):
+        self.calls.append(SimpleNamespace(config=config, out=out, offline=offline))
         if self.error is not None:
             raise self.error
         on_message("fetching")
@@ -92,7 +92,8 @@ def test_demo_trains_the_packaged_configuration(fake):
     assert done.exit_code == 0, done.stderr
     (call,) = fake.calls
     assert str(call.out) == "runs/demo"
-    assert call.allow
+    assert not call.offline
+    assert call.config.data.allow_download
     assert call.config.data.name == "mnist"
     assert call.config.privacy.epsilon <= 3
     assert call.config.privacy.delta == 1e-5
@@ -150,10 +151,11 @@ def test_train_passes_its_configuration_on(fake, config, tmp_path):
     assert done.exit_code == 0, done.stderr
     (call,) = fake.calls
     assert call.out == out
-    assert call.allow
+    assert not call.offline
+    assert not call.config.data.allow_download
     assert call.config.text == CONFIG
     RUN.invoke(app, ["train", str(config), "--out", str(out), "--offline"])
-    assert not fake.calls[1].allow
+    assert fake.calls[1].offline
 
 
 @pytest.mark.parametrize("command", ["demo", "train"])
@@ -213,9 +215,9 @@ def test_a_refused_folder_names_the_option(fake, config, tmp_path):
 @pytest.mark.parametrize(
     "change, named",
     [
-        (("delta = 1e-5", "delta = 2.0"), "delta=2.0"),
+        (("delta = 1e-5", "delta = 2.0"), "privacy.delta=2.0"),
         (('sampling = "poisson"', 'sampling = "shuffle"'), "privacy.sampling"),
-        (("clip_norm = 0.1", "clip_norm = 0"), "clip_norm=0.0"),
+        (("clip_norm = 0.1", "clip_norm = 0"), "privacy.clip_norm=0.0"),
         (("steps = 3", "step = 3"), "training.step"),
         (("[model]", "[modell]"), "modell"),
         (("= 3\n", "= \n"), "not TOML"),

@@ -94,6 +94,7 @@ def test_nothing_cached_and_no_permission(tmp_path):
         load("mnist")
     message = str(caught.value)
     assert "dpkit demo" in message and "DPKIT_ALLOW_DOWNLOAD=1" in message
+    assert "allow_download = true" in message and "[data]" in message
     assert str(tmp_path / "cache") in message and "\n" not in message
     assert not (tmp_path / "cache").exists()
 
@@ -104,6 +105,8 @@ def test_the_environment_can_allow_it(tiny, serve, monkeypatch):
     with pytest.raises(DataUnavailable):
         load_arrays("mnist", "test")
     monkeypatch.setenv("DPKIT_ALLOW_DOWNLOAD", "1")
+    with pytest.raises(DataUnavailable):
+        load_arrays("mnist", "test", allow_download=False)  # a refusal is a refusal
     _assert_tiny(load_arrays("mnist", "test"), tiny, "test")
 
 

@@ -64,6 +64,50 @@ def test_two_processes_cannot_hold_one_run(tmp_path):
         pass
 
 
+def test_a_lock_of_a_folder_that_was_taken_back_is_no_lock(tmp_path, monkeypatch):
+    """Between opening the file and locking it, its holder may have removed it."""
+    import fcntl
+
+    folder = RunFolder(tmp_path / "run")
+    made = folder.prepare()
+    real = fcntl.flock
+
+    def flock(*args):
+        folder.discard(made)
+        RunFolder(tmp_path / "run").prepare()
+        (tmp_path / "run" / "private" / "lock").touch()
+        real(*args)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ValueError, match="another process"):
+        with folder.locked():
+            pass
+
+
+def test_discard_takes_back_what_prepare_made_and_no_more(tmp_path):
+    (tmp_path / "mine").mkdir()
+    folder = RunFolder(tmp_path / "mine" / "runs" / "one")
+    made = folder.prepare()
+    assert made == [folder.private, folder.path, folder.path.parent]
+    folder.save_state(Roots.insecure(1), {})
+    folder.discard(made)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+    made = folder.prepare()
+    (folder.path.parent / "two").touch()
+    folder.discard(made)
+    assert (folder.path.parent / "two").exists()
+    assert not folder.path.exists()
+
+
+def test_discard_leaves_what_was_there(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.prepare()
+    folder.save_state(Roots.insecure(1), {})
+    again = RunFolder(tmp_path)
+    again.discard(again.prepare())
+    assert again.started
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "result.json"
     write(path, b"old")
@@ -84,3 +128,24 @@ def test_delete_private_removes_everything(tmp_path):
     folder.add_private_line("scores.jsonl", {"score": 1})
     folder.delete_private()
     assert not folder.private.exists()
+
+
+def test_secrets_that_cannot_be_deleted_are_an_error(tmp_path, monkeypatch):
+    import shutil
+
+    folder = RunFolder(tmp_path)
+    folder.prepare()
+    folder.save_state(Roots.insecure(1), {})
+
+    def refuse(path, *args, **options):
+        raise PermissionError(13, "Permission denied", str(path / "run.json"))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(OSError, match=r"could not be deleted.*Permission") as caught:
+        folder.delete_private()
+    assert caught.value.filename == str(folder.private)
+    assert folder.started
+
+
+def test_delete_private_where_there_is_none(tmp_path):
+    RunFolder(tmp_path).delete_private()

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -26,8 +27,7 @@ name = "digits"
 evaluation = "public"
 
 [model]
-name = "mlp"
-hidden = [16]
+name = "linear"
 
 [privacy]
 epsilon = 8.0
@@ -38,12 +38,12 @@ sampling = "poisson"
 clip_norm = 1.0
 
 [training]
-steps = 24
+steps = 12
 expected_batch_size = 200
 learning_rate = 2.0
 momentum = 0.5
 average_decay = 0.8
-evaluate_every = 6
+evaluate_every = 3
 microbatch_size = 32
 
 [test]
@@ -100,8 +100,9 @@ def test_the_result_says_what_was_run_and_what_it_cost(finished):
     assert result == done.result
     assert result["certified"] is True
     assert 7.9 < result["epsilon"] <= 8.0
-    assert result["steps"] == 24
+    assert result["steps"] == 12
     assert result["relation"] == "add_remove"
+    assert repr(result["expected_batch_size"]) == "200"
     assert result["insecure_seed"] is False
     # 10 classes; chance is 0.1, and this run reaches about 0.8.
     assert result["test_accuracy"] > 0.5
@@ -157,7 +158,7 @@ def test_another_configuration_is_refused(finished):
     _, out, _ = finished
     before = everything_in(out)
     with pytest.raises(ValueError, match="another configuration"):
-        run(load_config(SECRET.replace("steps = 24", "steps = 25")), out)
+        run(load_config(SECRET.replace("steps = 12", "steps = 13")), out)
     assert everything_in(out) == before
 
 
@@ -191,34 +192,151 @@ def stop_at(step):
     return on_progress
 
 
-def test_another_configuration_cannot_take_over_an_unfinished_run(tmp_path):
-    out = tmp_path / "run"
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run that died after three steps; tests work on copies."""
+    out = tmp_path_factory.mktemp("killed") / "run"
     with pytest.raises(Killed):
         run(load_config(SECRET), out, on_progress=stop_at(3))
+    return out
+
+
+@pytest.fixture
+def unfinished(killed, tmp_path):
+    return Path(shutil.copytree(killed, tmp_path / "run"))
+
+
+def test_another_configuration_cannot_take_over_an_unfinished_run(unfinished):
+    before = everything_in(unfinished)
     with pytest.raises(ValueError, match="another configuration"):
-        run(load_config(SECRET.replace("2.0", "1.0")), out)
-    assert not run(load_config(SECRET), out).already_finished
+        run(load_config(SECRET.replace("2.0", "1.0")), unfinished)
+    assert everything_in(unfinished) == before
+    (unfinished / "config.toml").unlink()
+    with pytest.raises(ValueError, match="another configuration"):
+        run(load_config(SECRET.replace("2.0", "1.0")), unfinished)
+    assert not run(load_config(SECRET), unfinished).already_finished
+    # A reader of the finished folder sees what was run, whatever was deleted.
+    assert (unfinished / "config.toml").read_text() == SECRET
 
 
-def test_a_damaged_ledger_stops_a_resumed_run(tmp_path):
+@pytest.mark.parametrize(
+    "there",
+    [
+        pytest.param("# my precious\n" + SECRET.replace("12", "99"), id="other-steps"),
+        pytest.param("my notes, and no TOML", id="no-configuration"),
+    ],
+)
+def test_a_config_file_of_somebody_else_is_never_overwritten(tmp_path, there):
+    (tmp_path / "config.toml").write_text(there)
+    with pytest.raises(ValueError, match="another configuration"):
+        run(load_config(SECRET), tmp_path)
+    assert everything_in(tmp_path) == {Path("config.toml"): there.encode()}
+
+
+def test_a_run_that_died_before_its_first_secret_is_not_taken_over(tmp_path):
+    """What kill -9 leaves between the folder and private/run.json."""
     out = tmp_path / "run"
+    (out / "private").mkdir(parents=True)
+    (out / "config.toml").write_text(SECRET)
+    before = everything_in(out)
+    with pytest.raises(ValueError, match="another configuration"):
+        run(load_config(SECRET.replace("12", "13")), out)
+    assert everything_in(out) == before
     with pytest.raises(Killed):
-        run(load_config(SECRET), out, on_progress=stop_at(3))
-    whole = (out / "ledger.db").read_bytes()
-    (out / "ledger.db").write_bytes(whole[: len(whole) // 2])
+        run(load_config("# same values\n" + SECRET), out, on_progress=stop_at(1))
+    assert (out / "config.toml").read_text() == SECRET
+
+
+def test_a_damaged_ledger_stops_a_resumed_run(unfinished):
+    whole = (unfinished / "ledger.db").read_bytes()
+    (unfinished / "ledger.db").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LedgerCorrupt):
-        run(load_config(SECRET), out)
-    (out / "ledger.db").write_bytes(whole)
-    run(load_config(SECRET), out)
+        run(load_config(SECRET), unfinished)
+    (unfinished / "ledger.db").write_bytes(whole)
+    run(load_config(SECRET), unfinished)
 
 
-def test_a_replaced_ledger_stops_a_resumed_run(tmp_path):
-    out = tmp_path / "run"
+def test_a_missing_ledger_stops_a_resumed_run_and_is_not_made_anew(unfinished):
+    (unfinished / "ledger.db").unlink()
+    before = everything_in(unfinished)
+    with pytest.raises(LedgerCorrupt, match=r"ledger\.db"):
+        run(load_config(SECRET), unfinished)
+    assert everything_in(unfinished) == before
+
+
+def test_a_replaced_ledger_stops_a_resumed_run(unfinished):
+    terms = {"relation": "add_remove", "unit": "example", "dataset": "digits 1.0"}
+    with Ledger.open(unfinished / "ledger.db") as ledger:
+        terms["dataset"] = ledger.dataset
+    (unfinished / "ledger.db").unlink()
+    Ledger.open(unfinished / "ledger.db", budget=Budget(8.0, 1e-4), **terms).close()
+    before = everything_in(unfinished)
+    with pytest.raises(LedgerCorrupt, match=r"ledger\.db"):
+        run(load_config(SECRET), unfinished)
+    assert everything_in(unfinished) == before
+
+
+def test_a_run_without_its_secrets_is_told_so(unfinished):
+    shutil.rmtree(unfinished / "private")
+    before = everything_in(unfinished)
+    with pytest.raises(BudgetExceeded, match=r"already holds a run.*new folder"):
+        run(load_config(SECRET), unfinished)
+    assert everything_in(unfinished) == before
+
+
+def test_a_refusal_before_the_charge_leaves_nothing(tmp_path, monkeypatch):
+    """Whatever `fit` refuses; the same folder then takes a corrected configuration."""
+    from dpkit.training import job
+
+    def refuse(*args):
+        raise ValueError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_fit", refuse)
+        with pytest.raises(ValueError, match="no"):
+            run(load_config(SECRET), tmp_path / "runs" / "one")
+    assert list(tmp_path.iterdir()) == []
+    larger = SECRET.replace("epsilon = 8.0", "epsilon = 9.0")
     with pytest.raises(Killed):
-        run(load_config(SECRET), out, on_progress=stop_at(3))
-    (out / "ledger.db").unlink()
-    with pytest.raises((ValueError, LedgerCorrupt), match="ledger"):
-        run(load_config(SECRET), out)
+        run(load_config(larger), tmp_path / "runs" / "one", on_progress=stop_at(1))
+    with Ledger.open(tmp_path / "runs" / "one" / "ledger.db") as ledger:
+        assert 8.9 < ledger.spent().upper <= 9.0
+
+
+def test_a_charge_of_somebody_else_keeps_a_refused_runs_ledger(tmp_path, monkeypatch):
+    from dp_accounting import GaussianDpEvent
+
+    from dpkit.training import job
+
+    def spend_and_refuse(folder, job, ledger, on_progress):
+        ledger.charge(GaussianDpEvent(100.0), label="theirs")
+        raise ValueError("no")
+
+    monkeypatch.setattr(job, "_fit", spend_and_refuse)
+    with pytest.raises(ValueError, match="no"):
+        run(load_config(SECRET), tmp_path / "run")
+    with Ledger.open(tmp_path / "run" / "ledger.db") as ledger:
+        assert [entry.kind for entry in ledger.entries()] == ["genesis", "spend"]
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["ledger.db"]
+
+
+def test_no_secret_may_stay_unnoticed(unfinished, monkeypatch):
+    real = shutil.rmtree
+
+    def refuse(path, *args, **options):
+        if Path(path).name != "private":
+            return real(path, *args, **options)
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refuse)
+        for _ in range(2):  # the second time the run is finished
+            with pytest.raises(OSError, match="could not be deleted") as caught:
+                run(load_config(SECRET), unfinished)
+            assert caught.value.filename == str(unfinished / "private")
+    assert (unfinished / "result.json").exists()
+    assert run(load_config(SECRET), unfinished).already_finished
+    assert not (unfinished / "private").exists()
 
 
 @pytest.mark.parametrize(
@@ -242,22 +360,44 @@ def test_a_ledger_that_says_no_is_obeyed_before_anything_runs(tmp_path, facts, e
         "dataset": f"digits {digits.version}",
     }
     Ledger.open(tmp_path / "ledger.db", **{**usual, **facts}).close()
+    before = everything_in(tmp_path)
     with pytest.raises(error):
         run(load_config(SECRET), tmp_path)
-    with Ledger.open(tmp_path / "ledger.db") as ledger:
-        assert [e.kind for e in ledger.entries()] == ["genesis"]
+    assert everything_in(tmp_path) == before
+
+
+def test_garbage_in_place_of_the_ledger_is_left_as_it_is(tmp_path):
+    (tmp_path / "ledger.db").write_bytes(b"not a ledger" * 500)
+    before = everything_in(tmp_path)
+    with pytest.raises((ValueError, LedgerCorrupt), match=r"ledger\.db"):
+        run(load_config(SECRET), tmp_path)
+    assert everything_in(tmp_path) == before
 
 
 @pytest.mark.parametrize(
     ("old", "new", "error", "words"),
     [
         ("digits", "digit", ValueError, "digits"),
-        ('"mlp"', '"resnet"', ValueError, "resnet"),
-        ('"mlp"\nhidden = [16]', '"cnn"', ValueError, "20 by 20"),
-        ('"mlp"', '"linear"', ValueError, r"model\.hidden=\[16\].*'linear'"),
+        ('"digits"', '"mnits"', ValueError, r"^data\.name='mnits'"),
+        ('"linear"', '"resnet"', ValueError, "resnet"),
+        ('"linear"', '"cnn"', ValueError, "20 by 20"),
+        ('"linear"', '"linear"\nhidden = [16]', ValueError, r"hidden=\[16\].*'linear'"),
         ('unit = "example"', 'unit = "user"', ValueError, "unit"),
-        ("delta = 1e-4", "delta = 1e-3", ValueError, "1/n"),
-        ("expected_batch_size = 200", "expected_batch_size = 9999", ValueError, "9999"),
+        ("delta = 1e-4", "delta = 1e-3", ValueError, r"^privacy\.delta=0\.001.*1/n"),
+        ("= 200", "= 9999", ValueError, r"^training\.expected_batch_size=9999"),
+        (
+            "[model]",
+            "max_records = 500\n[model]",
+            ValueError,
+            r"^data\.max_records=500",
+        ),
+        ("steps = 12", "steps = 12\ndevices = 3", ValueError, "devices=3 .* 1 to 2,"),
+        (
+            "epsilon = 8.0",
+            "noise_multiplier = 1e-3",
+            ValueError,
+            r"^privacy\.noise_multiplier=0\.001 .* no finite epsilon.*raise it",
+        ),
         ('"add_remove"', '"replace_one"', Exception, "replace_one"),
     ],
 )
@@ -273,8 +413,9 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_exists(
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DPKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DPKIT_ALLOW_DOWNLOAD", raising=False)
     config = SECRET.replace("digits", "mnist").replace("delta = 1e-4", "delta = 1e-5")
-    with pytest.raises(DataUnavailable, match="mnist"):
+    with pytest.raises(DataUnavailable, match=r"mnist.*allow_download = true"):
         run(load_config(config), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
