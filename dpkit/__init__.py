@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         as_optax,
         clipped_grad,
         fit,
+        secret_key,
     )
 
 _HOME = {
@@ -45,6 +46,7 @@ _HOME = {
     "delta_of": "accountants",
     "epsilon": "accountants",
     "fit": "training",
+    "secret_key": "training",
 }
 
 __version__ = "0.1.0"
@@ -64,6 +66,7 @@ __all__ = [
     "delta_of",
     "epsilon",
     "fit",
+    "secret_key",
 ]
 
 

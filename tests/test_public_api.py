@@ -22,6 +22,7 @@ PUBLIC = {
         "delta_of",
         "epsilon",
         "fit",
+        "secret_key",
     ],
 }
 PACKAGES = [
@@ -54,6 +55,7 @@ def test_every_public_name_resolves_and_is_documented(package, name):
     if inspect.isclass(thing) or inspect.isfunction(thing):
         assert inspect.getdoc(thing), name
         assert thing.__doc__, name
+        assert "Example:" in thing.__doc__, name
 
 
 @pytest.mark.parametrize("package", PACKAGES)

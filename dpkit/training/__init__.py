@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dpkit.training.job import Run, run
     from dpkit.training.optimizer import as_optax
     from dpkit.training.plan import DPSGDPlan
+    from dpkit.training.roots import secret_key
     from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
 
 _HOME = {
@@ -29,6 +30,7 @@ _HOME = {
     "fit": "trainer",
     "load_config": "config",
     "run": "job",
+    "secret_key": "roots",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "fit",
     "load_config",
     "run",
+    "secret_key",
 ]
 
 

@@ -8,7 +8,13 @@ and the step number alone.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import re
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +37,31 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=False
         )
+        self._folder = folder
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def save(self, step: int, state: Any, facts: dict[str, Any]) -> None:
-        """Writes one checkpoint: a tree of arrays and JSON facts."""
+        """Writes one checkpoint: a tree of arrays and JSON facts.
+
+        Raises:
+          OSError: it could not be written, for instance because the disk is full; the
+            earlier checkpoints stay.
+        """
         ocp = self._ocp
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(jax.tree.map(np.asarray, state)),
-                facts=ocp.args.JsonSave(facts),
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(jax.tree.map(np.asarray, state)),
+            facts=ocp.args.JsonSave(facts),
         )
+        try:
+            with _quiet():
+                self._manager.save(step, args=args)
+        except (ValueError, OSError) as error:
+            reason = _reason(str(error))
+            raise OSError(
+                f"the checkpoint of step {step} can't be written to {self._folder} "
+                f"({reason}): make room and run the same again, it goes on from the "
+                "checkpoint before"
+            ) from None
 
     def latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest readable checkpoint, or None.
@@ -75,3 +94,27 @@ class Checkpoints:
     def close(self) -> None:
         """Lets go of the files."""
         self._manager.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax's threads tell of a failure on their own; the exception is enough."""
+    log, hook = logging.getLogger("absl"), threading.excepthook
+    log.addFilter(_nothing)
+    threading.excepthook = _nothing
+    try:
+        yield
+    finally:
+        log.removeFilter(_nothing)
+        threading.excepthook = hook
+
+
+def _nothing(_: Any) -> bool:
+    """Lets no record pass."""
+    return False
+
+
+def _reason(text: str) -> str:
+    """The system's words within a long message of the storage library."""
+    code = re.search(r"os_error_code='(\d+)'", text)
+    return os.strerror(int(code[1])) if code else text.splitlines()[0][:200]

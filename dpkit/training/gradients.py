@@ -36,6 +36,11 @@ class PrivateAux(NamedTuple):
 
     Nothing here is noised. Publishing any of it, or a statistic of it, is a release of
     its own that must be charged.
+
+    Example:
+      >>> aux = PrivateAux(losses=jnp.zeros(2), norms=jnp.array([3.0, 4.0]))
+      >>> float(aux.norms.max())
+      4.0
     """
 
     losses: jax.Array
@@ -44,7 +49,13 @@ class PrivateAux(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ClippedGrad:
-    """What `clipped_grad` returns: call it with (params, batch, mask, keys)."""
+    """What `clipped_grad` returns: call it with (params, batch, mask, keys).
+
+    Example:
+      >>> f = clipped_grad(lambda w, x, key: jnp.vdot(w, x), clip_norm=0.5)
+      >>> isinstance(f, ClippedGrad), f.sensitivity("replace_one")
+      (True, 1.0)
+    """
 
     loss_fn: LossFn
     clip_norm: float
@@ -104,7 +115,9 @@ class ClippedGrad:
     def _clip(self, loss: jax.Array, grad: Any, valid: jax.Array) -> Any:
         """One example's share of the sum; zero for padding and non-finite ones."""
         clipped, norm = clip_pinned(grad, self.clip_norm)
-        clipped = jax.tree.map(lambda g: jnp.where(valid, g, jnp.zeros_like(g)), clipped)
+        clipped = jax.tree.map(
+            lambda g: jnp.where(valid, g, jnp.zeros_like(g)), clipped
+        )
         zero, usable = jnp.zeros_like(norm), valid & jnp.isfinite(norm)
         aux = PrivateAux(
             jnp.where(usable, loss.astype(norm.dtype), zero),
@@ -309,6 +322,11 @@ def _check_keys(keys: Any, size: int) -> None:
         raise TypeError(
             f"keys has dtype {keys.dtype}: give typed keys, "
             "jax.random.split(jax.random.key(...), batch_size)"
+        )
+    if str(jax.random.key_impl(keys)) != "threefry2x32":
+        raise TypeError(
+            f"keys has dtype {keys.dtype}, whose numbers depend on the whole batch: "
+            "give Threefry keys, jax.random.key(seed, impl='threefry2x32')"
         )
     if keys.shape != (size,):
         raise ValueError(f"keys has shape {keys.shape}: it must be ({size},)")

@@ -16,6 +16,8 @@ from jax.extend import core as jax_core
 
 _CALLBACKS = ("pure_callback", "io_callback", "debug_callback", "debug_print")
 _NORMALISERS = ("rsqrt", "sqrt")
+# What these do for many examples at once is not what they do for each of them.
+_MIXERS = ("custom_vmap_call", "ffi_call", "rng_bit_generator", "rng_uniform")
 
 
 def check_params(params: Any) -> None:
@@ -58,7 +60,8 @@ def check_loss(
     Raises:
       TypeError: the loss returns a tuple (a mutable collection such as batch
         statistics, or auxiliary values) or anything that isn't a real number.
-      ValueError: the loss is not scalar, has callbacks, or normalises over a batch.
+      ValueError: the loss is not scalar, it or its derivative has callbacks, batches
+        itself in a way of its own, or normalises over a batch.
     """
     closed, out = jax.make_jaxpr(loss_fn, return_shape=True)(params, example, key)
     if not hasattr(out, "shape"):
@@ -75,8 +78,10 @@ def check_loss(
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise TypeError(f"loss_fn returned dtype {out.dtype}, not a real number")
-    if not allow_effects:
-        _refuse_effects(closed)
+    _refuse_hidden(closed, allow_effects)
+    # A derivative rule may do what the loss itself doesn't.
+    derived = jax.make_jaxpr(jax.value_and_grad(loss_fn))(params, example, key)
+    _refuse_hidden(derived, allow_effects)
     _refuse_batch_normalisation(closed)
 
 
@@ -86,6 +91,13 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
         yield eqn
         for sub in jax_core.jaxprs_in_params(eqn.params):
             yield from _equations(sub)
+
+
+def _refuse_hidden(closed: Any, allow_effects: bool) -> None:
+    """What a program does besides computing one example's number."""
+    if not allow_effects:
+        _refuse_effects(closed)
+    _refuse_mixers(closed)
 
 
 def _refuse_effects(closed: Any) -> None:
@@ -98,6 +110,34 @@ def _refuse_effects(closed: Any) -> None:
             "hand out un-noised values of single examples; remove them, or pass "
             "allow_effects=True and keep what they print private"
         )
+
+
+def _refuse_mixers(closed: Any) -> None:
+    """Batching rules of the user's own, and generators whose draws depend on the batch.
+
+    Under `vmap` such code sees all examples at once, so that one could move another's
+    gradient past the clip norm.
+    """
+    for eqn in _equations(closed.jaxpr):
+        name = eqn.primitive.name
+        if name in _MIXERS:
+            raise ValueError(
+                f"loss_fn uses {name}, which sees a whole batch at once: examples "
+                "must not depend on each other; use primitives that JAX batches itself"
+            )
+        for var in eqn.invars:
+            dtype = getattr(var.aval, "dtype", None)
+            if dtype is not None and not _draws_apart(dtype):
+                raise ValueError(
+                    f"loss_fn draws from a {dtype}, whose numbers depend on the whole "
+                    "batch: use Threefry keys, jax.random.key(seed, "
+                    "impl='threefry2x32')"
+                )
+
+
+def _draws_apart(dtype: Any) -> bool:
+    """Whether this is no key, or one whose numbers are the same in every batch."""
+    return not jnp.issubdtype(dtype, jax.dtypes.prng_key) or str(dtype) == "key<fry>"
 
 
 def _refuse_batch_normalisation(closed: Any) -> None:

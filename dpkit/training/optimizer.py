@@ -32,7 +32,8 @@ def as_optax(plan: DPSGDPlan, key: jax.Array) -> optax.GradientTransformation:
 
     Args:
       plan: gives the noise and the divisor.
-      key: a typed key from a secret root, never used for anything else than this plan.
+      key: secret, made by `secret_key()`; used for nothing else than this plan and its
+        batches.
 
     Returns:
       A transformation; chain an optimiser behind it. An update beyond the plan's last

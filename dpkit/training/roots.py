@@ -78,6 +78,23 @@ class Roots:
         return digest.hexdigest()
 
 
+def secret_key() -> jax.Array:
+    """A fresh key from the operating system, for noise and batches in a loop of yours.
+
+    Privacy: all of its 64 bits are secret. `jax.random.key(seed)` keeps 32 bits of a
+    seed at most, which anybody can try out to subtract the noise. Keep the key to
+    yourself, and use it for one plan only.
+
+    Returns:
+      A typed Threefry key.
+
+    Example:
+      >>> secret_key().shape
+      ()
+    """
+    return _key(secrets.token_bytes(_BYTES), b"secret key")
+
+
 def _key(root: bytes, purpose: bytes) -> jax.Array:
     """A Threefry key: 64 bits of a keyed hash of the purpose."""
     digest = hmac.new(root, purpose, hashlib.sha256).digest()

@@ -86,12 +86,19 @@ class Session:
             return None
         return Checkpoints(self.folder.checkpoints)
 
-    def check_ledger(self, ledger: Ledger, step: int) -> None:
-        """Refuses a checkpoint of which the ledger knows nothing.
+    def check_checkpoint(self, ledger: Ledger, step: int, run_id: str) -> None:
+        """Refuses a checkpoint of another run, or one that the ledger doesn't know.
 
         Raises:
           LedgerCorrupt: steps were taken that this ledger has no reservation for.
+          ValueError: the checkpoint was made with other roots.
         """
+        if run_id != self.run_id:
+            raise ValueError(
+                f"the checkpoint at step {step} belongs to run {run_id}, this folder "
+                f"to run {self.run_id}: two runs wrote into it; start in a new one, "
+                "which is charged anew"
+            )
         keys = (entry.body.get("key") for entry in ledger.entries())
         if step > 0 and self.run_id not in keys:
             raise LedgerCorrupt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ class Stepper:
       average_decay: of the running average of parameters; None keeps none.
       microbatch_size: examples a chunk on each device; None takes all at once.
       devices: how many of `jax.devices()` share a batch.
+      constant_time: padding is worked through like records, so that the time of a step
+        doesn't tell how many were drawn.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Stepper:
         average_decay: float | None,
         microbatch_size: int | None,
         devices: int,
+        constant_time: bool = True,
     ) -> None:
         mesh = Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,))
         self._plan = plan
@@ -67,6 +71,7 @@ class Stepper:
             mode="vmap" if microbatch_size is None else "microbatch",
             microbatch_size=microbatch_size,
             mesh=mesh if devices > 1 else None,
+            constant_time=constant_time,
         )
         self._compiled = jax.jit(self._step, donate_argnums=0)
 
@@ -98,20 +103,22 @@ class Stepper:
         return self._gather(blank, batch)
 
     def gradient(self, params: Any, rows: Any) -> Any:
-        """The un-noised clipped sum: PRIVATE unless the rows are made up."""
+        """The un-noised clipped sum of made-up rows, to be measured; skips padding."""
         batch, mask, indices = rows
-        return self._grad(params, batch, mask, _row_keys(self._keys[1], indices))[0]
+        grad = dataclasses.replace(self._grad, constant_time=False)
+        return grad(params, batch, mask, _row_keys(self._keys[1], indices))[0]
 
     def digest(self, state: TrainState, records: Any) -> str:
         """A hash of the program that a step runs and of the state that it starts from.
 
         Replaying a step with its noise is only safe for the very same sums; this
-        tells whether loss, model, optimiser or starting point changed.
+        tells whether loss, model, optimiser or starting point changed. The state of the
+        optimiser counts as well: it may hold a learning rate.
         """
         rows = self.zeros(records, filled=0)
         program = self._compiled.lower(state, rows, self._keys).as_text()
         digest = hashlib.sha256(program.encode())
-        digest.update(digest_of(state.params).encode())
+        digest.update(digest_of(state).encode())
         return digest.hexdigest()
 
     def _step(self, state: TrainState, rows: Any, keys: Any) -> TrainState:
@@ -148,6 +155,8 @@ def digest_of(tree: Any) -> str:
     """SHA-256 over paths, dtypes, shapes and bytes of all leaves, in tree order."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
         name = jax.tree_util.keystr(path)
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())

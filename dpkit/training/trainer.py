@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import optax
 
+from dpkit.accountants import _check
 from dpkit.accountants.accounting import epsilon_curve
 from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.ledger import Grant, Ledger
@@ -38,7 +39,7 @@ _CHECKPOINTS_A_RUN = 40
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a run stands; nothing here is private.
+    """Where a run stands; nothing here is private, unless the run's time is.
 
     Args:
       step: steps done.
@@ -46,6 +47,10 @@ class Progress:
       epsilon: certified upper bound on what the steps so far cost, at the run's delta.
       test_accuracy: the last score on public rows, or None.
       examples_per_second: from the EXPECTED batch size, never the realised one.
+
+    Example:
+      >>> Progress(1, 10, 0.5, None, 1000.0).epsilon
+      0.5
     """
 
     step: int
@@ -96,6 +101,8 @@ class FitResult:
       devices: how many shared a batch.
       seconds: wall time of all sessions of the run.
       private_scores: (step, score) on PRIVATE rows: not a release, not to be shown.
+
+    Example: see `fit`.
     """
 
     params: Any
@@ -133,6 +140,7 @@ def fit(
     facts: Mapping[str, Any] | None = None,
     microbatch_size: int | None = None,
     devices: int | None = None,
+    constant_time: bool = True,
     insecure_seed: int | None = None,
     allow_insecure_ledger: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -164,6 +172,9 @@ def fit(
       microbatch_size: examples a chunk; default: measured on zeros before the run, or
         a constant with `insecure_seed`, so that such runs repeat to the bit.
       devices: how many share a batch; default: all, but at most two on a CPU.
+      constant_time: work through padding as through records. Without it the time of a
+        step, hence `FitResult.seconds` and `Progress.examples_per_second`, tells how
+        many records were drawn: private, under "add_remove".
       insecure_seed: makes the roots known to everybody, for tests; marked in the
         ledger, and refused with a finite budget on disk unless
         `allow_insecure_ledger`.
@@ -194,7 +205,9 @@ def fit(
     """
     num_records = _check_records(records, plan, ledger.unit, unit_ids)
     _check_settings(average_decay, insecure_seed, ledger, allow_insecure_ledger)
+    _check_objects(optimizer, folder, devices)
     check_params(params)
+    records = jax.tree.map(np.asarray, records)  # on the host: rows are picked there
     _check_loss_on_records(loss_fn, params, records)
     session = Session.begin(folder, insecure_seed)
     if devices is None:
@@ -213,6 +226,7 @@ def fit(
             average_decay=average_decay,
             microbatch_size=size,
             devices=devices,
+            constant_time=constant_time,
         )
 
     if microbatch_size is None:
@@ -290,7 +304,7 @@ class _Loop:
             return loop
         kept, facts = found
         step = int(facts["step"])
-        session.check_ledger(ledger, step)
+        session.check_checkpoint(ledger, step, facts["run_id"])
         if step > plan.steps:
             raise ValueError(
                 f"the checkpoint is at step {step}, beyond the {plan.steps} that were "
@@ -362,7 +376,12 @@ class _Loop:
         """Keeps the state, then notes in the ledger how far the run has come."""
         if self.saved is None:
             return
-        facts = {"step": self.step, "seconds": self.seconds, "history": self.history}
+        facts = {
+            "run_id": self.session.run_id,
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
         self.saved.save(self.step, self.state, facts)
         # A run that died after its last step has nothing left to note.
         if not grant.committed:
@@ -460,6 +479,26 @@ def _check_settings(
             f"insecure_seed={insecure_seed} with a ledger that has a real budget: "
             "anybody could subtract the noise; leave the seed out, or pass "
             "allow_insecure_ledger=True in a test"
+        )
+
+
+def _check_objects(optimizer: Any, folder: Any, devices: int | None) -> None:
+    """Refuses what would only fail after the charge."""
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"optimizer={type(optimizer).__name__}: give an optax transformation, such "
+            "as optax.sgd(0.1)"
+        )
+    if folder is not None and not isinstance(folder, RunFolder):
+        raise TypeError(
+            f"folder={type(folder).__name__}: give a RunFolder, RunFolder('runs/mine')"
+        )
+    if devices is None:
+        return
+    _check.integer_at_least(1, devices=devices)
+    if devices > len(jax.devices()):
+        raise ValueError(
+            f"devices={devices}: needed 1 to {len(jax.devices())}, which JAX sees here"
         )
 
 

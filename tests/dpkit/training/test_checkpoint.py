@@ -1,5 +1,7 @@
 """Checkpoints keep state bit for bit, and a damaged one costs only a replay."""
 
+import resource
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -39,3 +41,23 @@ def test_a_damaged_checkpoint_falls_back_to_an_older_one(tmp_path):
         found = Checkpoints(tmp_path).latest(some_state(0.0))
     assert found is not None
     assert found[1] == {"step": 1}
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_clear_error(tmp_path, capfd):
+    """No file may grow here, which the system refuses as it does on a full disk."""
+    saved = Checkpoints(tmp_path / "saved")
+    saved.save(1, some_state(1.0), {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match=r"step 2 can't be written.*File too large"):
+            saved.save(2, some_state(2.0), {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    told = capfd.readouterr()
+    assert (told.out, told.err) == ("", "")
+    found = saved.latest(some_state(0.0))
+    assert found is not None
+    assert found[1] == {"step": 1}
+    saved.save(3, some_state(3.0), {"step": 3})
+    saved.close()

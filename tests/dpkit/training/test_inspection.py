@@ -92,6 +92,83 @@ def test_callbacks_in_the_loss_are_refused_unless_allowed(name):
         assert len(seen) == 2
 
 
+def leaking_vjp(seen):
+    @jax.custom_vjp
+    def product(w, x):
+        return jnp.vdot(w, x)
+
+    def forward(w, x):
+        return jnp.vdot(w, x), (w, x)
+
+    def backward(kept, g):
+        jax.debug.callback(seen.append, kept[1])
+        return g * kept[1], g * kept[0]
+
+    product.defvjp(forward, backward)
+    return product
+
+
+def leaking_jvp(seen):
+    @jax.custom_jvp
+    def product(w, x):
+        return jnp.vdot(w, x)
+
+    @product.defjvp
+    def rule(primals, tangents):
+        jax.debug.callback(seen.append, primals[1])
+        return product(*primals), jnp.vdot(tangents[0], primals[1])
+
+    return product
+
+
+@pytest.mark.parametrize("make", [leaking_vjp, leaking_jvp])
+def test_callbacks_in_a_derivative_rule_are_refused(make):
+    seen = []
+    product = make(seen)
+    with pytest.raises(ValueError, match="side effects"):
+        call(lambda w, x, key: product(w, x))
+    jax.effects_barrier()
+    assert seen == []
+
+
+def test_batching_rules_of_ones_own_are_refused():
+    @jax.custom_batching.custom_vmap
+    def centred(x):
+        return x
+
+    @centred.def_vmap
+    def rule(size, batched, x):
+        return x - size * x.mean(0), True
+
+    with pytest.raises(ValueError, match="custom_vmap_call"):
+        call(lambda w, x, key: jnp.vdot(w, centred(x)))
+
+
+def test_foreign_calls_are_refused():
+    def loss(w, x, key):
+        shape = jax.ShapeDtypeStruct((), x.dtype)
+        spread = jax.ffi.ffi_call("anything", shape, vmap_method="broadcast_all")
+        return jnp.vdot(w, x) + spread(jax.lax.stop_gradient(x))
+
+    with pytest.raises(ValueError, match="ffi_call"):
+        call(loss)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_generators_whose_numbers_depend_on_the_batch_are_refused(impl):
+    inside = jax.random.key(0, impl=impl)
+
+    def loss(w, x, key):
+        own = jax.random.fold_in(inside if key is None else key, 1)
+        return jnp.vdot(w, x * jax.random.bernoulli(own, 0.5, x.shape))
+
+    with pytest.raises(ValueError, match="depend on the whole batch"):
+        call(loss)
+    keys = jax.random.split(inside, 2)
+    with pytest.raises(TypeError, match="depend on the whole batch"):
+        clipped_grad(loss, clip_norm=1.0)(jnp.ones(4), jnp.ones((2, 4)), keys=keys)
+
+
 @pytest.mark.parametrize(
     "leaf", [jnp.ones(4, jnp.complex64), jnp.ones(4, jnp.int32), jnp.ones(4, bool)]
 )

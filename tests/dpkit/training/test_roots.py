@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dpkit.training.roots import Roots
+from dpkit.training.roots import Roots, secret_key
 
 
 def words(key):
@@ -55,3 +55,12 @@ def test_the_fingerprint_sees_data_and_needs_the_root():
     assert roots.fingerprint([changed]) != print_of
     assert roots.fingerprint([data.reshape(2, 3)]) != print_of
     assert roots.fingerprint([data.astype(np.int8)]) != print_of
+
+
+def test_secret_keys_have_64_bits_and_differ():
+    words = np.array([jax.random.key_data(secret_key()) for _ in range(64)])
+    assert words.dtype == np.uint32
+    # Each of the 64 bits is seen both ways; it isn't with probability 2 ** -57.
+    for column in words.T:
+        assert np.bitwise_or.reduce(column) == 2**32 - 1
+        assert np.bitwise_and.reduce(column) == 0

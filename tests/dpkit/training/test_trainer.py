@@ -1,5 +1,6 @@
 """fit: charged before it runs, honest about time and batches, resumable to the bit."""
 
+import shutil
 from typing import Any
 
 import dp_accounting
@@ -20,6 +21,7 @@ from dpkit import (
     fit,
 )
 from dpkit.accountants.errors import LedgerCorrupt
+from dpkit.training import trainer
 
 RECORDS = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
 PLAN = DPSGDPlan.create(
@@ -229,6 +231,7 @@ def interrupted(tmp_path, step=7):
         ({"microbatch_size": 4}, "microbatch_size"),
         ({"insecure_seed": 1, "allow_insecure_ledger": True}, "insecure_seed"),
         ({"facts": {"mine": 1}}, "mine"),
+        ({"constant_time": False}, "program"),
     ],
 )
 def test_noise_is_never_reused_on_another_run(tmp_path, change, name):
@@ -237,6 +240,37 @@ def test_noise_is_never_reused_on_another_run(tmp_path, change, name):
     with pytest.raises(ValueError, match=name):
         train(ledger, folder=folder, **change)
     assert ledger.head == before
+
+
+def test_noise_is_never_reused_with_another_optimizer_state(tmp_path):
+    """A learning rate that lives in the state is in no program."""
+
+    def rate(value):
+        return optax.inject_hyperparams(optax.sgd)(learning_rate=value)
+
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    ledger = new_ledger(folder.ledger)
+    killed = {"folder": folder, "on_progress": kill_at(1)}
+    plan = PLAN.with_noise(2.0)  # no checkpoint yet: the state starts anew
+    with pytest.raises(Killed):
+        train(ledger, optimizer=rate(0.1), plan=plan, **killed)
+    with pytest.raises(ValueError, match="program"):
+        train(ledger, optimizer=rate(0.2), plan=plan, folder=folder)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    """Both runs are charged, yet neither's noise may go on from the other's state."""
+    first, other = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "other")
+    ledger = new_ledger()
+    for folder in (first, other):
+        folder.prepare()
+        with pytest.raises(Killed):
+            train(ledger, folder=folder, delta=4e-6, on_progress=kill_at(7))
+    shutil.rmtree(first.checkpoints)
+    shutil.copytree(other.checkpoints, first.checkpoints)
+    with pytest.raises(ValueError, match="two runs wrote"):
+        train(ledger, folder=first, delta=4e-6)
 
 
 def test_noise_is_never_reused_on_other_data(tmp_path):
@@ -314,6 +348,58 @@ def test_records_that_cannot_be_rows_are_refused():
     with pytest.raises(ValueError, match="max_records=300"):
         fit(loss, START, np.concatenate([RECORDS, RECORDS]), **common)
     assert entry_kinds(ledger) == ["genesis"]
+
+
+def test_records_on_a_device_train_as_those_on_the_host():
+    where = [fit_on(RECORDS), fit_on(jnp.asarray(RECORDS))]
+    assert where[0].params_sha256 == where[1].params_sha256
+
+
+def fit_on(records):
+    return fit(
+        loss,
+        START,
+        records,
+        plan=PLAN,
+        optimizer=optax.sgd(0.1),
+        ledger=new_ledger(),
+        insecure_seed=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ({"devices": 0}, ValueError),
+        ({"devices": -1}, ValueError),
+        ({"devices": 99}, ValueError),
+        ({"devices": 1.0}, TypeError),
+        ({"folder": "runs/mine"}, TypeError),
+        ({"optimizer": None}, TypeError),
+    ],
+    ids=str,
+)
+def test_settings_that_would_fail_later_are_refused(setting, error):
+    ledger = new_ledger()
+    with pytest.raises(error, match=next(iter(setting))):
+        train(ledger, **setting)
+    assert entry_kinds(ledger) == ["genesis"]
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_the_trainer_asks_for_constant_time_unless_told_otherwise(
+    monkeypatch, constant
+):
+    asked = []
+
+    class Spy(trainer.Stepper):
+        def __init__(self, *args, constant_time, **kwargs):
+            asked.append(constant_time)
+            super().__init__(*args, constant_time=constant_time, **kwargs)
+
+    monkeypatch.setattr(trainer, "Stepper", Spy)
+    train(new_ledger(), **({} if constant else {"constant_time": False}))
+    assert set(asked) == {constant}
 
 
 def test_a_nan_record_does_no_harm_and_nobody_is_told(recwarn):
