@@ -68,13 +68,8 @@ class Book:
 
     def remark(self, kind: str, text: str) -> Entry:
         """Appends a note, or closes the ledger."""
-        body = {"text": _check.text(text=text)}
         with self.store.writing() as session:
-            head = session.head()
-            state = after(state_of(head), kind, head.seq + 1, body)
-            entry = head.followed_by(kind, body | {"after": state.to_json()})
-            session.append(entry)
-        return entry
+            return remark(session, kind, text)
 
     def state(self) -> State:
         """What is spent now."""
@@ -143,6 +138,16 @@ class Book:
         body["cost"] = {scope: found.to_json() for scope, found in costs.items()}
         body["after"] = after(state, wanted.kind, head.seq + 1, body).to_json()
         return body
+
+
+def remark(session: Session, kind: str, text: str) -> Entry:
+    """Appends a note, or closes the ledger, in a transaction that was begun."""
+    body = {"text": _check.text(text=text)}
+    head = session.head()
+    state = after(state_of(head), kind, head.seq + 1, body)
+    entry = head.followed_by(kind, body | {"after": state.to_json()})
+    session.append(entry)
+    return entry
 
 
 def _append_about(

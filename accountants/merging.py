@@ -4,26 +4,42 @@ Ledgers of the same data, relation and unit were each charged without regard to 
 others; what a person lost is all of it together. Each enters the new ledger as one
 (epsilon, delta): its own honest report at its budget's delta, which adds up whatever
 the order, or the interleaving, of the releases (filters.py, last paragraph but one).
+
+Nothing can come between: the sum is counted in memory, where it may be refused; then
+all old ledgers are locked, the new one appears as a whole, and the old ones are closed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import dp_accounting as dp
 
 from dpkit.accountants import chain
+from dpkit.accountants.book import remark
 from dpkit.accountants.bounds import Budget, PrivacyBound
-from dpkit.accountants.errors import Incompatible
+from dpkit.accountants.errors import Incompatible, LedgerCorrupt
 from dpkit.accountants.event_types import ApproxDpEvent, PureDpEvent
 from dpkit.accountants.exchange import location
 from dpkit.accountants.ledger import Ledger
+from dpkit.accountants.state import CHARGES, state_of
 from dpkit.accountants.store import Store
 from dpkit.accountants.terms import Terms
 from dpkit.accountants.totals import ZERO, above, add, exact
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A ledger at one moment: its entries then, and what they had spent."""
+
+    ledger: Ledger
+    entries: Sequence[chain.Entry]
+    spent: PrivacyBound
 
 
 def merge(
@@ -31,21 +47,28 @@ def merge(
 ) -> Ledger:
     """One new ledger that holds what all of these have spent; it retires them.
 
+    All or nothing: where it fails, there is no new ledger and no old one is retired. If
+    it is killed just before the end, the new ledger may be there, whole, while old ones
+    are still open; the same call again then retires them.
+
     Privacy: sequential composition of the ledgers: epsilons and deltas add up.
 
     Args:
       ledgers: at least one, with equal relation, unit and data set, and none of them,
         nor anything merged into them, twice.
-      into: where the new ledger is made; nothing may be there yet.
+      into: where the new ledger is made; nothing may be there yet but a merge of these
+        very ledgers that was killed.
       budget: of the new ledger; None adds up the budgets.
 
     Returns:
-      The new ledger: one entry for each old one, which names its id, head and length.
+      The new ledger: one entry for each old one, which names its id, and its head and
+      length before it was retired.
 
     Raises:
       Incompatible: other relation, unit or data set, or two forks of one ledger.
       BudgetExceeded: the budget given is below what was spent.
       FileExistsError: `into` is there.
+      RuntimeError: a ledger was written to meanwhile; merge again.
 
     Example:
       >>> terms = {"relation": "add_remove", "unit": "example", "dataset": "toy"}
@@ -66,13 +89,17 @@ def merge(
         _total(ledger.budget.delta for ledger in found),
     )
     terms = Terms(total, first.relation, first.unit, first.dataset, merged=ids)
+    parts = [_Part(ledger, ledger.entries(), ledger.spent()) for ledger in found]
     store = Store(location(into))
-    if store.exists() or not store.create(chain.genesis(terms.to_body())):
-        raise FileExistsError(f"into={into} is there already; choose another path")
-    merged = Ledger(store)
-    for ledger in found:
-        _enter(merged, ledger)
-    return merged
+    if store.exists():
+        merged = _interrupted(store, terms, parts)
+        if merged is None:
+            raise FileExistsError(f"into={into} is there already; choose another path")
+        _retire(parts, merged)
+        return merged
+    draft = _draft(terms, parts)
+    _retire(parts, draft, store)
+    return Ledger(store)
 
 
 def _checked(ledgers: list[Ledger]) -> tuple[str, ...]:
@@ -96,18 +123,64 @@ def _checked(ledgers: list[Ledger]) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _enter(merged: Ledger, ledger: Ledger) -> None:
-    """Retires a ledger, then charges what it spent to the merged one."""
-    if not ledger.retired:
-        ledger.retire(f"merged into {merged.id}")
-    bound = ledger.spent()
-    entries = ledger.entries()
-    merged.charge(
-        _event(bound),
-        label=f"ledger {ledger.id}",
-        key=f"merge {ledger.id}",
-        provenance={"entries": len(entries), "head": entries[-1].hash},
-    )
+def _draft(terms: Terms, parts: list[_Part]) -> Ledger:
+    """The new ledger, in memory: what each part spent, charged within the budget."""
+    store = Store(None)
+    store.create(chain.genesis(terms.to_body()))
+    draft = Ledger(store)
+    for part in parts:
+        draft.charge(
+            _event(part.spent),
+            label=f"ledger {part.ledger.id}",
+            key=f"merge {part.ledger.id}",
+            provenance={"entries": len(part.entries), "head": part.entries[-1].hash},
+        )
+    return draft
+
+
+def _retire(parts: list[_Part], merged: Ledger, store: Store | None = None) -> None:
+    """Closes the old ledgers; with a store, writes the new one there before.
+
+    All are locked from the first check to the last entry, so none can be charged
+    between its report and its end.
+    """
+    with contextlib.ExitStack() as stack:
+        for part in sorted(parts, key=lambda part: part.ledger.id):
+            session = stack.enter_context(part.ledger._store.writing())
+            head = session.head()
+            if head.hash != part.entries[-1].hash:
+                raise RuntimeError(
+                    f"ledger id={part.ledger.id} was written to while it was merged: "
+                    "nothing was changed; merge again"
+                )
+            if not state_of(head).closed:
+                remark(session, "close", f"merged into {merged.id}")
+        if store is not None and not store.create(*merged.entries()):
+            raise FileExistsError(
+                f"into={store.path} is there already: nothing changed"
+            )
+
+
+def _interrupted(store: Store, terms: Terms, parts: list[_Part]) -> Ledger | None:
+    """The ledger that a killed merge of the parts left, if it counts all of them."""
+    try:
+        store.check()
+        merged = Ledger(store)
+        merged.verify()
+    except (LedgerCorrupt, ValueError):
+        return None
+    counted = merged.entries()[1 : len(parts) + 1]
+    if merged.terms != terms or len(counted) < len(parts):
+        return None
+    for part, entry in zip(parts, counted, strict=True):
+        facts = entry.body["provenance"]
+        known, later = (
+            part.entries[: facts["entries"]],
+            part.entries[facts["entries"] :],
+        )
+        if known[-1].hash != facts["head"] or any(e.kind in CHARGES for e in later):
+            return None
+    return merged
 
 
 def _event(bound: PrivacyBound) -> dp.DpEvent:

@@ -1,6 +1,9 @@
 """Several ledgers made into one; ledgers as lines of text."""
 
 import json
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +20,7 @@ from dpkit.accountants import (
 )
 from dpkit.accountants.chain import Entry, canonical
 from dpkit.accountants.merging import merge
+from dpkit.accountants.store import Store
 
 TERMS: dict[str, Any] = {
     "relation": "add_remove",
@@ -58,7 +62,9 @@ def test_the_old_ledgers_are_retired_and_named():
     merged = merge(parts, None)
     for part, entry in zip(parts, merged.entries()[1:], strict=True):
         assert part.retired
-        assert part.head == entry.body["provenance"]["head"]
+        last, close = part.entries()[-2:]
+        facts = entry.body["provenance"]
+        assert (facts["head"], facts["entries"]) == (last.hash, close.seq)
         with pytest.raises(ValueError, match="closed"):
             part.charge(PureDpEvent(0.1), label="late")
 
@@ -106,6 +112,118 @@ def test_nothing_to_merge_and_a_place_taken(tmp_path):
     _ledger(tmp_path / "a.db").close()
     with pytest.raises(FileExistsError):
         merge([_ledger()], tmp_path / "a.db")
+
+
+def test_a_merge_over_budget_leaves_everything_as_it_was(tmp_path):
+    parts = [_ledger(tmp_path / name) for name in ("a.db", "b.db")]
+    parts[0].charge(PureDpEvent(0.5), label="a")
+    parts[1].charge(PureDpEvent(1.8), label="b")
+    heads = [part.head for part in parts]
+    with pytest.raises(BudgetExceeded):
+        merge(parts, tmp_path / "m.db", budget=Budget(2.0, 1e-6))
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["a.db", "b.db"]
+    assert [part.head for part in parts] == heads
+    assert merge(parts, tmp_path / "m.db").spent().upper == pytest.approx(2.3)
+
+
+@pytest.mark.parametrize("place", ["full", "taken", "charged"])
+def test_a_merge_that_fails_late_leaves_everything_as_it_was(
+    tmp_path, monkeypatch, place
+):
+    parts = [_spent(tmp_path / "a.db"), _spent(tmp_path / "b.db"), _ledger()]
+    create, spent = Store.create, Ledger.spent
+
+    def fail(store, *entries):
+        if store.path is None:
+            return create(store, *entries)
+        if place == "full":
+            raise OSError("disk full")
+        return False
+
+    def charge_after(ledger):
+        found = spent(ledger)
+        ledger.note("meanwhile")
+        return found
+
+    with monkeypatch.context() as patch:
+        if place == "charged":
+            patch.setattr(Ledger, "spent", charge_after)
+        else:
+            patch.setattr(Store, "create", fail)
+        with pytest.raises((OSError, RuntimeError)):
+            merge(parts, tmp_path / "m.db")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["a.db", "b.db"]
+    assert not any(part.retired for part in parts)
+    merge(parts, tmp_path / "m.db").verify()
+    assert all(part.retired for part in parts)
+
+
+KILLED = """
+import contextlib, os, sys
+from pathlib import Path
+from dpkit.accountants import Ledger
+from dpkit.accountants import store
+from dpkit.accountants.merging import merge
+from dpkit.accountants.store import Store
+writing = store.Store.writing
+@contextlib.contextmanager
+def die_after(own):
+    with writing(own) as session:
+        yield session
+    if own.path and own.path.name in ("a.db", "b.db"):
+        os._exit(9)
+for moment in ("_publish", "_sync_folder", "writing"):
+    if os.fork() == 0:
+        folder = Path(sys.argv[1]) / moment
+        if moment == "writing":
+            store.Store.writing = die_after
+        else:
+            setattr(store, moment, lambda *_: os._exit(9))
+        parts = [Ledger.open(folder / name) for name in ("a.db", "b.db")]
+        merge(parts, folder / "m.db")
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 9
+"""
+
+
+def test_a_merge_killed_at_any_moment_can_be_made_again(tmp_path):
+    """Killed before the new file has its name, after, and between two retirements."""
+    moments = {"_publish": (False, 0), "_sync_folder": (True, 0), "writing": (True, 1)}
+    for moment in moments:
+        (tmp_path / moment).mkdir()
+        for name in ("a.db", "b.db"):
+            _spent(tmp_path / moment / name)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], check=True, env=environment
+    )
+    for moment, (there, retired) in moments.items():
+        folder = tmp_path / moment
+        parts: Any = [Ledger.open(folder / name) for name in ("a.db", "b.db")]
+        sums = [Fraction(repr(part.spent().upper)) for part in parts]
+        assert (folder / "m.db").exists() == there
+        assert sum(part.retired for part in parts) == retired
+        if there:
+            Ledger.open(folder / "m.db").verify()
+        merged = merge(parts, folder / "m.db")
+        merged.verify()
+        assert all(part.retired for part in parts)
+        assert len(merged.entries()) == 3
+        found = merged.entries()[-1].body["after"]["totals"]["all"]
+        assert Fraction(found["epsilon"]) == sum(sums)
+
+
+def test_a_killed_merge_is_not_finished_once_an_old_ledger_went_on(tmp_path):
+    parts = [_spent(tmp_path / "a.db"), _spent(tmp_path / "b.db")]
+    before = (tmp_path / "a.db").read_bytes()
+    merge(parts, tmp_path / "m.db").close()
+    # As if it had been killed before it retired this one.
+    (tmp_path / "a.db").write_bytes(before)
+    parts[0].charge(PureDpEvent(0.125), label="went on")
+    with pytest.raises(FileExistsError):
+        merge(parts, tmp_path / "m.db")
+    assert not parts[0].retired
+    again = merge(parts, tmp_path / "again.db")
+    assert again.spent().upper == sum(part.spent().upper for part in parts)
 
 
 # Lines of text -----------------------------------------------------------------
