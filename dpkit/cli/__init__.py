@@ -13,7 +13,8 @@ def main() -> None:
 
     Codes, the same in every command: 0 done; 1 budget exceeded; 2 bad input; 3 a
     ledger's integrity is broken; 4 no certified answer; 5 incompatible relation, unit
-    or data set. Besides: 70 a fault of dpkit itself, 130 interrupted.
+    or data set. Besides: 70 a fault of dpkit itself, 130 interrupted,
+    141 nobody reads the output any more.
 
     Raises:
       SystemExit: always, with the code.
@@ -22,5 +23,7 @@ def main() -> None:
       >>> main()  # doctest: +SKIP
     """
     from dpkit.cli.app import app
+    from dpkit.cli.interrupt import insist
 
+    insist()
     app()

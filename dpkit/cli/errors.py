@@ -5,6 +5,8 @@ A command raises what the library raises. `Command` names the option that was at
 anywhere on the line, the traceback comes first.
 """
 
+import contextlib
+import os
 import re
 import sys
 import traceback
@@ -35,6 +37,8 @@ class ExitCode(IntEnum):
     INCOMPATIBLE = 5
     FAULT = 70
     INTERRUPTED = 130
+    # What a shell reports of a program that SIGPIPE ends, as it would end most others.
+    UNREAD = 141
 
 
 class Failed(Exception):
@@ -53,7 +57,7 @@ class Command(TyperCommand):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except Exception as error:
             code = code_of(error)
@@ -79,25 +83,49 @@ class Root(TyperGroup):
         """Run one command line and exit."""
         given = list(sys.argv[1:] if args is None else args)
         words = [word for word in given if word != "--debug"]
-        code: Any = None
         try:
-            code = super().main(
+            code = self._run(
+                debug=len(words) < len(given),
                 args=words,
                 prog_name=prog_name or "dpkit",
                 complete_var=complete_var,
-                standalone_mode=False,
                 windows_expand_args=windows_expand_args,
                 **extra,
             )
+        except (BrokenPipeError, SystemExit) as error:
+            # Typer and Rich turn a broken pipe into exit code 1.
+            causes = (error, error.__context__)
+            if not any(isinstance(cause, BrokenPipeError) for cause in causes):
+                raise
+            _drop_output()
+            code = ExitCode.UNREAD
+        sys.exit(code)
+
+    def _run(self, *, debug: bool, **options: Any) -> int:
+        """Run one command line; the code to exit with."""
+        code: Any = None
+        try:
+            code = super().main(standalone_mode=False, **options)
         except (KeyboardInterrupt, typer.Abort):
             code = ExitCode.INTERRUPTED
+        except BrokenPipeError:
+            raise
         # The one place that catches everything: an exception that went on would end
         # the process with 1, which promises "budget exceeded".
         except Exception as error:
-            code = _report(error, debug=len(words) < len(given))
+            code = _report(error, debug=debug)
         if code == ExitCode.INTERRUPTED:
             note(_INTERRUPTED)
-        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+        return code if isinstance(code, int) else ExitCode.OK
+
+
+def _drop_output() -> None:
+    """Sends nowhere what is still to be written to a reader who has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # a stream that is no file
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def code_of(error: BaseException) -> ExitCode:

@@ -1,5 +1,6 @@
 """The command as a whole: help, version, what it loads, how it is started."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,55 @@ def test_an_error_in_a_process_is_one_line():
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "/nonexistent/ledger.db" in done.stderr
+
+
+def test_an_interruption_inside_the_garbage_collector_is_not_lost():
+    """There JAX has a callback, and Python drops what a callback raises."""
+    code = (
+        "import gc, sys, time\n"
+        "from dpkit.cli import app, main\n"
+        "struck = []\n"
+        "def callback(phase, info):\n"
+        "    if not struck:\n"
+        "        struck.append(phase)\n"
+        "        raise KeyboardInterrupt\n"
+        "def command():\n"
+        "    gc.callbacks.append(callback)\n"
+        "    gc.collect()\n"
+        "    for _ in range(1000):\n"
+        "        time.sleep(0.01)\n"
+        "app.app.command('wait')(command)\n"
+        "sys.argv = ['dpkit', 'wait']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 130
+    assert done.stderr.startswith("dpkit: interrupted")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["budget", "--help"], ["--version"], ["ledger", "verify", "{}"]],
+    ids=lambda words: words[0],
+)
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path, words):
+    """Exit code 1 would say "budget exceeded"; 141 is what a shell gives SIGPIPE."""
+    from dpkit import Budget, Ledger
+
+    path = tmp_path / "ledger.db"
+    terms = {"relation": "zero_out", "unit": "example", "dataset": "toy 1.0"}
+    Ledger.open(path, budget=Budget(1.0, 1e-5), **terms).close()
+    words = [word.format(path) for word in words]
+    reader, writer = os.pipe()
+    os.close(reader)  # before anything is written
+    done = subprocess.run(
+        [sys.executable, "-m", "dpkit", *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")

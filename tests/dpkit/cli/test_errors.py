@@ -71,6 +71,12 @@ def test_the_codes_are_the_promised_ones():
     assert {name: ExitCode[name].value for name in promised} == promised
 
 
+def test_a_broken_pipe_is_quiet():
+    done = CliRunner().invoke(command(BrokenPipeError(errno.EPIPE, "x")), ["go"])
+    assert done.exit_code == ExitCode.UNREAD == 141
+    assert done.stderr == ""
+
+
 def test_subclasses_keep_their_code():
     class Special(accounting.Incompatible):
         pass
