@@ -123,9 +123,9 @@ def _scope(terms: Terms, scope: str | Sequence[str]) -> str | tuple[str, ...]:
     """ "all", or sorted names of declared scopes."""
     if scope == ALL:
         return ALL
-    if isinstance(scope, str) or not scope:
-        raise TypeError(f"scope={scope!r} must be 'all' or a list of declared names")
-    names = tuple(sorted(set(scope)))
+    if not isinstance(scope, str | Sequence) or not scope:
+        raise TypeError(f"scope={scope!r} must be 'all', a declared name or a list")
+    names = (scope,) if isinstance(scope, str) else tuple(sorted(set(scope)))
     terms.touched(names)
     return names
 

@@ -91,7 +91,18 @@ def test_a_charge_on_everyone_counts_in_every_scope():
     assert ledger.remaining(PureDpEvent(0.25), scope=["site b"]) == 5
 
 
-@pytest.mark.parametrize("scope", ["site a", [], ["site c"], ["all"]])
+def test_one_scope_may_be_named_by_itself():
+    by_name, by_list = _scoped(), _scoped()
+    one = by_name.charge(PureDpEvent(0.5), label="a", scope="site a")
+    other = by_list.charge(PureDpEvent(0.5), label="a", scope=["site a"])
+    assert one.body == other.body
+    assert by_name.remaining(PureDpEvent(0.5), scope="site a") == 1
+    with pytest.raises(BudgetExceeded, match="site a"):
+        by_name.reserve(PureDpEvent(0.25), count=3, label="loop", scope="site a")
+    by_name.verify()
+
+
+@pytest.mark.parametrize("scope", ["site", "", [], 7, None, ["site c"], ["all"]])
 def test_scopes_are_declared_names(scope):
     with pytest.raises((ValueError, TypeError)):
         _scoped().charge(PureDpEvent(0.1), label="x", scope=scope)
