@@ -95,9 +95,9 @@ class Ledger:
           The ledger; a context manager.
 
         Raises:
-          ValueError: a term is missing or malformed, or the file is no ledger.
+          ValueError: a term is missing or malformed.
           Incompatible: a given term is not the ledger's.
-          LedgerCorrupt: truncated, edited, or written by a newer dpkit.
+          LedgerCorrupt: truncated, edited, written by a newer dpkit, or no ledger.
         """
         store = Store(exchange.location(path))
         given: dict[str, Any] = {"budget": budget, "relation": relation}
@@ -171,7 +171,7 @@ class Ledger:
           count: how many releases.
           label: what to call it, one line.
           key: makes a retry safe: the same key with the same event is the same charge.
-          scope: "all", or declared scopes that alone are touched.
+          scope: "all", or one or several declared scopes that alone are touched.
           provenance: flat public facts (run id, config hash, code version); never data.
 
         Returns:

@@ -156,9 +156,7 @@ def _retire(parts: list[_Part], merged: Ledger, store: Store | None = None) -> N
             if not state_of(head).closed:
                 remark(session, "close", f"merged into {merged.id}")
         if store is not None and not store.create(*merged.entries()):
-            raise FileExistsError(
-                f"into={store.path} is there already: nothing changed"
-            )
+            raise FileExistsError(f"into={store.path} is there already")
 
 
 def _interrupted(store: Store, terms: Terms, parts: list[_Part]) -> Ledger | None:
@@ -167,18 +165,17 @@ def _interrupted(store: Store, terms: Terms, parts: list[_Part]) -> Ledger | Non
         store.check()
         merged = Ledger(store)
         merged.verify()
-    except (LedgerCorrupt, ValueError):
+    except LedgerCorrupt:
         return None
     counted = merged.entries()[1 : len(parts) + 1]
     if merged.terms != terms or len(counted) < len(parts):
         return None
     for part, entry in zip(parts, counted, strict=True):
         facts = entry.body["provenance"]
-        known, later = (
-            part.entries[: facts["entries"]],
-            part.entries[facts["entries"] :],
-        )
-        if known[-1].hash != facts["head"] or any(e.kind in CHARGES for e in later):
+        since = part.entries[facts["entries"] - 1 :]
+        if not since or since[0].hash != facts["head"]:
+            return None
+        if any(later.kind in CHARGES for later in since[1:]):
             return None
     return merged
 

@@ -191,14 +191,14 @@ class Store:
         """Cheap checks on opening: schema, size, number of entries, head.
 
         Raises:
-          LedgerCorrupt: truncated, edited, or written by a newer dpkit.
-          ValueError: some other file.
+          LedgerCorrupt: truncated, edited, written by a newer dpkit, or no ledger at
+            all: a damaged one can't be told from another file.
         """
         _check_magic(self.path)
         with self.reading() as session:
             tables = session.tables()
             if not tables & {"meta", "entries"}:
-                raise ValueError(f"path={self.path} is not a dpkit ledger")
+                raise LedgerCorrupt(f"path={self.path} is not a dpkit ledger")
             if not tables >= {"meta", "entries"}:
                 raise LedgerCorrupt(f"path={self.path}: a table is missing")
             meta = session.meta()
@@ -252,7 +252,7 @@ def _position(entry: Entry) -> str:
 
 
 def _check_magic(path: Path | None) -> None:
-    """Tell an emptied or foreign file from a SQLite one before SQLite sees it."""
+    """Refuse an emptied or foreign file before SQLite sees it."""
     if path is None:
         return
     with path.open("rb") as file:
@@ -262,8 +262,9 @@ def _check_magic(path: Path | None) -> None:
             f"path={path} is empty: a ledger was truncated, or never was"
         )
     if start != _MAGIC:
-        kind = LedgerCorrupt if _MAGIC.startswith(start) else ValueError
-        raise kind(f"path={path} is not a dpkit ledger, or its first bytes are damaged")
+        raise LedgerCorrupt(
+            f"path={path} is not a dpkit ledger, or its first bytes are damaged"
+        )
 
 
 def _check_schema(meta: dict[str, str]) -> None:
