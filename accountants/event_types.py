@@ -16,7 +16,8 @@ from dpkit.accountants import _check
 from dpkit.accountants import event_fields as fields
 from dpkit.accountants.relations import Relation
 
-SUM_TOLERANCE = 1e-9
+MISSING = 1e-9
+_ROUNDING = 1e-14
 
 
 @attrs.frozen
@@ -161,7 +162,8 @@ class PmfPairDpEvent(OwnDpEvent):
     not, the loss is infinite.
 
     Attributes:
-      p: probabilities, at least 0; they sum to 1 within 1e-9.
+      p: probabilities, at least 0; they sum to 1, or to less by up to 1e-9, which
+        counts as infinite loss.
       q: the same for the other side, on the same support.
       relation: the relation that the pair was derived for; others are refused.
       name: of the mechanism.
@@ -196,8 +198,8 @@ class PmfPairDpEvent(OwnDpEvent):
     def _check_together(self) -> None:
         """Equal lengths, and sums of one."""
         check_equal_lengths(p=self.p, q=self.q)
-        check_sums_to_one(p=self.p)
-        check_sums_to_one(q=self.q)
+        check_sums_to_one(MISSING, p=self.p)
+        check_sums_to_one(MISSING, q=self.q)
 
 
 @attrs.frozen
@@ -288,9 +290,16 @@ def check_equal_lengths(**lists: Sequence[float]) -> None:
         raise ValueError(f"lists of one length needed, not {lengths}")
 
 
-def check_sums_to_one(**values: Sequence[float]) -> None:
-    """Refuse probabilities that do not sum to 1 within 1e-9."""
+def check_sums_to_one(missing: float = 0.0, /, **values: Sequence[float]) -> None:
+    """Refuse probabilities that sum to more than 1, or to less than 1 - `missing`.
+
+    What is missing can be counted as infinite loss. What is too much can't be made up
+    for: on one side of a pair it hides loss, e^epsilon times over.
+    """
     for name, probabilities in values.items():
         total = math.fsum(probabilities)
-        if abs(total - 1) > SUM_TOLERANCE:
-            raise ValueError(f"{name} sums to {total!r}, must sum to 1 within 1e-9")
+        if not -missing - _ROUNDING <= total - 1 <= _ROUNDING:
+            less = f" or up to {missing:g} less" if missing else ""
+            raise ValueError(
+                f"{name} sums to {total!r}, must sum to 1{less}: divide by the sum"
+            )
