@@ -171,13 +171,13 @@ class ClippedGrad:
         """The sum over rows at once; one row needs no batch axis, which is faster."""
         if rows[1].shape[0] == 1:
             example, valid, key = jax.tree.map(lambda leaf: leaf[0], rows)
-            found = pinned(jax.value_and_grad(self.loss_fn)(params, example, key))
-            total, aux = self._clip(*found, valid)
+            loss, grad = pinned(jax.value_and_grad(self.loss_fn)(params, example, key))
+            total, aux = self._clip(loss, grad, valid)
             return total, jax.tree.map(lambda a: a[None], aux)
         examples, valid, keys = rows
         one = jax.value_and_grad(self.loss_fn)
-        found = pinned(jax.vmap(one, (None, 0, 0))(params, examples, keys))
-        clipped, aux = jax.vmap(self._clip)(*found, valid)
+        losses, grads = pinned(jax.vmap(one, (None, 0, 0))(params, examples, keys))
+        clipped, aux = jax.vmap(self._clip)(losses, grads, valid)
         return jax.tree.map(tree_sum, clipped), aux
 
     def _sharded_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
