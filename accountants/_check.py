@@ -28,6 +28,14 @@ def positive(**value: object) -> float:
     return number
 
 
+def noise(**value: object) -> float:
+    """A noise of 1e-100 to 1e100, as float: its square is neither 0 nor infinite."""
+    name, number = _real(value)
+    if not 1e-100 <= number <= 1e100:
+        raise ValueError(f"{name}={number!r} must be in [1e-100, 1e100]")
+    return number
+
+
 def non_negative(**value: object) -> float:
     """A finite number of at least 0, as float."""
     name, number = _real(value)

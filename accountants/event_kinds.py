@@ -16,7 +16,7 @@ from dpkit.accountants import _check
 from dpkit.accountants import event_fields as fields
 from dpkit.accountants import event_types as own
 
-_POSITIVE = fields.number(_check.positive)
+_NOISE = fields.number(_check.noise)
 _RATE = fields.number(_check.rate)
 
 
@@ -115,7 +115,7 @@ def _poisson(name: str, base: type[Any], parameter: str) -> tuple[Any, Kind]:
     def build(sampling_rate: float, **noise: float) -> dp.DpEvent:
         return dp.PoissonSampledDpEvent(sampling_rate, base(noise[parameter]))
 
-    kind = Kind(name, {parameter: _POSITIVE, "sampling_rate": _RATE}, read, build)
+    kind = Kind(name, {parameter: _NOISE, "sampling_rate": _RATE}, read, build)
     return (dp.PoissonSampledDpEvent, base), kind
 
 
@@ -138,7 +138,7 @@ def _without_replacement() -> tuple[Any, Kind]:
         _fits(batch_size=batch_size, dataset_size=dataset_size)
 
     names = {
-        "noise_multiplier": _POSITIVE,
+        "noise_multiplier": _NOISE,
         "batch_size": fields.count(),
         "dataset_size": fields.count(),
     }
@@ -169,10 +169,17 @@ def _mean_fits(mean: float, shape: float) -> None:
         raise ValueError(f"mean={mean!r} of repeat_and_select must be at least 1")
 
 
-def _mixture_fits(shifts: tuple[float, ...], probabilities: Any, **rest: Any) -> None:
-    """One probability for each shift, summing to one."""
+def _mixture_fits(
+    noise_multiplier: float, shifts: tuple[float, ...], probabilities: Any
+) -> None:
+    """One probability for each shift, summing to one; shifts that can be squared."""
     own.check_equal_lengths(shifts=shifts, probabilities=probabilities)
     own.check_sums_to_one(probabilities=probabilities)
+    if max(shifts) > 1e100 * min(1.0, noise_multiplier):
+        raise ValueError(
+            f"shifts: {max(shifts)!r} must be at most 1e100, and 1e100 times "
+            f"noise_multiplier={noise_multiplier!r}"
+        )
 
 
 def _composites() -> list[tuple[Any, Kind]]:
@@ -229,14 +236,14 @@ def _releases() -> list[tuple[Any, Kind]]:
         _renamed(
             "gaussian",
             dp.GaussianDpEvent,
-            {"noise_multiplier": ("noise_multiplier", _POSITIVE)},
+            {"noise_multiplier": ("noise_multiplier", _NOISE)},
         ),
         _poisson("poisson_gaussian", dp.GaussianDpEvent, "noise_multiplier"),
         _renamed(
             "truncated_poisson_gaussian",
             dp.TruncatedSubsampledGaussianDpEvent,
             {
-                "noise_multiplier": ("noise_multiplier", _POSITIVE),
+                "noise_multiplier": ("noise_multiplier", _NOISE),
                 "sampling_rate": ("sampling_probability", _RATE),
                 "dataset_size": ("dataset_size", fields.count()),
                 "max_batch_size": ("truncated_batch_size", fields.count()),
@@ -246,15 +253,13 @@ def _releases() -> list[tuple[Any, Kind]]:
             ),
         ),
         _without_replacement(),
-        _renamed(
-            "laplace", dp.LaplaceDpEvent, {"scale": ("noise_multiplier", _POSITIVE)}
-        ),
+        _renamed("laplace", dp.LaplaceDpEvent, {"scale": ("noise_multiplier", _NOISE)}),
         _poisson("poisson_laplace", dp.LaplaceDpEvent, "scale"),
         _renamed(
             "discrete_laplace",
             dp_event.DiscreteLaplaceDpEvent,
             {
-                "rate": ("noise_parameter", _POSITIVE),
+                "rate": ("noise_parameter", fields.number(_check.noise)),
                 "sensitivity": ("sensitivity", fields.count()),
             },
         ),
@@ -270,7 +275,7 @@ def _releases() -> list[tuple[Any, Kind]]:
             "mixture_gaussian",
             dp_event.MixtureOfGaussiansDpEvent,
             {
-                "noise_multiplier": ("standard_deviation", _POSITIVE),
+                "noise_multiplier": ("standard_deviation", _NOISE),
                 "shifts": ("sensitivities", shifts),
                 "probabilities": ("sampling_probs", probabilities),
             },
@@ -288,7 +293,7 @@ def _releases() -> list[tuple[Any, Kind]]:
             "tree",
             dp.SingleEpochTreeAggregationDpEvent,
             {
-                "noise_multiplier": ("noise_multiplier", _POSITIVE),
+                "noise_multiplier": ("noise_multiplier", _NOISE),
                 "step_counts": ("step_counts", fields.Field(_step_counts)),
             },
         ),

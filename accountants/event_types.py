@@ -136,7 +136,7 @@ class DiscreteGaussianDpEvent(OwnDpEvent):
     replaced.
 
     Attributes:
-      stddev: the parameter of the discrete Gaussian, above 0.
+      stddev: the parameter of the discrete Gaussian, in [1e-100, 1e100].
       sensitivity: how far one record can move the integer (contribution radius).
 
     Example:
@@ -147,7 +147,7 @@ class DiscreteGaussianDpEvent(OwnDpEvent):
     stddev: float
     sensitivity: int
     FIELDS: ClassVar = {
-        "stddev": fields.number(_check.positive),
+        "stddev": fields.number(_check.noise),
         "sensitivity": fields.count(),
     }
 

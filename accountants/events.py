@@ -69,7 +69,7 @@ def validate(event: object) -> None:
     Example:
       >>> validate(dp.GaussianDpEvent(float("nan")))
       Traceback (most recent call last):
-      ValueError: gaussian: noise_multiplier=nan must be finite and above 0
+      ValueError: gaussian: noise_multiplier=nan must be in [1e-100, 1e100]
     """
     pending = [event]
     while pending:

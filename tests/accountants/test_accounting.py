@@ -279,3 +279,25 @@ def test_every_public_name_loads():
         assert getattr(dpkit.accountants, name).__doc__
     with pytest.raises(AttributeError, match="no_such_name"):
         dpkit.accountants.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("noise", [1e-100, 1e-50, 1e50, 1e100])
+def test_noise_of_any_size_that_is_accepted_is_answered(noise):
+    """2 Phi(m/2) - 1 at epsilon = 0, which is m / sqrt(2 pi) where m is small."""
+    event = dp.GaussianDpEvent(noise)
+    found = delta_of(event, 0.0, relation="add_remove").upper
+    truth = min(1.0, 1 / noise / math.sqrt(2 * math.pi))
+    assert truth <= found * (1 + 1e-15)
+    # A Gaussian loss of mean m^2 / 2 and deviation m: far out, the mean is all.
+    large = epsilon(event, 1e-5, relation="add_remove").upper
+    assert large == pytest.approx(0.5 / noise**2 if noise < 1 else 0.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("noise", [1e155, 1e165, 1e-160, 1e-300, 5e-324])
+def test_noise_whose_square_is_no_number_is_refused(noise):
+    for ask in (
+        lambda e: epsilon(e, 1e-5, relation="add_remove"),
+        lambda e: delta_of(e, 0.0, relation="add_remove"),
+    ):
+        with pytest.raises(ValueError, match=r"noise_multiplier=.* \[1e-100, 1e100\]"):
+            ask(dp.GaussianDpEvent(noise))

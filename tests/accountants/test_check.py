@@ -63,6 +63,7 @@ def test_nan_and_worse_are_refused_with_the_name(check, value):
     ("check", "inside", "outside"),
     [
         (_check.positive, [5e-324, 1e308], [0.0, math.inf]),
+        (_check.noise, [1e-100, 1e100], [9.9e-101, 1.1e100, -1.0, 0, math.inf]),
         (_check.non_negative, [0, 1e308], [math.inf, -5e-324]),
         (_check.non_negative_or_inf, [0, math.inf], [-5e-324]),
         (_check.probability, [0, 1], [1.0000001]),
