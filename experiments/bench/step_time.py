@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -154,6 +155,7 @@ def run(rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "jax": jax.__version__,
         "machine": platform.machine(),
+        "cores": os.cpu_count(),
         "models": models,
     }
 
@@ -195,7 +197,7 @@ def page(results: dict[str, Any]) -> str:
 
 One training step on a batch of {results["batch"]}, CPU, one device, medians of
 {results["rounds"]} interleaved rounds in one process (JAX {results["jax"]},
-{results["machine"]}, 2 cores). CPU and wall time are multiples of the ordinary step's;
+{results["machine"]}, {results["cores"]} cores). CPU and wall time are multiples of the ordinary step's;
 milliseconds are wall time, for orientation only. All private steps compute the same
 clipped sum and draw the same noise.
 
