@@ -285,7 +285,7 @@ def test_every_public_name_loads():
 def test_noise_of_any_size_that_is_accepted_is_answered(noise):
     """2 Phi(m/2) - 1 at epsilon = 0, which is m / sqrt(2 pi) where m is small."""
     event = dp.GaussianDpEvent(noise)
-    found = delta_of(event, 0.0, relation="add_remove").upper
+    found: Any = delta_of(event, 0.0, relation="add_remove").upper
     truth = min(1.0, 1 / noise / math.sqrt(2 * math.pi))
     assert truth <= found * (1 + 1e-15)
     # A Gaussian loss of mean m^2 / 2 and deviation m: far out, the mean is all.

@@ -1,6 +1,7 @@
 """Gaussians under a random shift: exact profiles, however far apart the shifts are."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from dpkit.accountants.events import repeat
 FAR = (0.0, 1.0, 1e6), (0.9, 0.09, 0.01)
 
 
-def _upper(event, delta):
+def _upper(event, delta) -> Any:
     return epsilon(event, delta, relation="add_remove").upper
 
 
@@ -37,7 +38,7 @@ def test_a_two_point_mixture_is_poisson_sampling():
     )
 
 
-def _truth(shifts, weights, e, *, removed=False):
+def _truth(shifts, weights, e, *, removed=False) -> float:
     """D at noise 1: the half-line beyond the point where the ratio passes e^(+-e)."""
     pairs = list(zip(shifts, weights, strict=True))
 
@@ -72,7 +73,7 @@ def test_profiles_of_shifts_that_are_far_apart(seed):
     shifts = np.append(shifts, 0.0) if seed % 2 else shifts
     weights = rng.dirichlet(np.full(len(shifts), rng.uniform(0.2, 1.0))) + 1e-9
     weights /= weights.sum()
-    profile = profiles.mixture_gaussian(noise, shifts * noise, weights)
+    profile = profiles.mixture_gaussian(noise, tuple(shifts * noise), weights)
     losses = np.array([0.0, 1e-6, 0.1, 0.9, 1.1, 6.0, 40.0])
     truth = [_truth(shifts, weights, e) for e in losses]
     np.testing.assert_allclose(profile.forward(losses), truth, rtol=1e-12, atol=2e-15)
@@ -94,7 +95,7 @@ def test_a_rare_shift_far_away_hides_no_loss_of_the_near_one():
     # 0.9 N(0) + 0.09 N(1) + 0.01 N(1e6), scipy.optimize.brentq and scipy.stats.norm.
     assert truth == pytest.approx(0.04156, rel=1e-4)
     for e in (0.0, 0.1, 1.0):
-        found = delta_of(event, e, relation="add_remove").upper
+        found: Any = delta_of(event, e, relation="add_remove").upper
         assert _truth(*FAR, e) <= found <= _truth(*FAR, e) * 1.001 + 1e-9
     for delta in (0.02, 0.03, 0.04):
         assert _truth(*FAR, _upper(event, delta)) <= delta * (1 + 1e-9)
