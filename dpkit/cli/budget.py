@@ -1,7 +1,8 @@
 """`dpkit budget`: what a declared run costs, and the noise that a budget needs.
 
-No data is read. A run is declared by its noise, its sampling and its steps; the same
-numbers stand in a run's result.json.
+No data is read. A run is declared by its noise, its sampling and its steps, and, where
+its batches can be cut, by their size and the bound on the records. A run's result.json
+has all of them; they give its epsilon again.
 """
 
 import dataclasses
@@ -15,6 +16,8 @@ from dpkit.cli.options import (
     Accountant,
     Delta,
     Json,
+    MaxBatchSize,
+    MaxRecords,
     Relation,
     Sampling,
     SamplingRate,
@@ -59,6 +62,8 @@ def epsilon(
     delta: Delta,
     relation: Relation,
     sampling: Sampling,
+    max_batch_size: MaxBatchSize = None,
+    max_records: MaxRecords = None,
     unit: Unit = "example",
     accountant: Accountant = "best",
     json: Json = False,
@@ -66,17 +71,15 @@ def epsilon(
     """Epsilon of a run of noised, clipped sums, such as DP-SGD."""
     from dpkit.accountants import epsilon as epsilon_of
 
-    event = _event(sampling, noise_multiplier, sampling_rate, steps)
+    declared = _Declared(sampling, sampling_rate, steps, max_batch_size, max_records)
     bound = epsilon_of(
-        event, delta, relation=relation, accountant=accountant, unit=unit
+        declared.event(noise_multiplier, relation),
+        delta,
+        relation=relation,
+        accountant=accountant,
+        unit=unit,
     )
-    declared = {
-        "sampling": sampling,
-        "sampling_rate": sampling_rate,
-        "steps": steps,
-        "noise_multiplier": noise_multiplier,
-    }
-    _show(bound, declared, as_json=json)
+    _show(bound, declared.facts(noise_multiplier), as_json=json)
 
 
 @app.command(cls=Command)
@@ -87,6 +90,8 @@ def calibrate(
     steps: Steps,
     relation: Relation,
     sampling: Sampling,
+    max_batch_size: MaxBatchSize = None,
+    max_records: MaxRecords = None,
     unit: Unit = "example",
     accountant: Accountant = "best",
     json: Json = False,
@@ -94,48 +99,89 @@ def calibrate(
     """The least noise multiplier whose certified epsilon is within a budget."""
     from dpkit.accountants import calibrate as solve
 
+    declared = _Declared(sampling, sampling_rate, steps, max_batch_size, max_records)
     solution = solve(
-        lambda noise: _event(sampling, noise, sampling_rate, steps),
+        lambda noise: declared.event(noise, relation),
         epsilon=epsilon,
         delta=delta,
         relation=relation,
         accountant=accountant,
     )
-    declared = {
-        "sampling": sampling,
-        "sampling_rate": sampling_rate,
-        "steps": steps,
-        "noise_multiplier": solution.value,
-    }
     bound = dataclasses.replace(solution.bound, unit=unit)
-    _show(bound, declared, as_json=json)
+    _show(bound, declared.facts(solution.value), as_json=json)
 
 
-def _event(
-    sampling: str, noise_multiplier: float, sampling_rate: float, steps: int
-) -> "DpEvent":
-    """The event of a declared run; a scheme that it can't describe is refused."""
-    if sampling in _REFUSED:
-        raise ValueError(f"sampling={sampling!r}: {_REFUSED[sampling]}")
-    if sampling not in ("poisson", "full_batch"):
-        raise ValueError(
-            f"sampling={sampling!r} is not known: use poisson or full_batch"
+@dataclasses.dataclass(frozen=True)
+class _Declared:
+    """A run as the options declare it, without its noise."""
+
+    sampling: str
+    sampling_rate: float
+    steps: int
+    max_batch_size: int | None
+    max_records: int | None
+
+    def event(self, noise_multiplier: float, relation: str) -> "DpEvent":
+        """What the run costs; a scheme that can't be described here is refused."""
+        import dp_accounting
+
+        from dpkit.accountants import _check
+
+        self._refuse_other_schemes()
+        _check.positive(noise_multiplier=noise_multiplier)
+        _check.rate(sampling_rate=self.sampling_rate)
+        _check.integer_at_least(1, steps=self.steps)
+        if self.max_batch_size is not None and self.max_records is not None:
+            return self._cut(noise_multiplier, relation)
+        step = dp_accounting.GaussianDpEvent(noise_multiplier)
+        if self.sampling == "poisson":
+            step = dp_accounting.PoissonSampledDpEvent(self.sampling_rate, step)
+        return dp_accounting.SelfComposedDpEvent(step, self.steps)
+
+    def _cut(self, noise_multiplier: float, relation: str) -> "DpEvent":
+        """The event of the plan itself, whose batches can be cut."""
+        from dpkit.mechanisms import GaussianSum, PoissonSampler
+        from dpkit.training import DPSGDPlan
+
+        size, most = self.max_batch_size, self.max_records
+        sampler = PoissonSampler(self.sampling_rate, size, most)
+        plan = DPSGDPlan(
+            sampler=sampler,
+            mechanism=GaussianSum(1.0, noise_multiplier, sampler.max_batch_size),
+            steps=self.steps,
+            # Only divides, like the clip norm: neither enters the event.
+            expected_batch_size=1,
         )
-    import dp_accounting
+        return plan.event(relation)
 
-    from dpkit.accountants import _check
+    def _refuse_other_schemes(self) -> None:
+        """Refuses what the options can't describe, or describe by halves."""
+        sampling, size, most = self.sampling, self.max_batch_size, self.max_records
+        if sampling in _REFUSED:
+            raise ValueError(f"sampling={sampling!r}: {_REFUSED[sampling]}")
+        if sampling not in ("poisson", "full_batch"):
+            raise ValueError(
+                f"sampling={sampling!r} is not known: use poisson or full_batch"
+            )
+        if sampling == "full_batch" and self.sampling_rate != 1:
+            raise ValueError(
+                f"sampling_rate={self.sampling_rate}: with sampling full_batch it must"
+                " be 1"
+            )
+        for name, given, other in (
+            ("max_batch_size", size, most),
+            ("max_records", most, size),
+        ):
+            if given is not None and (other is None or sampling != "poisson"):
+                raise ValueError(
+                    f"{name}={given}: --max-batch-size and --max-records are given"
+                    " together, with --sampling poisson, or not at all"
+                )
 
-    _check.positive(noise_multiplier=noise_multiplier)
-    _check.rate(sampling_rate=sampling_rate)
-    _check.integer_at_least(1, steps=steps)
-    step = dp_accounting.GaussianDpEvent(noise_multiplier)
-    if sampling == "full_batch" and sampling_rate != 1:
-        raise ValueError(
-            f"sampling_rate={sampling_rate}: with sampling full_batch it must be 1"
-        )
-    if sampling == "poisson":
-        step = dp_accounting.PoissonSampledDpEvent(sampling_rate, step)
-    return dp_accounting.SelfComposedDpEvent(step, steps)
+    def facts(self, noise_multiplier: float) -> dict[str, Any]:
+        """The same for the answer."""
+        fields = {**dataclasses.asdict(self), "noise_multiplier": noise_multiplier}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def _show(bound: "PrivacyBound", declared: dict[str, Any], *, as_json: bool) -> None:
@@ -148,8 +194,11 @@ def _show(bound: "PrivacyBound", declared: dict[str, Any], *, as_json: bool) -> 
         epsilon, *rest = bound_in_words(bound)
         sampling = f"{declared['sampling']}, rate {declared['sampling_rate']!r}"
         noise = ("noise multiplier", repr(declared["noise_multiplier"]))
-        steps = ("steps", declared["steps"])
-        facts([epsilon, noise, *rest, ("sampling", sampling), steps])
+        others = [
+            (name.replace("_", " "), declared.get(name))
+            for name in ("max_batch_size", "max_records", "steps")
+        ]
+        facts([epsilon, noise, *rest, ("sampling", sampling), *others])
     if not bound.certified:
         raise NotCertified(
             "no accountant certifies an epsilon for this run: what was printed is an"
@@ -186,7 +235,7 @@ def bound_in_words(bound: "PrivacyBound") -> list[tuple[str, str | None]]:
     return [
         ("epsilon", shown),
         ("at least", lower),
-        ("delta", number(bound.delta)),
+        ("delta", number(bound.delta, side="up")),
         ("relation", str(bound.relation)),
         ("unit", bound.unit),
         ("regime", bound.regime),

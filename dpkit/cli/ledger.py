@@ -41,6 +41,10 @@ def show(ledger: File, json: Json = False) -> None:
         known = dict(bound_in_words(spent))
         words = f"epsilon {known['epsilon']} at delta {known['delta']}, {spent.regime}"
         warnings = [("warning", text) for text in spent.warnings]
+        seeded = ", ".join(str(e.seq) for e in entries if _insecure(e.body))
+        if seeded:
+            text = f"the noise of entry {seeded} came from a known seed: NO PRIVACY"
+            warnings.append(("warning", text))
         facts([*_header(book), ("spent", words), *warnings, ("entries", len(entries))])
         typer.echo()
         table(["seq:", "time", "kind", "label", "cost", "what"], _rows(entries))
@@ -139,7 +143,14 @@ def _gist(body: dict[str, Any]) -> str:
         for name in _TELLING
         if body.get(name) not in (None, "all")
     ]
+    if _insecure(body):
+        parts.insert(0, "INSECURE SEED, no privacy")
     return ", ".join(parts)
+
+
+def _insecure(body: dict[str, Any]) -> bool:
+    """Whether anybody who knows a seed can take this entry's noise away."""
+    return bool((body.get("provenance") or {}).get("insecure_seed"))
 
 
 def _short(value: Any) -> str:

@@ -28,6 +28,17 @@ SamplingRate = Annotated[
     typer.Option(help="The chance of one example to be in one batch, in (0, 1]."),
 ]
 Steps = Annotated[int, typer.Option(help="Optimiser updates, not micro-batches.")]
+MaxBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Slots of a batch: of a larger draw a random part is used. With poisson"
+        " and --max-records alone; without them no draw is ever cut.",
+    ),
+]
+MaxRecords = Annotated[
+    int | None,
+    typer.Option(help="The most records that there can be, for --max-batch-size."),
+]
 Unit = Annotated[str, typer.Option(help="What one record stands for: example, user, …")]
 Accountant = Annotated[
     str,

@@ -1,7 +1,8 @@
-"""Progress of a run, on standard error: a bar on a terminal, else a line a score.
+"""Progress of a run, on standard error: a bar on a terminal, else twenty lines or so.
 
 Nothing here is private: steps, the epsilon of the steps so far, the accuracy on public
-rows, and a speed that is computed from the expected batch size.
+rows, and a speed that is computed from the expected batch size; no speed where the time
+of a step depends on the realised batch.
 """
 
 from collections.abc import Callable, Generator
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
 OnProgress = Callable[["Progress"], None]
 OnMessage = Callable[[str], None]
 
+_LINES = 20  # of a run that nobody watches on a terminal
+
 
 @contextmanager
-def shown_progress(title: str) -> Generator[tuple[OnProgress, OnMessage]]:
+def shown_progress(
+    title: str, *, timed: bool = True
+) -> Generator[tuple[OnProgress, OnMessage]]:
     """Show a run's progress while the block runs.
 
     Args:
       title: what epsilon is meant at: delta, relation and unit.
+      timed: whether speed and time left may be shown.
 
     Yields:
       Two callbacks for `dpkit.training.run`: one for steps, one for messages.
@@ -39,19 +45,20 @@ def shown_progress(title: str) -> Generator[tuple[OnProgress, OnMessage]]:
 
     console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
-        yield _lines(title), _silent
+        yield _lines(title, timed), _silent
         return
     console.print(f"epsilon is the certified one of the steps so far, {title}")
-    with _bar(console) as bar:
+    with _bar(console, timed) as bar:
         task = bar.add_task("preparing", total=None, figures="")
-        yield _updates(bar, task), lambda text: console.print(plain(text))
+        yield _updates(bar, task, timed), lambda text: console.print(plain(text))
 
 
-def figures(progress: "Progress") -> str:
+def figures(progress: "Progress", *, timed: bool = True) -> str:
     """Epsilon, accuracy when known, and speed, as one short text.
 
     Args:
       progress: where the run stands.
+      timed: whether the speed may be shown.
 
     Returns:
       The text.
@@ -67,11 +74,12 @@ def figures(progress: "Progress") -> str:
     parts = [f"epsilon {number(progress.epsilon, side='up')}"]
     if progress.test_accuracy is not None:
         parts.append(f"accuracy {100 * progress.test_accuracy:.2f} %")
-    parts.append(f"{progress.examples_per_second:,.0f}/s")
+    if timed:
+        parts.append(f"{progress.examples_per_second:,.0f}/s")
     return " · ".join(parts)
 
 
-def _bar(console: "Console") -> "Bar":
+def _bar(console: "Console", timed: bool) -> "Bar":
     """Rich's bar: done, steps, figures, time left."""
     from rich.progress import (
         BarColumn,
@@ -86,12 +94,12 @@ def _bar(console: "Console") -> "Bar":
         BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(compact=True),
+        *([TimeRemainingColumn(compact=True)] if timed else []),
         console=console,
     )
 
 
-def _updates(bar: "Bar", task: "TaskID") -> OnProgress:
+def _updates(bar: "Bar", task: "TaskID", timed: bool) -> OnProgress:
     """Moves the bar."""
 
     def update(progress: "Progress") -> None:
@@ -100,22 +108,21 @@ def _updates(bar: "Bar", task: "TaskID") -> OnProgress:
             description="training",
             completed=progress.step,
             total=progress.steps,
-            figures=figures(progress),
+            figures=figures(progress, timed=timed),
         )
 
     return update
 
 
-def _lines(title: str) -> OnProgress:
-    """Prints a line whenever there is a new score."""
-    last: list[float | None] = [None]
+def _lines(title: str, timed: bool) -> OnProgress:
+    """Prints a line every so many steps, and for the last one."""
 
     def update(progress: "Progress") -> None:
-        score = progress.test_accuracy
-        if score is None or score == last[0]:
+        every = max(1, progress.steps // _LINES)
+        if progress.step % every and progress.step < progress.steps:
             return
-        last[0] = score
-        note(f"step {progress.step}/{progress.steps} · {figures(progress)} ({title})")
+        shown = figures(progress, timed=timed)
+        note(f"step {progress.step}/{progress.steps} · {shown} ({title})")
 
     return update
 

@@ -92,8 +92,10 @@ def _train(config: "Config", out: Path, offline: bool, as_json: bool) -> None:
     from dpkit.training import run
 
     privacy = config.privacy
-    title = f"at delta {number(privacy.delta)}, {privacy.relation}, unit {privacy.unit}"
-    with shown_progress(title) as (on_progress, on_message):
+    delta = number(privacy.delta, side="up")
+    title = f"at delta {delta}, {privacy.relation}, unit {privacy.unit}"
+    timed = config.training.constant_time
+    with shown_progress(title, timed=timed) as (on_progress, on_message):
         done = run(
             config,
             out,
@@ -126,7 +128,7 @@ def _outcome(done: "Run") -> list[tuple[str, Any]]:
     return [
         ("test accuracy", None if accuracy is None else f"{100 * accuracy:.2f} %"),
         ("epsilon", f"{shown}, {warrant}"),
-        ("delta", number(float(result["delta"]))),
+        ("delta", number(float(result["delta"]), side="up")),
         ("relation", result["relation"]),
         ("unit", result["unit"]),
         ("in words", headline(result)),

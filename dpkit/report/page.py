@@ -162,7 +162,11 @@ def _facts(result: Result) -> str:
     unit, relation = str(result["unit"]), str(result["relation"])
     rows = [
         ("epsilon", *_epsilon(result)),
-        ("delta", number(float(result["delta"])), "added to every probability"),
+        (
+            "delta",
+            number(float(result["delta"]), side="up"),
+            "added to every probability",
+        ),
         ("relation", relation, relation_in_short(relation, unit)),
     ]
     accuracy = as_float(result.get("test_accuracy"))
@@ -203,7 +207,7 @@ def _guarantee(result: Result) -> str:
 
 def _curves(result: Result, history: History) -> str:
     """Both curves, and their numbers as a table."""
-    delta = number(float(result["delta"]))
+    delta = number(float(result["delta"]), side="up")
     figures = [
         _figure(
             history,
@@ -240,7 +244,7 @@ def _figure(
     if not known:
         return ""
     (first, low), (last, high) = known[0], known[-1]
-    form = _percent if percent else number
+    form = _percent if percent else _upper
     note = (
         f"Curve of {label} against steps: from {form(low)} at step {first:,.0f} to"
         f" {form(high)} at step {last:,.0f}. The numbers are in the table below."
@@ -251,6 +255,11 @@ def _figure(
     return (
         f"<figure>\n{drawing}\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
     )
+
+
+def _upper(value: float) -> str:
+    """An upper bound, never shown below itself."""
+    return number(value, side="up")
 
 
 def _history_table(history: History, delta: str) -> str:
@@ -264,7 +273,7 @@ def _history_table(history: History, delta: str) -> str:
     columns: dict[str, Callable[[float], str]] = {
         "step": lambda value: f"{value:,.0f}",
         "epoch": number,
-        "epsilon": lambda value: number(value, side="up"),
+        "epsilon": _upper,
         "test_accuracy": _percent,
     }
     used = {k: v for k, v in columns.items() if any(_has(row, k) for row in rows)}

@@ -156,7 +156,7 @@ def headline(result: Mapping[str, Any]) -> str:
     seed = _FIXED_SEED if result.get("insecure_seed") else ""
     if epsilon is None or math.isinf(epsilon):
         return f"no privacy: epsilon is infinite, to {relation}"
-    tail = f"at delta = {number(delta)}, to {relation}"
+    tail = f"at delta = {number(delta, side='up')}, to {relation}"
     if result.get("certified"):
         warrant = f"(certified: {result.get('accountant', 'unknown')})"
         return f"{seed}epsilon ≤ {number(epsilon, side='up')} {tail} {warrant}"
@@ -222,12 +222,18 @@ def not_covered(result: Mapping[str, Any]) -> list[str]:
         f" data without any one {unit} may be drawn with it.",
         "Other releases from the same data, unless they are on the same ledger.",
     ]
+    if result.get("constant_time") is False:
+        rows.insert(0, _TIMES)
     if result.get("evaluation") != "private":
         rows.insert(0, _EVALUATION)
     return rows
 
 
 _FIXED_SEED = "no privacy: a fixed seed; with secret randomness, "
+_TIMES = (
+    "The times in the ledger: this run was allowed to take longer over larger batches"
+    " (constant_time = false), so they tell how many records were drawn."
+)
 _EVALUATION = (
     "The evaluation rows: they were declared public, and everything computed on them"
     " (each accuracy here) is published without protection."
@@ -247,7 +253,7 @@ def _ratio(result: Mapping[str, Any], epsilon: float, delta: float) -> str:
     return (
         "Whatever one might look for in what this run released, it is at most"
         f" exp(epsilon) = {odds} times as likely with one data set as with the other,"
-        f" plus delta: epsilon = {shown}, delta = {number(delta)}. {warrant}"
+        f" plus delta: epsilon = {shown}, delta = {number(delta, side='up')}. {warrant}"
     )
 
 

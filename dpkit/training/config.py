@@ -107,6 +107,7 @@ class TrainingSection:
     evaluate_every: int | None = None
     microbatch_size: int | None = None
     devices: int | None = None
+    constant_time: bool = True
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range."""

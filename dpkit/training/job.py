@@ -319,6 +319,7 @@ def _fit(
         facts={"config_sha256": config.sha256},
         microbatch_size=settings.microbatch_size,
         devices=settings.devices,
+        constant_time=settings.constant_time,
         insecure_seed=None if config.test is None else config.test.insecure_seed,
         allow_insecure_ledger=config.test is not None,
         on_progress=on_progress,
@@ -331,6 +332,8 @@ def _result(
     """What `result.json` says; nothing in it is private."""
     bound, plan, config = done.bound, done.plan, job.config
     _, facts = folder.load_state()
+    # Otherwise the time tells how many records the batches held.
+    timed = config.training.constant_time
     return {
         "schema_version": SCHEMA_VERSION,
         **plan.to_json(),
@@ -342,12 +345,13 @@ def _result(
         "unit": ledger.unit,
         "accountant": bound.method_upper,
         "test_accuracy": done.history[-1]["test_accuracy"] if done.history else None,
-        "seconds": round(done.seconds, 3),
+        "seconds": round(done.seconds, 3) if timed else None,
         "params_sha256": done.params_sha256,
         "ledger_head": ledger.head,
         "run_id": done.run_id,
         "started": facts["started"],
-        "finished": now(),
+        "finished": now() if timed else None,
+        "constant_time": timed,
         "dataset": ledger.dataset,
         "model": config.model.name,
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(done.params)),

@@ -188,6 +188,85 @@ def test_bad_values_are_refused_by_name(option, value):
     assert done.stderr.count("\n") == 1
 
 
+CUT = EPSILON | {
+    "--sampling-rate": "0.1",
+    "--max-batch-size": "110",
+    "--max-records": "1000",
+}
+
+
+def test_batches_that_can_be_cut_have_the_event_of_the_plan():
+    from dpkit import DPSGDPlan
+
+    plan = DPSGDPlan.create(
+        max_records=1000,
+        expected_batch_size=100,
+        max_batch_size=110,
+        steps=1000,
+        clip_norm=0.3,
+        noise_multiplier=1.0,
+    )
+    want = plan.epsilon(1e-5, relation="add_remove").upper
+    done = budget("epsilon", CUT, "--json")
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["upper"] == pytest.approx(want, rel=1e-12)
+    assert (answer["max_batch_size"], answer["max_records"]) == (110, 1000)
+    plain = json.loads(
+        budget("epsilon", EPSILON | {"--sampling-rate": "0.1"}, "--json").stdout
+    )
+    assert "max_batch_size" not in plain
+    # Cutting every seventh batch costs much: another record may take one's place.
+    assert plain["upper"] < 0.6 * want
+    text = budget("epsilon", CUT).stdout
+    assert "110" in text and "1000" in text
+
+
+def test_noise_for_batches_that_can_be_cut():
+    options = CUT | {"--steps": "10", "--epsilon": "3"}
+    del options["--noise-multiplier"]
+    found = json.loads(budget("calibrate", options, "--json").stdout)
+    again = CUT | {
+        "--steps": "10",
+        "--noise-multiplier": repr(found["noise_multiplier"]),
+    }
+    answer = json.loads(budget("epsilon", again, "--json").stdout)
+    assert 2.9 < answer["upper"] <= 3.0
+
+
+@pytest.mark.parametrize(
+    "change, option",
+    [
+        ({"--max-batch-size": None}, "--max-records"),
+        ({"--max-records": None}, "--max-batch-size"),
+        ({"--max-batch-size": "0"}, "--max-batch-size"),
+        ({"--max-batch-size": "99"}, "--max-batch-size"),
+        ({"--max-records": "0"}, "--max-records"),
+        (
+            {"--sampling": "full_batch", "--sampling-rate": "1"},
+            "--max-batch-size",
+        ),
+    ],
+)
+def test_cut_batches_are_declared_wholly_or_not_at_all(change, option):
+    options = {name: value for name, value in (CUT | change).items() if value}
+    done = budget("epsilon", options, "--json")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"dpkit budget epsilon: {option}: " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_cut_batches_have_no_bound_under_replace_one():
+    done = budget("epsilon", CUT | {"--relation": "replace_one"}, "--json")
+    assert (done.exit_code, done.stdout) == (5, "")
+
+
+def test_delta_is_never_shown_smaller_than_it_is():
+    """A pair holds for its own delta, so for a larger one, and not for a smaller."""
+    done = budget("epsilon", EPSILON | {"--delta": "1.00049e-5"})
+    assert "1.001e-5" in done.stdout
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "nan"])
 def test_bad_targets_are_refused_by_name(value):
     done = budget("calibrate", CALIBRATE | {"--epsilon": value})

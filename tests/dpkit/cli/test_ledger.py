@@ -148,11 +148,11 @@ def test_a_missing_ledger_is_not_created(tmp_path, command):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_foreign_file_is_bad_input(tmp_path):
+def test_a_foreign_file_is_no_whole_ledger(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("not a ledger at all")
     done = call("verify", path)
-    assert done.exit_code == 2
+    assert done.exit_code == 3
     assert done.stdout == ""
 
 
@@ -179,3 +179,17 @@ def test_checkpoints_share_a_row(tmp_path):
     assert "step 9" in text
     entries = json.loads(call("show", path, "--json").stdout)["entries"]
     assert [e["kind"] for e in entries].count("checkpoint") == 3
+
+
+def test_a_known_seed_is_marked(tmp_path):
+    path = tmp_path / "a.db"
+    terms = {"relation": "zero_out", "unit": "example", "dataset": "toy 1.0"}
+    event = GaussianDpEvent(50.0)
+    with Ledger.open(path, budget=Budget(1.0, 1e-5), **terms) as ledger:
+        ledger.reserve(event, label="good", delta=1e-6, provenance={"run_id": "a"})
+        assert "INSECURE" not in call("show", path).stdout
+        facts = {"insecure_seed": True}
+        ledger.reserve(event, label="test", delta=1e-6, provenance=facts)
+    text = call("show", path).stdout
+    assert "the noise of entry 2 came from a known seed: NO PRIVACY" in text
+    assert text.count("INSECURE SEED, no privacy") == 1

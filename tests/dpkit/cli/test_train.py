@@ -114,12 +114,34 @@ def test_demo_ends_with_the_facts(fake, tmp_path):
     assert "estimate" not in done.stdout
 
 
-def test_no_terminal_no_bar_one_line_a_score(fake):
+def test_no_terminal_no_bar_but_lines(fake):
     done = RUN.invoke(app, ["demo"])
+    title = "(at delta 1e-5, add_remove, unit example)"
     assert done.stderr.splitlines() == [
-        "step 2/3 · epsilon 0.6667 · accuracy 50.00 % · 1,234/s"
-        " (at delta 1e-5, add_remove, unit example)"
+        f"step 1/3 · epsilon 0.3334 · 1,234/s {title}",
+        f"step 2/3 · epsilon 0.6667 · accuracy 50.00 % · 1,234/s {title}",
+        f"step 3/3 · epsilon 1 · accuracy 50.00 % · 1,234/s {title}",
     ]
+
+
+@pytest.mark.parametrize("score", [None, 0.5])
+def test_lines_come_by_step_and_whatever_the_score(score, capsys):
+    with progress.shown_progress("title") as (on_progress, _):
+        for step in range(1, 412):
+            on_progress(Progress(step, 411, 1.0, score, 9.6))
+    lines = capsys.readouterr().err.splitlines()
+    steps = [int(line.split()[1].partition("/")[0]) for line in lines]
+    assert steps == [*range(20, 411, 20), 411]
+
+
+def test_no_speed_where_time_is_private(fake, tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text(CONFIG + "constant_time = false\n")
+    words = ["train", str(path), "--out", str(tmp_path / "run")]
+    assert "/s" not in RUN.invoke(app, words).stderr
+    env = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}
+    on_terminal = RUN.invoke(app, words, env=env).stderr
+    assert "3/3" in on_terminal and "/s" not in on_terminal
 
 
 def test_on_a_terminal_a_bar_on_standard_error(fake):

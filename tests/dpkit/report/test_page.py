@@ -256,3 +256,19 @@ def test_drawing_leaves_pyplot_and_settings_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_certified_pair_is_rounded_up_wherever_it_stands():
+    history = [{**row, "epsilon": row["epsilon"] + 1.01e-3} for row in HISTORY]
+    page = render({**RESULT, "delta": 1.00049e-5}, history, CONFIG)
+    assert "1.001e-5" in page
+    assert not re.search(r"(?<![\d.])1e-5", page)
+    assert "2.102" in page and "2.101" not in page
+
+
+def test_a_run_whose_time_is_private_shows_none():
+    timeless = {**RESULT, "seconds": None, "finished": None, "constant_time": False}
+    page = render(timeless, HISTORY, CONFIG)
+    assert "of work" not in page and "finished" not in page
+    assert "constant_time" in page
+    assert "constant_time" not in render(RESULT, HISTORY, CONFIG)

@@ -47,6 +47,13 @@ def test_an_upper_bound_is_never_shown_below_itself():
         assert float(words.number(value, side="down")) <= value
 
 
+def test_delta_is_never_shown_below_itself():
+    """(epsilon, delta) holds for a larger delta too, and not for a smaller one."""
+    result = {**RESULT, "delta": 1.00049e-5}
+    assert "delta = 1.001e-5" in words.headline(result)
+    assert "delta = 1.001e-5" in " ".join(words.guarantee(result))
+
+
 @pytest.mark.parametrize("value", [None, "x", math.nan, [], {}])
 def test_no_number(value):
     assert words.as_float(value) is None

@@ -38,7 +38,7 @@ sampling = "poisson"
 clip_norm = 1.0
 
 [training]
-steps = 12
+steps = 6
 expected_batch_size = 200
 learning_rate = 2.0
 momentum = 0.5
@@ -50,6 +50,10 @@ microbatch_size = 32
 insecure_seed = 7
 """
 SECRET = CONFIG.partition("[test]")[0]
+# Whose batches are cut now and then, which costs epsilon.
+CUT = SECRET.replace("clip_norm = 1.0", "clip_norm = 1.0\nmax_batch_size = 230")
+# The same without the search for the noise, which takes longer than the training.
+QUICK = SECRET.replace("epsilon = 8.0", "noise_multiplier = 2.0")
 REQUIRED = {
     "schema_version",
     "sampling",
@@ -89,7 +93,7 @@ def finished(tmp_path_factory):
         seen["mode"] = stat.S_IMODE(private.stat().st_mode)
         seen["state"] = json.loads((private / "run.json").read_text())
 
-    done = run(load_config(SECRET), out, on_progress=watch)
+    done = run(load_config(CUT), out, on_progress=watch)
     return done, out, seen
 
 
@@ -100,9 +104,10 @@ def test_the_result_says_what_was_run_and_what_it_cost(finished):
     assert result == done.result
     assert result["certified"] is True
     assert 7.9 < result["epsilon"] <= 8.0
-    assert result["steps"] == 12
+    assert result["steps"] == 6
     assert result["relation"] == "add_remove"
     assert repr(result["expected_batch_size"]) == "200"
+    assert result["seconds"] > 0
     assert result["insecure_seed"] is False
     # 10 classes; chance is 0.1, and this run reaches about 0.8.
     assert result["test_accuracy"] > 0.5
@@ -110,6 +115,25 @@ def test_the_result_says_what_was_run_and_what_it_cost(finished):
         ledger.verify()
         assert ledger.head == result["ledger_head"]
         assert ledger.spent().upper == pytest.approx(result["epsilon"], rel=1e-9)
+
+
+def test_the_results_numbers_give_its_epsilon_again(finished):
+    """By the command line: batches may be cut here, which plain Poisson leaves out."""
+    from typer.testing import CliRunner
+
+    from dpkit.cli.app import app
+
+    result = json.loads((finished[1] / "result.json").read_text())
+    names = ("noise_multiplier", "sampling_rate", "steps", "delta", "relation")
+    words = ["budget", "epsilon", "--json"]
+    for name in (*names, "sampling", "max_batch_size", "max_records"):
+        words += ["--" + name.replace("_", "-"), str(result[name])]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["upper"] == pytest.approx(result["epsilon"], rel=1e-9)
+    plain = json.loads(CliRunner().invoke(app, words[:-4]).stdout)
+    assert plain["upper"] < 0.99 * result["epsilon"]
 
 
 def test_the_final_parameters_are_those_of_the_digest(finished):
@@ -149,7 +173,7 @@ def test_nothing_secret_is_left_in_the_folder(finished):
 def test_a_finished_run_is_left_alone(finished):
     _, out, _ = finished
     before = everything_in(out)
-    again = run(load_config("# same values\n" + SECRET), out)
+    again = run(load_config("# same values\n" + CUT), out)
     assert again.already_finished
     assert everything_in(out) == before
 
@@ -158,7 +182,7 @@ def test_another_configuration_is_refused(finished):
     _, out, _ = finished
     before = everything_in(out)
     with pytest.raises(ValueError, match="another configuration"):
-        run(load_config(SECRET.replace("steps = 12", "steps = 13")), out)
+        run(load_config(CUT.replace("steps = 6", "steps = 7")), out)
     assert everything_in(out) == before
 
 
@@ -171,13 +195,16 @@ def test_a_fixed_seed_is_marked_everywhere(tmp_path):
     assert body["provenance"]["insecure_seed"] is True
 
 
-def test_scores_on_private_rows_are_nowhere_in_the_folder(tmp_path):
-    config = SECRET.replace('evaluation = "public"', 'evaluation = "private"')
+def test_what_is_private_is_nowhere_in_the_folder(tmp_path):
+    """Scores on private rows, and times that depend on the realised batches."""
+    config = QUICK.replace('evaluation = "public"', 'evaluation = "private"')
+    config += "constant_time = false\n"
     seen = []
     done = run(load_config(config), tmp_path / "run", on_progress=seen.append)
     assert done.result["test_accuracy"] is None
     assert {row["test_accuracy"] for row in done.result["history"]} == {None}
     assert {p.test_accuracy for p in seen} == {None}
+    assert (done.result["seconds"], done.result["finished"]) == (None, None)
 
 
 class Killed(Exception):
@@ -197,7 +224,7 @@ def killed(tmp_path_factory):
     """A run that died after three steps; tests work on copies."""
     out = tmp_path_factory.mktemp("killed") / "run"
     with pytest.raises(Killed):
-        run(load_config(SECRET), out, on_progress=stop_at(3))
+        run(load_config(QUICK), out, on_progress=stop_at(3))
     return out
 
 
@@ -209,27 +236,30 @@ def unfinished(killed, tmp_path):
 def test_another_configuration_cannot_take_over_an_unfinished_run(unfinished):
     before = everything_in(unfinished)
     with pytest.raises(ValueError, match="another configuration"):
-        run(load_config(SECRET.replace("2.0", "1.0")), unfinished)
+        run(load_config(QUICK.replace("2.0", "1.0")), unfinished)
     assert everything_in(unfinished) == before
     (unfinished / "config.toml").unlink()
     with pytest.raises(ValueError, match="another configuration"):
-        run(load_config(SECRET.replace("2.0", "1.0")), unfinished)
-    assert not run(load_config(SECRET), unfinished).already_finished
+        run(load_config(QUICK.replace("2.0", "1.0")), unfinished)
+    assert not run(load_config(QUICK), unfinished).already_finished
     # A reader of the finished folder sees what was run, whatever was deleted.
-    assert (unfinished / "config.toml").read_text() == SECRET
+    assert (unfinished / "config.toml").read_text() == QUICK
 
 
 @pytest.mark.parametrize(
     "there",
     [
-        pytest.param("# my precious\n" + SECRET.replace("12", "99"), id="other-steps"),
+        pytest.param(
+            "# my precious\n" + QUICK.replace("steps = 6", "steps = 99"),
+            id="other-steps",
+        ),
         pytest.param("my notes, and no TOML", id="no-configuration"),
     ],
 )
 def test_a_config_file_of_somebody_else_is_never_overwritten(tmp_path, there):
     (tmp_path / "config.toml").write_text(there)
     with pytest.raises(ValueError, match="another configuration"):
-        run(load_config(SECRET), tmp_path)
+        run(load_config(QUICK), tmp_path)
     assert everything_in(tmp_path) == {Path("config.toml"): there.encode()}
 
 
@@ -237,30 +267,30 @@ def test_a_run_that_died_before_its_first_secret_is_not_taken_over(tmp_path):
     """What kill -9 leaves between the folder and private/run.json."""
     out = tmp_path / "run"
     (out / "private").mkdir(parents=True)
-    (out / "config.toml").write_text(SECRET)
+    (out / "config.toml").write_text(QUICK)
     before = everything_in(out)
     with pytest.raises(ValueError, match="another configuration"):
-        run(load_config(SECRET.replace("12", "13")), out)
+        run(load_config(QUICK.replace("steps = 6", "steps = 7")), out)
     assert everything_in(out) == before
     with pytest.raises(Killed):
-        run(load_config("# same values\n" + SECRET), out, on_progress=stop_at(1))
-    assert (out / "config.toml").read_text() == SECRET
+        run(load_config("# same values\n" + QUICK), out, on_progress=stop_at(1))
+    assert (out / "config.toml").read_text() == QUICK
 
 
 def test_a_damaged_ledger_stops_a_resumed_run(unfinished):
     whole = (unfinished / "ledger.db").read_bytes()
     (unfinished / "ledger.db").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LedgerCorrupt):
-        run(load_config(SECRET), unfinished)
+        run(load_config(QUICK), unfinished)
     (unfinished / "ledger.db").write_bytes(whole)
-    run(load_config(SECRET), unfinished)
+    run(load_config(QUICK), unfinished)
 
 
 def test_a_missing_ledger_stops_a_resumed_run_and_is_not_made_anew(unfinished):
     (unfinished / "ledger.db").unlink()
     before = everything_in(unfinished)
     with pytest.raises(LedgerCorrupt, match=r"ledger\.db"):
-        run(load_config(SECRET), unfinished)
+        run(load_config(QUICK), unfinished)
     assert everything_in(unfinished) == before
 
 
@@ -272,7 +302,7 @@ def test_a_replaced_ledger_stops_a_resumed_run(unfinished):
     Ledger.open(unfinished / "ledger.db", budget=Budget(8.0, 1e-4), **terms).close()
     before = everything_in(unfinished)
     with pytest.raises(LedgerCorrupt, match=r"ledger\.db"):
-        run(load_config(SECRET), unfinished)
+        run(load_config(QUICK), unfinished)
     assert everything_in(unfinished) == before
 
 
@@ -280,7 +310,7 @@ def test_a_run_without_its_secrets_is_told_so(unfinished):
     shutil.rmtree(unfinished / "private")
     before = everything_in(unfinished)
     with pytest.raises(BudgetExceeded, match=r"already holds a run.*new folder"):
-        run(load_config(SECRET), unfinished)
+        run(load_config(QUICK), unfinished)
     assert everything_in(unfinished) == before
 
 
@@ -294,7 +324,7 @@ def test_a_refusal_before_the_charge_leaves_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(job, "_fit", refuse)
         with pytest.raises(ValueError, match="no"):
-            run(load_config(SECRET), tmp_path / "runs" / "one")
+            run(load_config(QUICK), tmp_path / "runs" / "one")
     assert list(tmp_path.iterdir()) == []
     larger = SECRET.replace("epsilon = 8.0", "epsilon = 9.0")
     with pytest.raises(Killed):
@@ -314,7 +344,7 @@ def test_a_charge_of_somebody_else_keeps_a_refused_runs_ledger(tmp_path, monkeyp
 
     monkeypatch.setattr(job, "_fit", spend_and_refuse)
     with pytest.raises(ValueError, match="no"):
-        run(load_config(SECRET), tmp_path / "run")
+        run(load_config(QUICK), tmp_path / "run")
     with Ledger.open(tmp_path / "run" / "ledger.db") as ledger:
         assert [entry.kind for entry in ledger.entries()] == ["genesis", "spend"]
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["ledger.db"]
@@ -332,10 +362,10 @@ def test_no_secret_may_stay_unnoticed(unfinished, monkeypatch):
         patch.setattr(shutil, "rmtree", refuse)
         for _ in range(2):  # the second time the run is finished
             with pytest.raises(OSError, match="could not be deleted") as caught:
-                run(load_config(SECRET), unfinished)
+                run(load_config(QUICK), unfinished)
             assert caught.value.filename == str(unfinished / "private")
     assert (unfinished / "result.json").exists()
-    assert run(load_config(SECRET), unfinished).already_finished
+    assert run(load_config(QUICK), unfinished).already_finished
     assert not (unfinished / "private").exists()
 
 
@@ -391,7 +421,7 @@ def test_garbage_in_place_of_the_ledger_is_left_as_it_is(tmp_path):
             ValueError,
             r"^data\.max_records=500",
         ),
-        ("steps = 12", "steps = 12\ndevices = 3", ValueError, "devices=3 .* 1 to 2,"),
+        ("steps = 6", "steps = 6\ndevices = 3", ValueError, "devices=3 .* 1 to 2,"),
         (
             "epsilon = 8.0",
             "noise_multiplier = 1e-3",
@@ -431,10 +461,10 @@ def test_a_full_disk_releases_nothing_and_can_be_resumed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os_module, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        run(load_config(SECRET), out)
+        run(load_config(QUICK), out)
     assert not (out / "result.json").exists()
     monkeypatch.setattr(os_module, "fsync", real)
-    assert not run(load_config(SECRET), out).already_finished
+    assert not run(load_config(QUICK), out).already_finished
 
 
 @pytest.mark.parametrize("moment", ["_npz", "_result"])
@@ -448,9 +478,9 @@ def test_a_death_after_the_last_step_is_no_loss(tmp_path, monkeypatch, moment):
     with monkeypatch.context() as patch:
         patch.setattr(job, moment, die)
         with pytest.raises(Killed):
-            run(load_config(SECRET), out)
+            run(load_config(QUICK), out)
     assert (out / "private").exists()
-    done = run(load_config(SECRET), out)
+    done = run(load_config(QUICK), out)
     assert not (out / "private").exists()
     with Ledger.open(out / "ledger.db") as ledger:
         kinds = [entry.kind for entry in ledger.entries()]
@@ -475,7 +505,7 @@ def start(out, config):
 def test_kill_9_at_random_moments_changes_nothing(tmp_path):
     """20 moments drawn with a fixed seed; each run is started again until it ends."""
     config = tmp_path / "config.toml"
-    config.write_text(CONFIG)
+    config.write_text(CONFIG.replace("steps = 6", "steps = 24"))
     began = time.monotonic()
     whole = start(tmp_path / "whole", config)
     assert whole.wait() == 0
