@@ -132,18 +132,20 @@ class _Declared:
         _check.rate(sampling_rate=self.sampling_rate)
         _check.integer_at_least(1, steps=self.steps)
         if self.max_batch_size is not None and self.max_records is not None:
-            return self._cut(noise_multiplier, relation)
+            sizes = self.max_batch_size, self.max_records
+            return self._cut(noise_multiplier, relation, *sizes)
         step = dp_accounting.GaussianDpEvent(noise_multiplier)
         if self.sampling == "poisson":
             step = dp_accounting.PoissonSampledDpEvent(self.sampling_rate, step)
         return dp_accounting.SelfComposedDpEvent(step, self.steps)
 
-    def _cut(self, noise_multiplier: float, relation: str) -> "DpEvent":
+    def _cut(
+        self, noise_multiplier: float, relation: str, size: int, most: int
+    ) -> "DpEvent":
         """The event of the plan itself, whose batches can be cut."""
         from dpkit.mechanisms import GaussianSum, PoissonSampler
         from dpkit.training import DPSGDPlan
 
-        size, most = self.max_batch_size, self.max_records
         sampler = PoissonSampler(self.sampling_rate, size, most)
         plan = DPSGDPlan(
             sampler=sampler,

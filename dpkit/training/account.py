@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from dpkit.accountants.bounds import Budget
 from dpkit.accountants.errors import BudgetExceeded, LedgerCorrupt
@@ -16,7 +17,7 @@ from dpkit.accountants.ledger import Ledger
 from dpkit.training.folder import RunFolder
 
 
-def check_ledger(folder: RunFolder, terms: dict[str, str]) -> None:
+def check_ledger(folder: RunFolder, terms: dict[str, Any]) -> None:
     """Verifies the folder's ledger, if there is one; creates nothing.
 
     Args:
@@ -46,7 +47,7 @@ def check_ledger(folder: RunFolder, terms: dict[str, str]) -> None:
 def open_ledger(
     folder: RunFolder,
     budget: Budget,
-    terms: dict[str, str],
+    terms: dict[str, Any],
     undo: contextlib.ExitStack,
 ) -> Ledger:
     """The folder's ledger; made, with this budget, where there is none.

@@ -177,6 +177,12 @@ def load_config(source: str | Path) -> Config:
 
     Raises:
       ValueError: one line that names the key, its value and what is allowed.
+
+    Example:
+      >>> load_config("[data]\\nname = 'digits'\\nevaluation = 'open'")
+      Traceback (most recent call last):
+        ...
+      ValueError: data.evaluation='open' is not known: use public or private
     """
     text = _text(source)
     try:

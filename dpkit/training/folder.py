@@ -24,6 +24,11 @@ class RunFolder:
 
     Args:
       path: the folder; made by `prepare` if it doesn't exist.
+
+    Example:
+      >>> folder = RunFolder("runs/mine")
+      >>> folder.report.name, folder.finished
+      ('report.html', False)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -47,6 +47,10 @@ class Run:
       result: what `result.json` holds.
       folder: where everything is.
       already_finished: True if there was nothing left to do.
+
+    Example:
+      >>> Run({"epsilon": 3.0}, Path("runs/mine"), already_finished=True).folder.name
+      'mine'
     """
 
     result: dict[str, Any]
@@ -88,6 +92,26 @@ def run(
       DataUnavailable, DataCorrupt: from the data set.
       OSError: the folder can't be written, or the secrets of the finished run can't be
         deleted.
+
+    Example:
+      >>> import tempfile
+      >>> from dpkit.training import load_config
+      >>> config = load_config('''
+      ... data = {name = "digits", evaluation = "public"}
+      ... model = {name = "linear"}
+      ... training = {steps = 2, expected_batch_size = 100, learning_rate = 2.0}
+      ... [privacy]
+      ... noise_multiplier = 2.0
+      ... delta = 1e-4
+      ... relation = "add_remove"
+      ... unit = "example"
+      ... sampling = "poisson"
+      ... clip_norm = 1.0
+      ... ''')
+      >>> with tempfile.TemporaryDirectory() as out:
+      ...     done = run(config, out)
+      >>> done.result["certified"], done.result["steps"]
+      (True, 2)
     """
     folder = RunFolder(out)
     if folder.finished:
@@ -131,7 +155,7 @@ class _Job:
     budget: Budget
 
     @property
-    def terms(self) -> dict[str, str]:
+    def terms(self) -> dict[str, Any]:
         """What a ledger must agree with."""
         return {
             "relation": self.config.privacy.relation,

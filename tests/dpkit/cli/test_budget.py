@@ -210,6 +210,7 @@ def test_batches_that_can_be_cut_have_the_event_of_the_plan():
     done = budget("epsilon", CUT, "--json")
     assert done.exit_code == 0, done.stderr
     answer = json.loads(done.stdout)
+    assert want is not None
     assert answer["upper"] == pytest.approx(want, rel=1e-12)
     assert (answer["max_batch_size"], answer["max_records"]) == (110, 1000)
     plain = json.loads(
