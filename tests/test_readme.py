@@ -42,7 +42,7 @@ def test_examples_run(number, tmp_path, monkeypatch, capsys):
     code = CODE[number]
     # The same run, made short: fewer and smaller batches, nothing else.
     for old, new in [
-        ("epochs=14", "steps=2"),
+        ("epochs=12", "steps=2"),
         ("expected_batch_size=2048", "expected_batch_size=32"),
     ]:
         assert old in code
@@ -50,7 +50,7 @@ def test_examples_run(number, tmp_path, monkeypatch, capsys):
     exec(compile(code, f"README example {number}", "exec"), {"__name__": "example"})
     spent = float(capsys.readouterr().out.split()[-1])
     assert 2.9 < spent <= 3.0
-    assert (tmp_path / "ledger.db").exists()
+    assert len(list(tmp_path.glob("*.db"))) == 1
 
 
 def test_both_examples_are_there_and_short():

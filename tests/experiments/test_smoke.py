@@ -8,7 +8,7 @@ from experiments.bench import step_time
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peer's own
 def test_step_time(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(step_time, "BATCH", 8)
+    monkeypatch.setattr(step_time, "BATCH", 32)
     page = tmp_path / "docs" / "step_time.md"
     monkeypatch.setattr(
         "sys.argv", ["step_time", "--rounds", "1", "--markdown", str(page)]
