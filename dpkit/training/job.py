@@ -29,6 +29,7 @@ from dpkit.accountants.errors import BudgetExceeded, NotCertified
 from dpkit.accountants.ledger import Ledger
 from dpkit.data import Dataset, load
 from dpkit.models import Network, build
+from dpkit.report.words import number
 from dpkit.training import account
 from dpkit.training.config import Config, load_config, naming
 from dpkit.training.folder import RunFolder, write
@@ -179,7 +180,7 @@ def _job(
     network = _network(config, dataset)
     with naming("data", "privacy", "training"):
         plan = _plan(config, dataset)
-    budget = Budget(_cost(config, plan), config.privacy.delta)
+    budget = Budget(_limit(config, plan), config.privacy.delta)
     return _Job(config, dataset, network, plan, budget)
 
 
@@ -295,8 +296,11 @@ def _optimizer(config: Config, plan: DPSGDPlan) -> optax.GradientTransformation:
     return optax.adamw(rate, weight_decay=settings.weight_decay)
 
 
-def _cost(config: Config, plan: DPSGDPlan) -> float:
-    """The certified epsilon that the plan may cost, which must be finite."""
+def _limit(config: Config, plan: DPSGDPlan) -> float:
+    """The epsilon that the run may cost: what was asked for, or what the plan costs.
+
+    Rounded up, since a ledger rounds costs up before it compares.
+    """
     privacy = config.privacy
     if privacy.epsilon is not None:
         return privacy.epsilon
@@ -311,7 +315,7 @@ def _cost(config: Config, plan: DPSGDPlan) -> float:
             f"epsilon at privacy.delta={privacy.delta!r}: raise it, or give "
             "privacy.epsilon and let it be solved for"
         )
-    return bound.upper
+    return float(number(bound.upper, digits=6, side="up"))
 
 
 def _fit(

@@ -219,6 +219,17 @@ def stop_at(step):
     return on_progress
 
 
+@pytest.mark.parametrize("noise", ["1.0", "1.5", "3.0"])
+def test_a_run_fits_the_budget_that_it_is_given_for_its_own_noise(tmp_path, noise):
+    """The ledger rounds costs up: a budget of just the computed epsilon is too small
+    for about every second run."""
+    config = QUICK.replace("noise_multiplier = 2.0", f"noise_multiplier = {noise}")
+    with pytest.raises(Killed):
+        run(load_config(config), tmp_path / "run", on_progress=stop_at(1))
+    with Ledger.open(tmp_path / "run" / "ledger.db") as ledger:
+        assert ledger.spent().upper == pytest.approx(ledger.budget.epsilon, rel=1e-5)
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """A run that died after three steps; tests work on copies."""
