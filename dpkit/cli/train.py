@@ -38,8 +38,8 @@ def train(
     """Train privately: a model, a ledger and a report, from a configuration.
 
     An unfinished run of the same configuration goes on where it stopped, and is paid
-    for once. A finished one is left as it is. The data set is fetched only if the
-    configuration says allow_download = true under [data].
+    for once. A finished one is left as it is. The data set is fetched once and kept,
+    unless the configuration says allow_download = false under [data].
     """
     from dpkit.training import load_config
 

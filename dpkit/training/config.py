@@ -27,12 +27,15 @@ _SHUFFLES = ("shuffle", "shuffled", "fixed_batches", "fixed_size", "sequential")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSection:
-    """`[data]`: which data set, and whether its held-out rows are public."""
+    """`[data]`: which data set, and whether its held-out rows are public.
+
+    To name a data set here is to ask for it: it is fetched unless that is forbidden.
+    """
 
     name: str
     evaluation: str
     max_records: int | None = None
-    allow_download: bool = False
+    allow_download: bool = True
 
     def __post_init__(self) -> None:
         """Refuses an undeclared evaluation split."""

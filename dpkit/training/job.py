@@ -81,8 +81,7 @@ def run(
     Args:
       config: from `load_config`.
       out: the run's folder.
-      offline: never fetch the data set, whatever the configuration and
-        `DPKIT_ALLOW_DOWNLOAD` allow.
+      offline: never fetch the data set, whatever the configuration allows.
       on_progress: called after each step.
       on_message: told in one line of what takes time before the first step.
 
@@ -170,11 +169,10 @@ def _job(
 ) -> _Job:
     """Makes everything that needs no folder, and refuses what can't be made."""
     _use_devices(config.training.devices)
-    allowed = config.data.allow_download or None  # None: as the environment says
     with naming("data"):
         dataset = load(
             config.data.name,
-            allow_download=False if offline else allowed,
+            allow_download=config.data.allow_download and not offline,
             on_progress=on_message,
         )
     network = _network(config, dataset)

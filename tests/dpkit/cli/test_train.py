@@ -174,7 +174,7 @@ def test_train_passes_its_configuration_on(fake, config, tmp_path):
     (call,) = fake.calls
     assert call.out == out
     assert not call.offline
-    assert not call.config.data.allow_download
+    assert call.config.data.allow_download
     assert call.config.text == CONFIG
     RUN.invoke(app, ["train", str(config), "--out", str(out), "--offline"])
     assert fake.calls[1].offline

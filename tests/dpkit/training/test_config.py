@@ -54,9 +54,8 @@ def test_the_demo_ships_a_good_configuration():
     assert config.privacy.delta == 1e-5
     assert config.data.name == "mnist"
     assert config.data.evaluation == "public"
-    # Its data set is fetched; another configuration's only when it says so.
     assert config.data.allow_download
-    assert not load_config(GOOD).data.allow_download
+    assert load_config(GOOD).data.allow_download  # it names the data set
 
 
 @pytest.mark.parametrize(

@@ -455,7 +455,8 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_exists(
 def test_a_data_set_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DPKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DPKIT_ALLOW_DOWNLOAD", raising=False)
-    config = SECRET.replace("digits", "mnist").replace("delta = 1e-4", "delta = 1e-5")
+    config = SECRET.replace("delta = 1e-4", "delta = 1e-5")
+    config = config.replace('"digits"', '"mnist"\nallow_download = false')
     with pytest.raises(DataUnavailable, match=r"mnist.*allow_download = true"):
         run(load_config(config), tmp_path / "run")
     assert not (tmp_path / "run").exists()
