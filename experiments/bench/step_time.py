@@ -197,9 +197,9 @@ def page(results: dict[str, Any]) -> str:
 
 One training step on a batch of {results["batch"]}, CPU, one device, medians of
 {results["rounds"]} interleaved rounds in one process (JAX {results["jax"]},
-{results["machine"]}, {results["cores"]} cores). CPU and wall time are multiples of the ordinary step's;
-milliseconds are wall time, for orientation only. All private steps compute the same
-clipped sum and draw the same noise.
+{results["machine"]}, {results["cores"]} cores). CPU and wall time are multiples of the
+ordinary step's; milliseconds are wall time, for orientation only. All private steps
+compute the same clipped sum and draw the same noise.
 
 {table(results)}
 
