@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from dpkit import data as data_package
 from dpkit.data import loading
+from dpkit.training import trainer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -39,6 +40,7 @@ def test_examples_run(number, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         data_package, "load_arrays", lambda name, split, **kw: small_mnist(split)
     )
+    monkeypatch.setattr(trainer, "choose_microbatch", lambda *given: 8)
     code = CODE[number]
     # The same run, made short: fewer and smaller batches, nothing else.
     for old, new in [
