@@ -127,8 +127,10 @@ def test_an_error_in_a_process_is_one_line():
 def test_an_interruption_inside_the_garbage_collector_is_not_lost():
     """There JAX has a callback, and Python drops what a callback raises."""
     code = (
-        "import gc, sys, time\n"
+        "import gc, signal, sys, time\n"
         "from dpkit.cli import app, main\n"
+        # A test run in the background inherits a Ctrl-C that is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "struck = []\n"
         "def callback(phase, info):\n"
         "    if not struck:\n"
