@@ -65,7 +65,9 @@ def _solve(moved: float, delta: float, side: int) -> float:
     high = 1.0
     while excess(high) > 0:
         high *= 2
-    root: Any = optimize.brentq(excess, 0.0, high, xtol=1e-300)
+    while high > 1e-300 and excess(high / 2) <= 0:
+        high /= 2
+    root: Any = optimize.brentq(excess, high / 2, high, xtol=1e-300)
     return float(root)
 
 

@@ -13,7 +13,6 @@ from decimal import Decimal
 from types import ModuleType
 from typing import Any
 
-import dp_accounting as dp
 from dp_accounting import DpEvent
 
 from dpkit.accountants.bounds import PrivacyBound
@@ -25,16 +24,13 @@ from dpkit.accountants.errors import (
 )
 from dpkit.accountants.events import (
     ApproxDpEvent,
-    BoundedRangeDpEvent,
-    DiscreteGaussianDpEvent,
-    ParallelDpEvent,
     PureDpEvent,
     flatten,
     from_json,
     repeat,
     to_json,
 )
-from dpkit.accountants.relations import Relation, shift
+from dpkit.accountants.relations import Relation
 from dpkit.accountants.totals import ZERO, above, add, at_least, exact, times
 from dpkit.accountants.warrant import warrant
 
@@ -165,9 +161,14 @@ class EventPrices:
 
     def zcdp(self) -> tuple[float, float]:
         """(xi, rho): the Rényi curve lies below xi + rho alpha at every order."""
-        parts = [(self._concentrated(r), count) for r, count in flatten(self.event)]
-        sums = [math.fsum(p[i] * count for p, count in parts) for i in (0, 1)]
-        return sums[0], sums[1]
+        found = _accountant("zcdp").concentration(self.event, self._relation)
+        if found.delta > 0 or found.unamplified:
+            raise UnsupportedEvent(
+                "zcdp",
+                found.unamplified[0] if found.unamplified else self.event,
+                "filter='zcdp' takes concentrated and pure releases",
+            )
+        return found.xi, found.rho
 
     def _release(self, event: DpEvent) -> tuple[Decimal, Decimal] | None:
         """(epsilon, delta) of a release that has them by itself."""
@@ -180,29 +181,6 @@ class EventPrices:
         except (UnsupportedEvent, UnsupportedRelation):
             return None
         return at_least(epsilon), at_least(delta)
-
-    def _concentrated(self, event: DpEvent) -> tuple[float, float]:
-        """(xi, rho) of one release."""
-        moved = shift(self._relation)
-        if isinstance(event, dp.GaussianDpEvent):
-            return 0.0, 0.5 * (moved / event.noise_multiplier) ** 2
-        if isinstance(event, DiscreteGaussianDpEvent):
-            return 0.0, 0.5 * (moved * event.sensitivity / event.stddev) ** 2
-        if isinstance(event, dp.ZCDpEvent):
-            return event.xi, event.rho
-        if isinstance(event, BoundedRangeDpEvent):
-            return 0.0, event.epsilon**2 / 8.0
-        if isinstance(event, ParallelDpEvent):
-            if self._pricer.curve(event, canonical(to_json(event)), (2.0,)) is None:
-                raise UnsupportedEvent("zcdp", event, f"relation={self._relation}")
-            children = [self._pricer.of(child).zcdp() for child in event.children]
-            return max(c[0] for c in children), max(c[1] for c in children)
-        direct = self._release(event)
-        if direct is None or direct[1] > ZERO:
-            raise UnsupportedEvent(
-                "zcdp", event, "filter='zcdp' takes concentrated and pure releases"
-            )
-        return 0.0, 0.5 * float(direct[0]) ** 2
 
 
 def _accountant(name: str) -> ModuleType:

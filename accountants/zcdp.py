@@ -1,0 +1,360 @@
+r"""The zCDP accountant: two numbers for each release, that add up.
+
+A release is (xi, rho)-concentrated if every Rényi divergence between neighbours is at
+most xi + rho a at order a > 1. Both numbers add up over releases, and then
+
+    epsilon = min over a > 1 of xi + rho a + log(1 - 1/a) - log(delta a) / (a - 1),
+
+where the minimum is taken over all real orders: with t = a - 1 the derivative vanishes
+where rho t^2 + log(1 + t) = log(1 / delta), which has one root. The classic form,
+xi + rho + 2 sqrt(rho log(1 / delta)), is never smaller; it bounds the loss itself with
+probability 1 - delta.
+
+An (epsilon, delta)-private release is, with probability 1 - delta, an epsilon-private
+one, and shows everything otherwise (Kairouz, Oh, Viswanath 2015, arXiv:1311.0776), so
+the deltas of such releases are taken off the delta that is asked about, and the rest
+counts as pure. Sampling does not amplify here: a sampled Gaussian counts as an
+unsampled one, with a warning.
+
+Reference: Bun & Steinke, "Concentrated Differential Privacy", 2016, arXiv:1605.02658;
+Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Privacy", 2020,
+arXiv:2004.00010, Proposition 12.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import dp_accounting as dp
+from dp_accounting import DpEvent
+from scipy import optimize
+
+from dpkit.accountants import _check, pure, truncation
+from dpkit.accountants.bounds import DeltaBound, PrivacyBound
+from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.event_kinds import kind_of
+from dpkit.accountants.event_types import ParallelDpEvent
+from dpkit.accountants.events import flatten, validate
+from dpkit.accountants.gdp import NO_AMPLIFICATION, unsampled_shift
+from dpkit.accountants.relations import Relation, as_relation, shift
+from dpkit.accountants.warrant import check_relation, warrant
+
+NAME = "zcdp"
+
+_PAD = 1e-14
+_TINY = 5e-324
+_LOG_ORDERS = (-690.0, 230.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Concentration:
+    """How concentrated some releases are.
+
+    Attributes:
+      xi: part of the Rényi bound xi + rho a that does not grow with the order a.
+      rho: its slope.
+      delta: outside an event of this probability on each side.
+      unamplified: the sampled releases that count as unsampled ones.
+
+    Example:
+      >>> Concentration(rho=0.5)
+      Concentration(xi=0.0, rho=0.5, delta=0.0, unamplified=())
+    """
+
+    xi: float = 0.0
+    rho: float = 0.0
+    delta: float = 0.0
+    unamplified: tuple[DpEvent, ...] = ()
+
+
+def epsilon(event: DpEvent, delta: float, *, relation: Relation | str) -> PrivacyBound:
+    """Upper bound on epsilon at delta, by concentration.
+
+    Privacy: static regime; a ledger's zCDP filter holds adaptively.
+
+    Args:
+      event: what was released.
+      delta: in (0, 1).
+      relation: the neighbouring relation.
+
+    Returns:
+      A bound whose `upper` is certified if every part of the event is proven; inf if
+      the deltas of the parts use up `delta`.
+
+    Raises:
+      ValueError: a bad event or delta.
+      UnsupportedEvent: a part that is not concentrated.
+      UnsupportedRelation: a part that has no proof under the relation.
+
+    Example:
+      >>> from dp_accounting import ZCDpEvent
+      >>> round(epsilon(ZCDpEvent(0.5), 1e-5, relation="add_remove").upper, 6)
+      4.728387
+    """
+    relation = as_relation(relation)
+    delta = _check.open_probability(delta=delta)
+    validate(event)
+    found, slip = _plain(event, relation)
+
+    def at(rest: float) -> float:
+        left = rest - found.delta
+        return tight_epsilon(found.xi, found.rho, left) if left > 0 else math.inf
+
+    return PrivacyBound(
+        delta=delta,
+        upper=truncation.corrected_epsilon(at, delta, slip),
+        method_upper=NAME,
+        relation=relation,
+        **_behind(event, found),
+    )
+
+
+def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> DeltaBound:
+    """Upper bound on delta at epsilon, by concentration.
+
+    Privacy: static regime; a ledger's zCDP filter holds adaptively.
+
+    Args:
+      event: what was released.
+      epsilon: at least 0, finite.
+      relation: the neighbouring relation.
+
+    Returns:
+      A bound whose `upper` is certified if every part of the event is proven.
+
+    Raises:
+      ValueError: a bad event or epsilon.
+      UnsupportedEvent: a part that is not concentrated.
+      UnsupportedRelation: a part that has no proof under the relation.
+
+    Example:
+      >>> from dp_accounting import ZCDpEvent
+      >>> bound = delta_of(ZCDpEvent(0.5), 4.728387, relation="add_remove")
+      >>> round(bound.upper, 10)
+      1e-05
+    """
+    relation = as_relation(relation)
+    epsilon = _check.non_negative(epsilon=epsilon)
+    validate(event)
+    found, slip = _plain(event, relation)
+    plain = tight_delta(found.xi, found.rho, epsilon) + found.delta
+    upper = truncation.corrected_delta(plain, epsilon, slip)
+    return DeltaBound(
+        epsilon=epsilon,
+        upper=min(1.0, upper * (1 + 1e-15)),
+        method_upper=NAME,
+        relation=relation,
+        **_behind(event, found),
+    )
+
+
+def supports(event: DpEvent, relation: Relation | str) -> bool:
+    """Whether every part of the event is concentrated, with a proof.
+
+    Args:
+      event: a valid event.
+      relation: the neighbouring relation.
+
+    Returns:
+      False where `epsilon` would raise UnsupportedEvent or UnsupportedRelation.
+
+    Example:
+      >>> from dp_accounting import LaplaceDpEvent
+      >>> supports(LaplaceDpEvent(1.0), "replace_one")
+      True
+    """
+    validate(event)
+    try:
+        _plain(event, as_relation(relation))
+    except (UnsupportedEvent, UnsupportedRelation):
+        return False
+    return True
+
+
+def concentration(event: DpEvent, relation: Relation) -> Concentration:
+    """How concentrated a whole valid event is; both directions.
+
+    Args:
+      event: what was released, without truncated sampling.
+      relation: the neighbouring relation.
+
+    Returns:
+      Sums over all parts, as computed: whoever compares them rounds up.
+
+    Raises:
+      UnsupportedEvent: a part that is not concentrated.
+      UnsupportedRelation: a part that has no proof under the relation.
+
+    Example:
+      >>> from dp_accounting import GaussianDpEvent
+      >>> concentration(GaussianDpEvent(2.0), Relation.REPLACE_ONE).rho
+      0.5
+    """
+    return _sum(flatten(event), relation)
+
+
+def tight_epsilon(xi: float, rho: float, delta: float) -> float:
+    """The smallest epsilon of a concentrated release at delta, rounded up.
+
+    Args:
+      xi: at least 0, may be inf.
+      rho: at least 0, may be inf.
+      delta: in (0, 1).
+
+    Returns:
+      epsilon, at least 0; inf where nothing is claimed.
+
+    Example:
+      >>> round(tight_epsilon(0.0, 0.1, 1e-6), 9)
+      2.141938928
+    """
+    if math.isinf(xi + rho):
+        return math.inf
+    # The total variation is at most sqrt(1 - e^-R_1), and R_1 at most xi + rho.
+    if delta * delta >= -math.expm1(-(xi + rho)) * (1 + _PAD):
+        return 0.0
+    log_share = -math.log(delta)
+    t = _crossing(lambda t: rho * t * t + math.log1p(t) - log_share)
+    terms = (
+        xi,
+        rho * (1 + t),
+        -math.log1p(1 / t),
+        log_share / t,
+        -math.log1p(t) / t,
+    )
+    return max(0.0, _sum_above(terms))
+
+
+def tight_delta(xi: float, rho: float, epsilon: float) -> float:
+    """The smallest delta of a concentrated release at epsilon, rounded up.
+
+    Args:
+      xi: at least 0, may be inf.
+      rho: at least 0, may be inf.
+      epsilon: at least 0, finite.
+
+    Returns:
+      delta in [0, 1]; 0 only if nothing was released, or epsilon is pure.
+
+    Example:
+      >>> tight_delta(0.0, 0.1, 2.141938929) <= 1e-6
+      True
+    """
+    if math.isinf(xi + rho):
+        return 1.0
+    if rho == 0 and xi * (1 + _PAD) <= epsilon:
+        return 0.0
+    t = _crossing(lambda t: rho * (1 + 2 * t) + xi - epsilon - math.log1p(1 / t))
+    slope = _sum_above((rho * (1 + t), xi, -epsilon, -math.log1p(1 / t)))
+    power = math.exp(min(t * slope - math.log1p(t), 0.0))
+    variation = math.sqrt(-math.expm1(-(xi + rho)))
+    return min(1.0, max(min(power, variation) * (1 + 1e-12), _TINY))
+
+
+def _plain(event: DpEvent, relation: Relation) -> tuple[Concentration, float]:
+    """The concentration with plain sampling, and the truncation's sum of T Psi."""
+    releases, slip = truncation.plain(flatten(event))
+    return _sum(releases, relation), slip
+
+
+def _sum(releases: Iterable[tuple[DpEvent, int]], relation: Relation) -> Concentration:
+    """The concentration of some releases together."""
+    parts = [(_single(release, relation), count) for release, count in releases]
+    return Concentration(
+        math.fsum(count * part.xi for part, count in parts),
+        math.fsum(count * part.rho for part, count in parts),
+        math.fsum(count * part.delta for part, count in parts) * (1 + 4e-16),
+        tuple(event for part, _ in parts for event in part.unamplified),
+    )
+
+
+def _single(event: DpEvent, relation: Relation) -> Concentration:
+    """The concentration of one release."""
+    kind = kind_of(event)
+    fields = kind.read(event)
+    if isinstance(event, ParallelDpEvent):
+        return _parallel(event, relation)
+    moved = unsampled_shift(NAME, event, relation)
+    if moved is not None:
+        sampled = not isinstance(event, dp.GaussianDpEvent)
+        return Concentration(
+            rho=0.5 * moved**2, unamplified=(event,) if sampled else ()
+        )
+    if kind.name == "discrete_gaussian":
+        moved = shift(relation) * fields["sensitivity"] / fields["stddev"]
+        return Concentration(rho=0.5 * moved**2)
+    if kind.name == "zcdp":
+        return Concentration(fields["xi"], fields["rho"])
+    if kind.name == "tree":
+        return _tree(event, fields, relation)
+    if kind.name == "bounded_range":
+        return Concentration(rho=_half_square(0.5 * fields["epsilon"]))
+    return _pure(event, relation)
+
+
+def _tree(event: DpEvent, fields: Any, relation: Relation) -> Concentration:
+    """One record is in as many nodes as the deepest tree has levels."""
+    if relation is not Relation.ZERO_OUT:
+        raise UnsupportedRelation(NAME, relation, event, (Relation.ZERO_OUT,))
+    steps = fields["step_counts"]
+    deepest = max(steps) if isinstance(steps, tuple | list) else steps
+    levels = int(deepest).bit_length()
+    return Concentration(rho=0.5 * levels * fields["noise_multiplier"] ** -2.0)
+
+
+def _parallel(event: ParallelDpEvent, relation: Relation) -> Concentration:
+    """The worst child in each number: one record meets one child."""
+    check_relation(NAME, event, relation)
+    children = [concentration(child, relation) for child in event.children]
+    return Concentration(
+        max(child.xi for child in children),
+        max(child.rho for child in children),
+        max(child.delta for child in children),
+        tuple(part for child in children for part in child.unamplified),
+    )
+
+
+def _pure(event: DpEvent, relation: Relation) -> Concentration:
+    """rho = epsilon^2 / 2 of a release that is private by itself (BS16, 3.3)."""
+    try:
+        private, delta = pure.guarantee(event, relation)
+    except UnsupportedRelation as error:
+        raise UnsupportedRelation(NAME, relation, event, error.allowed) from None
+    except UnsupportedEvent:
+        advice = "it is neither concentrated nor private by itself"
+        raise UnsupportedEvent(NAME, event, advice) from None
+    return Concentration(rho=_half_square(private), delta=delta)
+
+
+def _half_square(value: float) -> float:
+    """value^2 / 2, which is 0 for 0 alone."""
+    return max(0.5 * value * value, _TINY if value else 0.0)
+
+
+def _crossing(excess: Callable[[float], float]) -> float:
+    """Where an increasing function of t = a - 1 crosses 0: the best order.
+
+    It need not be exact: every order gives a valid answer, and the best a flat one.
+    """
+    low, high = _LOG_ORDERS
+
+    def at(log_t: float) -> float:
+        return max(-1e300, min(excess(math.exp(log_t)), 1e300))
+
+    if at(low) >= 0 or at(high) <= 0:
+        return math.exp(low if at(low) >= 0 else high)
+    root: Any = optimize.brentq(at, low, high, xtol=1e-10)
+    return math.exp(float(root))
+
+
+def _sum_above(terms: tuple[float, ...]) -> float:
+    """The sum of computed terms, raised by more than their rounding."""
+    return math.fsum(terms) + _PAD * math.fsum(abs(term) for term in terms)
+
+
+def _behind(event: DpEvent, found: Concentration) -> dict[str, Any]:
+    """Whether it is proven, and what a reader must know."""
+    behind = warrant(event)
+    loose = (NO_AMPLIFICATION,) if found.unamplified else ()
+    return {"certified": behind.certified, "warnings": (*behind.warnings, *loose)}
