@@ -1,23 +1,32 @@
-"""`dpkit budget`: what a declared run costs, and the noise that a budget needs.
+"""`dpkit budget`: what a declared run costs, and what a budget allows.
 
-No data is read. A run is declared by its noise, its sampling and its steps, and, where
-its batches can be cut, by their size and the bound on the records. A run's result.json
-has all of them; they give its epsilon again.
+No data is read. A run is declared by a file, or, where it is DP-SGD, by its noise, its
+sampling and its steps, and, where its batches can be cut, by their size and the bound
+on the records. A training run's result.json has all of those; they give its epsilon
+again.
 """
 
-import dataclasses
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpkit.cli import compare, curve, gate
+from dpkit.cli.bounds import bound_in_words, delta_in_words, refuse_uncertified
 from dpkit.cli.errors import Command
+from dpkit.cli.flags import RunFlags
 from dpkit.cli.options import (
     Accountant,
+    Accountants,
+    Config,
     Delta,
+    Deltas,
     Json,
     MaxBatchSize,
     MaxRecords,
+    NoiseMultiplier,
     Relation,
     Sampling,
     SamplingRate,
@@ -27,219 +36,233 @@ from dpkit.cli.options import (
 from dpkit.cli.output import emit, facts
 
 if TYPE_CHECKING:
-    from dp_accounting import DpEvent
-
     from dpkit.accountants import PrivacyBound
+    from dpkit.declaration import Declaration
 
-app = typer.Typer(help="Epsilon of a declared run, and the noise for a budget.")
-
-_NOT_POISSON = (
-    "must not be accounted as Poisson sampling, whose epsilon is smaller; for one pass"
-    " over fixed disjoint batches an epoch, under zero_out, give"
-    " --sampling full_batch --sampling-rate 1 with one step an epoch"
-)
-_REFUSED = {
-    "shuffle": f"shuffled batches {_NOT_POISSON}",
-    "shuffled": f"shuffled batches {_NOT_POISSON}",
-    "fixed_batches": f"batches in a fixed order {_NOT_POISSON}",
-    "cyclic": f"batches in a fixed order {_NOT_POISSON}",
-    "fixed_size": "batches of a fixed size have their own event, which this command"
-    " can't take yet; they must not be accounted as Poisson sampling",
-    "wor": "batches drawn without replacement have their own event, which this command"
-    " can't take yet; they must not be accounted as Poisson sampling",
-    "balls_in_bins": "random allocation has its own event, which this command can't"
-    " take yet; it must not be accounted as Poisson sampling",
-}
+app = typer.Typer(help="What a declared run costs, and what a budget allows.")
+app.command(cls=Command)(compare.compare)
+app.command(cls=Command)(curve.curve)
+app.command(cls=Command)(gate.check)
 
 
 @app.command(cls=Command)
 def epsilon(
-    noise_multiplier: Annotated[
-        float, typer.Option(help="Noise standard deviation over the clip norm.")
-    ],
-    sampling_rate: SamplingRate,
-    steps: Steps,
-    delta: Delta,
-    relation: Relation,
-    sampling: Sampling,
+    config: Config = None,
+    noise_multiplier: NoiseMultiplier = None,
+    sampling_rate: SamplingRate = None,
+    steps: Steps = None,
+    delta: Deltas = None,
+    epsilon: Annotated[
+        list[float] | None,
+        typer.Option(help="Answer the delta at this epsilon instead; repeatable."),
+    ] = None,
+    relation: Relation = None,
+    sampling: Sampling = None,
     max_batch_size: MaxBatchSize = None,
     max_records: MaxRecords = None,
-    unit: Unit = "example",
+    unit: Unit = None,
     accountant: Accountant = "best",
+    accountants: Accountants = None,
     json: Json = False,
 ) -> None:
-    """Epsilon of a run of noised, clipped sums, such as DP-SGD."""
-    from dpkit.accountants import epsilon as epsilon_of
-
-    declared = _Declared(sampling, sampling_rate, steps, max_batch_size, max_records)
-    bound = epsilon_of(
-        declared.event(noise_multiplier, relation),
-        delta,
-        relation=relation,
-        accountant=accountant,
-        unit=unit,
+    """Epsilon at delta, or delta at epsilon, of a declared run."""
+    flags = RunFlags(
+        noise_multiplier=noise_multiplier,
+        sampling=sampling,
+        sampling_rate=sampling_rate,
+        steps=steps,
+        max_batch_size=max_batch_size,
+        max_records=max_records,
     )
-    _show(bound, declared.facts(noise_multiplier), as_json=json)
+    run = _declared(config, flags, relation=relation, unit=unit)
+    if epsilon:
+        if delta:
+            raise ValueError("epsilon: give --delta or --epsilon, and not both")
+        _show_deltas(run, flags, epsilon, accountant, as_json=json)
+        return
+    deltas = delta or ([run.delta] if run.delta is not None else [])
+    if not deltas:
+        raise ValueError("missing option --delta; or a CONFIG that names it")
+    if accountants is None:
+        bounds, readings = [_bound(run, at, accountant) for at in deltas], None
+    else:
+        if accountant != "best":
+            raise ValueError("accountant: give --accountant or --accountants, not both")
+        bounds, readings = compare.asked(run, deltas, compare.names(accountants))
+    _show(run, flags, bounds, {}, readings, as_json=json)
 
 
 @app.command(cls=Command)
 def calibrate(
-    epsilon: Annotated[float, typer.Option(help="The most that the run may cost.")],
-    delta: Delta,
-    sampling_rate: SamplingRate,
-    steps: Steps,
-    relation: Relation,
-    sampling: Sampling,
+    config: Config = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="The most that the run may cost.")
+    ] = None,
+    delta: Delta = None,
+    solve: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What to choose: noise_multiplier, steps, sampling_rate, epsilon or"
+            " delta. The CONFIG's own value of it is not read.",
+        ),
+    ] = "noise_multiplier",
+    noise_multiplier: NoiseMultiplier = None,
+    sampling_rate: SamplingRate = None,
+    steps: Steps = None,
+    relation: Relation = None,
+    sampling: Sampling = None,
     max_batch_size: MaxBatchSize = None,
     max_records: MaxRecords = None,
-    unit: Unit = "example",
+    unit: Unit = None,
     accountant: Accountant = "best",
+    bracket: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="The lowest and the highest value to consider."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """The least noise multiplier whose certified epsilon is within a budget."""
-    from dpkit.accountants import calibrate as solve
+    """What a budget allows: the least noise, or the most steps, certified."""
+    from dpkit.accountants import _check
+    from dpkit.solving import FREE
+    from dpkit.solving import solve as solve_for
 
-    declared = _Declared(sampling, sampling_rate, steps, max_batch_size, max_records)
-    solution = solve(
-        lambda noise: declared.event(noise, relation),
-        epsilon=epsilon,
-        delta=delta,
-        relation=relation,
-        accountant=accountant,
+    _check.one_of(FREE, solve=solve)
+    flags = RunFlags(
+        noise_multiplier=noise_multiplier,
+        sampling=sampling,
+        sampling_rate=sampling_rate,
+        steps=steps,
+        max_batch_size=max_batch_size,
+        max_records=max_records,
     )
-    bound = dataclasses.replace(solution.bound, unit=unit)
-    _show(bound, declared.facts(solution.value), as_json=json)
+    if solve in flags.given:
+        raise ValueError(f"{solve}: it is what --solve asks for; leave it out")
+    run = _declared(config, flags, relation=relation, unit=unit, free=solve)
+    at = run.delta if delta is None else delta
+    if at is None and solve != "delta":
+        raise ValueError("missing option --delta; or a CONFIG that names it")
+    if epsilon is None and solve != "epsilon":
+        raise ValueError("missing option --epsilon")
+    found = solve_for(
+        run, solve, epsilon=epsilon, delta=at, accountant=accountant, bracket=bracket
+    )
+    value = {} if solve in ("epsilon", "delta") else {solve: found.value}
+    _show(found.run, flags, [found.bound], value, as_json=json)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Declared:
-    """A run as the options declare it, without its noise."""
+def _declared(
+    config: Path | None,
+    flags: RunFlags,
+    *,
+    relation: str | None,
+    unit: str | None,
+    free: str = "",
+) -> "Declaration":
+    """The run, from a file or from the options, and never from both."""
+    if config is None:
+        unit = "example" if unit is None else unit
+        return flags.declaration(relation=relation, unit=unit, delta=None, free=free)
+    from dpkit.declaration import read
 
-    sampling: str
-    sampling_rate: float
-    steps: int
-    max_batch_size: int | None
-    max_records: int | None
-
-    def event(self, noise_multiplier: float, relation: str) -> "DpEvent":
-        """What the run costs; a scheme that can't be described here is refused."""
-        import dp_accounting
-
-        from dpkit.accountants import _check
-
-        self._refuse_other_schemes()
-        _check.positive(noise_multiplier=noise_multiplier)
-        _check.rate(sampling_rate=self.sampling_rate)
-        _check.integer_at_least(1, steps=self.steps)
-        if self.max_batch_size is not None and self.max_records is not None:
-            sizes = self.max_batch_size, self.max_records
-            return self._cut(noise_multiplier, relation, *sizes)
-        step = dp_accounting.GaussianDpEvent(noise_multiplier)
-        if self.sampling == "poisson":
-            step = dp_accounting.PoissonSampledDpEvent(self.sampling_rate, step)
-        return dp_accounting.SelfComposedDpEvent(step, self.steps)
-
-    def _cut(
-        self, noise_multiplier: float, relation: str, size: int, most: int
-    ) -> "DpEvent":
-        """The event of the plan itself, whose batches can be cut."""
-        from dpkit.mechanisms import GaussianSum, PoissonSampler
-        from dpkit.training import DPSGDPlan
-
-        sampler = PoissonSampler(self.sampling_rate, size, most)
-        plan = DPSGDPlan(
-            sampler=sampler,
-            mechanism=GaussianSum(1.0, noise_multiplier, sampler.max_batch_size),
-            steps=self.steps,
-            # Only divides, like the clip norm: neither enters the event.
-            expected_batch_size=1,
-        )
-        return plan.event(relation)
-
-    def _refuse_other_schemes(self) -> None:
-        """Refuses what the options can't describe, or describe by halves."""
-        sampling, size, most = self.sampling, self.max_batch_size, self.max_records
-        if sampling in _REFUSED:
-            raise ValueError(f"sampling={sampling!r}: {_REFUSED[sampling]}")
-        if sampling not in ("poisson", "full_batch"):
-            raise ValueError(
-                f"sampling={sampling!r} is not known: use poisson or full_batch"
-            )
-        if sampling == "full_batch" and self.sampling_rate != 1:
-            raise ValueError(
-                f"sampling_rate={self.sampling_rate}: with sampling full_batch it must"
-                " be 1"
-            )
-        for name, given, other in (
-            ("max_batch_size", size, most),
-            ("max_records", most, size),
-        ):
-            if given is not None and (other is None or sampling != "poisson"):
-                raise ValueError(
-                    f"{name}={given}: --max-batch-size and --max-records are given"
-                    " together, with --sampling poisson, or not at all"
-                )
-
-    def facts(self, noise_multiplier: float) -> dict[str, Any]:
-        """The same for the answer."""
-        fields = {**dataclasses.asdict(self), "noise_multiplier": noise_multiplier}
-        return {name: value for name, value in fields.items() if value is not None}
+    if flags.given:
+        name = flags.given[0]
+        raise ValueError(f"{name}: the CONFIG declares the run; leave the option out")
+    return read(config, relation=relation, unit=unit)
 
 
-def _show(bound: "PrivacyBound", declared: dict[str, Any], *, as_json: bool) -> None:
-    """Print the bound; without a certificate the command fails after that."""
-    from dpkit.accountants.errors import NotCertified
+def _bound(run: "Declaration", delta: float, accountant: str) -> "PrivacyBound":
+    """What one accountant, or the best, says of a run."""
+    from dpkit.accountants import epsilon as epsilon_of
 
+    options: Any = {"accountant": accountant, "unit": run.unit}
+    return epsilon_of(run.event, delta, relation=run.relation, **options)
+
+
+def _show(
+    run: "Declaration",
+    flags: RunFlags,
+    bounds: "Sequence[PrivacyBound]",
+    value: dict[str, Any],
+    readings: Sequence[Any] | None = None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the bounds; without a certificate the command fails after that."""
+    told = flags.facts() | value
     if as_json:
-        emit({**bound.to_json(), **declared})
+        listed = [bound.to_json() for bound in bounds]
+        document = listed[0] if len(listed) == 1 else {"bounds": listed}
+        document = {"relation": str(run.relation), "unit": run.unit} | document
+        document |= _about(run, flags) | told
+        if readings is not None:
+            document["accountants"] = [reading.to_json() for reading in readings]
+        emit(document)
     else:
-        epsilon, *rest = bound_in_words(bound)
-        sampling = f"{declared['sampling']}, rate {declared['sampling_rate']!r}"
-        noise = ("noise multiplier", repr(declared["noise_multiplier"]))
-        others = [
-            (name.replace("_", " "), declared.get(name))
-            for name in ("max_batch_size", "max_records", "steps")
-        ]
-        facts([epsilon, noise, *rest, ("sampling", sampling), *others])
-    if not bound.certified:
-        raise NotCertified(
-            "no accountant certifies an epsilon for this run: what was printed is an"
-            " estimate"
-        )
+        for bound in bounds:
+            epsilon, *rest = bound_in_words(bound)
+            chosen = [(_plain(name), repr(told[name])) for name in value]
+            noise = told.get("noise_multiplier")
+            if "noise_multiplier" not in value and noise is not None:
+                chosen.append(("noise multiplier", repr(noise)))
+            facts([epsilon, *chosen, *rest, *_described(run, flags, told, value)])
+        if readings is not None:
+            typer.echo()
+            compare.show(readings)
+    refuse_uncertified(all(bound.certified for bound in bounds))
 
 
-def bound_in_words(bound: "PrivacyBound") -> list[tuple[str, str | None]]:
-    """A bound as facts to print; an uncertified one is called an estimate.
+def _show_deltas(
+    run: "Declaration",
+    flags: RunFlags,
+    epsilons: list[float],
+    accountant: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the delta at each epsilon."""
+    from dpkit.accountants import delta_of
 
-    Args:
-      bound: what an accountant or a ledger answered.
-
-    Returns:
-      Names and values for `facts`.
-
-    Example:
-      >>> from dpkit.accountants import PrivacyBound
-      >>> bound = PrivacyBound(delta=1e-5, upper=2.0, certified=True,
-      ...   method_upper="pld", relation="add_remove", unit="example")
-      >>> bound_in_words(bound)[0]
-      ('epsilon', '≤ 2, certified (pld)')
-    """
-    from dpkit.report.words import number
-
-    if bound.certified and bound.upper == math.inf:
-        shown = "infinite: no guarantee"
-    elif bound.certified and bound.upper is not None:
-        shown = f"≤ {number(bound.upper, side='up')}, certified ({bound.method_upper})"
-    else:
-        value = bound.estimate if bound.estimate is not None else bound.upper
-        shown = "no answer" if value is None else f"≈ {number(value)}, an estimate"
-    lower = f"{number(bound.lower, side='down')}" if bound.lower else None
-    return [
-        ("epsilon", shown),
-        ("at least", lower),
-        ("delta", number(bound.delta, side="up")),
-        ("relation", str(bound.relation)),
-        ("unit", bound.unit),
-        ("regime", bound.regime),
-        *(("warning", text) for text in bound.warnings),
+    options: Any = {"relation": run.relation, "unit": run.unit}
+    bounds = [
+        delta_of(run.event, at, accountant=accountant, **options) for at in epsilons
     ]
+    if as_json:
+        listed = [bound.to_json() for bound in bounds]
+        document = listed[0] if len(listed) == 1 else {"bounds": listed}
+        document = {"relation": str(run.relation), "unit": run.unit} | document
+        emit(document | _about(run, flags) | flags.facts())
+    else:
+        told = flags.facts()
+        for bound in bounds:
+            facts([*delta_in_words(bound), *_described(run, flags, told, {})])
+    refuse_uncertified(all(bound.certified for bound in bounds))
+
+
+def _about(run: "Declaration", flags: RunFlags) -> dict[str, Any]:
+    """The events of a file, which options don't repeat."""
+    if flags.given:
+        return {}
+    return {"events": run.to_json()["events"], "assumed": list(run.assumed)}
+
+
+def _described(
+    run: "Declaration", flags: RunFlags, told: dict[str, Any], value: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    """The run, for people."""
+    if not flags.given:
+        from dpkit.report.words import event_in_words
+
+        events = [("event", event_in_words(e)) for e in run.to_json()["events"]]
+        return [*events, *(("assumed", text) for text in run.assumed)]
+    rate = told.get("sampling_rate", math.nan)
+    rows: list[tuple[str, Any]] = [("sampling", f"{told['sampling']}, rate {rate!r}")]
+    for name in ("max_batch_size", "max_records", "steps"):
+        if name not in value:
+            rows.append((_plain(name), told.get(name)))
+    return rows
+
+
+def _plain(name: str) -> str:
+    """A name as words."""
+    return name.replace("_", " ")

@@ -1,38 +1,137 @@
-"""`dpkit ledger`: look at a ledger, and check it. Neither command changes it."""
+"""`dpkit ledger`: make a ledger, look at it, check it, close it.
 
-import math
+What charges one is in charging.py, what moves whole ledgers in transfer.py.
+"""
+
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpkit.cli.budget import bound_in_words
+from dpkit.cli import charging, reporting, transfer
+from dpkit.cli.bounds import bound_in_words
 from dpkit.cli.errors import Command
-from dpkit.cli.options import Json
+from dpkit.cli.opening import opened, place
+from dpkit.cli.options import Json, LedgerFile
 from dpkit.cli.output import emit, facts, table
+from dpkit.report.identity import identity, identity_in_words
 
 if TYPE_CHECKING:
-    from dpkit.accountants import Ledger
+    from dpkit.accountants import Budget
     from dpkit.accountants.ledger import Entry
 
-app = typer.Typer(help="Show and check a ledger; neither changes it.")
-
-File = Annotated[
-    str,
-    typer.Argument(metavar="LEDGER", help="A ledger.db, or the folder of a run."),
-]
+app = typer.Typer(help="One durable account of what was spent, and what it refuses.")
+for command in (charging.spend, charging.reserve, charging.commit, charging.abort):
+    app.command(cls=Command)(command)
+for command in (charging.remaining, reporting.report, transfer.merge, transfer.export):
+    app.command(cls=Command)(command)
+app.command("import", cls=Command)(transfer.import_)
 
 
 @app.command(cls=Command)
-def show(ledger: File, json: Json = False) -> None:
+def init(
+    ledger: Annotated[
+        str, typer.Argument(metavar="LEDGER", help="The file or URL to be made.")
+    ],
+    epsilon: Annotated[
+        float, typer.Option(help="The budget; inf, to count only, must be written.")
+    ],
+    delta: Annotated[float, typer.Option(help="The budget's delta, in [0, 1).")],
+    relation: Annotated[
+        str,
+        typer.Option(
+            metavar="RELATION",
+            help="Which data sets are neighbours: add_remove, replace_one or zero_out.",
+        ),
+    ],
+    unit: Annotated[
+        str, typer.Option(help="What one record stands for: example, user, …")
+    ],
+    dataset: Annotated[
+        str,
+        typer.Option(help="A name and version of the data; nothing computed from it."),
+    ] = "unnamed",
+    regime: Annotated[
+        str,
+        typer.Option(
+            metavar="REGIME",
+            help="adaptive, or static: one sealed plan, fixed before any output.",
+        ),
+    ] = "adaptive",
+    filter: Annotated[
+        str,
+        typer.Option(
+            metavar="FILTER",
+            help="How adaptive spending is counted: approx, zcdp or pure.",
+        ),
+    ] = "approx",
+    adaptive: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="EPSILON DELTA",
+            help="Part of the budget, kept for charges chosen along the way.",
+        ),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=EPSILON,DELTA",
+            help="A budget for a block of the data; may be given several times.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a new ledger. Nothing may be there yet."""
+    from dpkit.accountants import Budget, Ledger
+
+    budget = Budget(epsilon, delta)
+    kept = None if adaptive is None else Budget(*adaptive)
+    scopes = dict(_scope(text) for text in scope or [])
+    _refuse_present(ledger)
+    with Ledger.open(
+        place(ledger),
+        budget=budget,
+        relation=relation,
+        unit=unit,
+        dataset=dataset,
+        regime=regime,
+        filter=filter,
+        adaptive=kept,
+        scopes=scopes or None,
+    ) as book:
+        if json:
+            emit({"created": True, **identity(book)})
+        else:
+            facts([("created", ledger), *identity_in_words(book)])
+
+
+@app.command(cls=Command)
+def close(
+    ledger: LedgerFile,
+    reason: Annotated[str, typer.Option(help="Why, in one line.")] = "closed by hand",
+    json: Json = False,
+) -> None:
+    """Close the books for ever: every later charge is refused."""
+    with opened(ledger) as book:
+        book.verify()
+        if book.retired:
+            raise ValueError(f"LEDGER={ledger}: it is closed already")
+        entry = book.retire(reason)
+        if json:
+            emit({"closed": True, **identity(book), "seq": entry.seq})
+        else:
+            facts([("closed", reason), *identity_in_words(book)])
+
+
+@app.command(cls=Command)
+def show(ledger: LedgerFile, json: Json = False) -> None:
     """The budget, what is spent of it, and every entry."""
-    with _opened(ledger) as book:
+    with opened(ledger) as book:
         spent, entries = book.spent(), book.entries()
         if json:
             emit(
                 {
-                    **_identity(book),
+                    **identity(book),
                     "spent": spent.to_json(),
                     "entries": [{**e.to_json(), "hash": e.hash} for e in entries],
                 }
@@ -45,14 +144,21 @@ def show(ledger: File, json: Json = False) -> None:
         if seeded:
             text = f"the noise of entry {seeded} came from a known seed: NO PRIVACY"
             warnings.append(("warning", text))
-        facts([*_header(book), ("spent", words), *warnings, ("entries", len(entries))])
+        facts(
+            [
+                *identity_in_words(book),
+                ("spent", words),
+                *warnings,
+                ("entries", len(entries)),
+            ]
+        )
         typer.echo()
         table(["seq:", "time", "kind", "label", "cost", "what"], _rows(entries))
 
 
 @app.command(cls=Command)
 def verify(
-    ledger: File,
+    ledger: LedgerFile,
     recount: Annotated[
         bool,
         typer.Option("--recount", help="Ask the accountants again as well; slower."),
@@ -60,50 +166,42 @@ def verify(
     json: Json = False,
 ) -> None:
     """Recompute every hash, link and total; exit code 3 if anything is wrong."""
-    with _opened(ledger) as book:
+    with opened(ledger) as book:
         book.verify(recount=recount)
         count = len(book.entries())
         if json:
-            emit({"verified": True, **_identity(book), "entries": count})
+            emit({"verified": True, **identity(book), "entries": count})
         else:
-            facts([("verified", f"{count} entries"), *_header(book)])
+            facts([("verified", f"{count} entries"), *identity_in_words(book)])
 
 
-def _opened(name: str) -> "Ledger":
-    """The ledger of a file or of a run's folder; nothing is created."""
-    path = Path(name)
-    if path.is_dir():
-        path = path / "ledger.db"
-    if "://" not in name and not path.exists():
-        raise ValueError(f"LEDGER={str(path)!r} doesn't exist: name a ledger's file")
+def _refuse_present(name: str) -> None:
+    """Raise FileExistsError where a ledger, or any file, is there already."""
     from dpkit.accountants import Ledger
 
-    return Ledger.open(name if "://" in name else path)
+    path = place(name)
+    if isinstance(path, str):
+        try:
+            Ledger.open(path).close()
+        except ValueError:
+            return
+    elif not path.exists():
+        return
+    raise FileExistsError(f"LEDGER={name} is there already; choose another name")
 
 
-def _identity(book: "Ledger") -> dict[str, Any]:
-    """What tells this ledger from others."""
-    budget = book.budget
-    finite = math.isfinite(budget.epsilon)
-    return {
-        "ledger": book.id,
-        "budget": {
-            "epsilon": budget.epsilon if finite else "inf",
-            "delta": budget.delta,
-        },
-        "relation": str(book.relation),
-        "unit": book.unit,
-        "dataset": book.dataset,
-        "regime": book.regime,
-        "head": book.head,
-    }
+def _scope(text: str) -> "tuple[str, Budget]":
+    """A scope's name and budget out of NAME=EPSILON,DELTA."""
+    from dpkit.accountants import Budget
 
-
-def _header(book: "Ledger") -> list[tuple[str, Any]]:
-    """The same, for people."""
-    budget = book.budget
-    words = f"epsilon {budget.epsilon!r} at delta {budget.delta!r}"
-    return list((_identity(book) | {"budget": words}).items())
+    name, _, numbers = text.rpartition("=")
+    epsilon, _, delta = numbers.partition(",")
+    try:
+        return name, Budget(float(epsilon), float(delta))
+    except ValueError as error:
+        raise ValueError(
+            f"scope={text!r} must be NAME=EPSILON,DELTA ({error})"
+        ) from None
 
 
 def _rows(entries: list["Entry"]) -> list[tuple[Any, ...]]:
@@ -138,8 +236,10 @@ def _cost(body: dict[str, Any]) -> str:
 
 def _gist(body: dict[str, Any]) -> str:
     """The telling fields of an entry's body."""
+    from dpkit.report.words import in_short
+
     parts = [
-        f"{name} {_short(body[name])}"
+        f"{name} {in_short(body[name])}"
         for name in _TELLING
         if body.get(name) not in (None, "all")
     ]
@@ -151,18 +251,3 @@ def _gist(body: dict[str, Any]) -> str:
 def _insecure(body: dict[str, Any]) -> bool:
     """Whether anybody who knows a seed can take this entry's noise away."""
     return bool((body.get("provenance") or {}).get("insecure_seed"))
-
-
-def _short(value: Any) -> str:
-    """A field as text: an event as its kind and parameters, long lists as a number."""
-    if isinstance(value, dict):
-        inside = [
-            f"{name} {_short(item)}"
-            for name, item in value.items()
-            if name not in ("kind", "v")
-        ]
-        return f"{value.get('kind', '')}({', '.join(inside)})"
-    if isinstance(value, list):
-        short = ", ".join(_short(item) for item in value[:4])
-        return f"[{short}]" if len(value) <= 4 else f"[{short}, … {len(value)} in all]"
-    return str(value)

@@ -35,8 +35,27 @@ def emit(document: Mapping[str, Any]) -> None:
         "spent": "inf"
       }
     """
+    typer.echo(dumps(document), nl=False)
+
+
+def dumps(document: Mapping[str, Any]) -> str:
+    """A document as text, with the version of its form.
+
+    Args:
+      document: as for `emit`.
+
+    Returns:
+      The text, with a line's end.
+
+    Raises:
+      ValueError: a float is not finite.
+
+    Example:
+      >>> dumps({}).count("schema_version")
+      1
+    """
     whole = {"schema_version": SCHEMA_VERSION, **document}
-    typer.echo(json.dumps(whole, indent=2, allow_nan=False))
+    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> None:

@@ -1,8 +1,11 @@
-"""The report of a run: one HTML file that states the guarantee and shows the curves.
+"""Reports: one HTML file that states a guarantee, and the same facts as JSON.
 
-Nothing here computes privacy: the numbers come from the run's result and history.
+`render` is the page of a training run; it computes nothing. `of_ledger` and `of_run`
+gather the facts of an account, and `render_account` sets them.
 """
 
+from dpkit.report.account import of_ledger, of_run
 from dpkit.report.page import render
+from dpkit.report.statement import render_account
 
-__all__ = ["render"]
+__all__ = ["of_ledger", "of_run", "render", "render_account"]

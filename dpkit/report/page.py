@@ -6,13 +6,13 @@ passed on and opened without care.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from typing import Any
 
+from dpkit.report.markup import document, listed, numbers, paragraphs, section, table
 from dpkit.report.plots import curve
-from dpkit.report.style import CSS
 from dpkit.report.words import (
     as_float,
     guarantee,
@@ -25,7 +25,6 @@ from dpkit.report.words import (
 Result = Mapping[str, Any]
 History = Sequence[Mapping[str, Any]]
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _MOST_ROWS = 60
 
 
@@ -66,16 +65,10 @@ def render(result: Result, history: History, config_text: str) -> str:
             _limits(result),
             _parameters(result),
             _evidence(result),
-            _section("Configuration", f"<pre>{escape(config_text)}</pre>"),
+            section("Configuration", f"<pre>{escape(config_text)}</pre>"),
         ]
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(_title(result))}</title>\n<style>{CSS}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document(_title(result), body)
 
 
 def _title(result: Result) -> str:
@@ -83,16 +76,6 @@ def _title(result: Result) -> str:
     model, dataset = result.get("model"), result.get("dataset")
     what = str(model) if model else "A model"
     return f"{what} trained on {dataset}" if dataset else f"{what}, trained privately"
-
-
-def _section(title: str, inside: str) -> str:
-    """A section with its heading; `inside` is HTML."""
-    return f"<section>\n<h2>{escape(title)}</h2>\n{inside}\n</section>"
-
-
-def _paragraphs(texts: Iterable[str]) -> str:
-    """Texts as paragraphs."""
-    return "\n".join(f"<p>{escape(text)}</p>" for text in texts)
 
 
 def _alarm(result: Result) -> str:
@@ -172,12 +155,7 @@ def _facts(result: Result) -> str:
     accuracy = as_float(result.get("test_accuracy"))
     if accuracy is not None:
         rows.insert(0, ("test accuracy", f"{100 * accuracy:.2f} %", "on public rows"))
-    cells = "\n".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}"
-        f"<small>{escape(note)}</small></dd></div>"
-        for name, value, note in rows
-    )
-    return f'<dl class="facts">\n{cells}\n</dl>'
+    return numbers(rows)
 
 
 def _epsilon(result: Result) -> tuple[str, str]:
@@ -202,7 +180,7 @@ def _guarantee(result: Result) -> str:
     title = "The guarantee"
     if result.get("insecure_seed"):
         title = "The guarantee that secret randomness would have given"
-    return _section(title, lead + _paragraphs(guarantee(result)))
+    return section(title, lead + paragraphs(guarantee(result)))
 
 
 def _curves(result: Result, history: History) -> str:
@@ -232,7 +210,7 @@ def _curves(result: Result, history: History) -> str:
             ),
         )
     inside = f'<div class="curves">\n{"".join(figures)}\n</div>\n'
-    return _section("The run", inside + _history_table(history, delta))
+    return section("The run", inside + _history_table(history, delta))
 
 
 def _figure(
@@ -308,8 +286,7 @@ def _percent(value: float) -> str:
 
 def _limits(result: Result) -> str:
     """What the guarantee leaves open."""
-    rows = "\n".join(f"<li>{escape(row)}</li>" for row in not_covered(result))
-    return _section("What is not covered", f"<ul>\n{rows}\n</ul>")
+    return section("What is not covered", listed(not_covered(result)))
 
 
 _PARAMETERS = {
@@ -337,31 +314,7 @@ _PARAMETERS = {
 def _parameters(result: Result) -> str:
     """Everything that enters the accounting, and the rest that was chosen."""
     rows = [(label, result.get(key)) for key, label in _PARAMETERS.items()]
-    return _section("Parameters", _table((k, v) for k, v in rows if v is not None))
-
-
-def _table(rows: Iterable[tuple[str, Any]]) -> str:
-    """Names and values, one a row."""
-    lines = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th><td{_class(value)}>'
-        f"{escape(_value(value))}</td></tr>"
-        for name, value in rows
-    )
-    return f'<div class="scroll"><table><tbody>\n{lines}\n</tbody></table></div>'
-
-
-def _class(value: Any) -> str:
-    """Long unbroken texts (hashes) are set in a narrow fixed pitch."""
-    return ' class="hash"' if len(str(value)) >= 40 else ""
-
-
-def _value(value: Any) -> str:
-    """A value as text: numbers short, the rest as it is."""
-    if isinstance(value, float):
-        return number(value, digits=8)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return str(value)
+    return section("Parameters", table((k, v) for k, v in rows if v is not None))
 
 
 def _evidence(result: Result) -> str:
@@ -381,4 +334,4 @@ def _evidence(result: Result) -> str:
     rows = [(name, result[key]) for key, name in hashes.items() if result.get(key)]
     versions = result.get("versions") or {}
     rows += [(f"version of {name}", value) for name, value in versions.items()]
-    return _section("Evidence", text + _table(rows))
+    return section("Evidence", text + table(rows))

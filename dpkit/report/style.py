@@ -82,7 +82,8 @@ th, td {
 th { font-weight: 400; font-size: .88rem; line-height: 1.7; }
 tbody th { width: 14.5rem; }
 td { font-variant-numeric: lining-nums tabular-nums; overflow-wrap: anywhere; }
-thead th, .right td { text-align: right; }
+.right thead th, .right td { text-align: right; }
+.grid thead th { vertical-align: bottom; line-height: 1.35; }
 thead th { border-bottom: 1px solid var(--soft); }
 code, pre, td.hash { font-family: var(--mono); font-size: .84em; }
 td.hash { font-size: .74rem; padding-right: 0; }

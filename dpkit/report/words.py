@@ -141,6 +141,70 @@ def most_recognised(epsilon: float, delta: float, false_positives: float) -> flo
     return max(0.0, min(1.0, steep, flat))
 
 
+def largest_advantage(epsilon: float, delta: float) -> float:
+    """The largest difference of true and false positive rates of any test.
+
+    (e^eps - 1 + 2 delta) / (e^eps + 1): where the two lines of the trade-off curve of
+    (epsilon, delta) meet.
+
+    Args:
+      epsilon: at least 0; may be infinite.
+      delta: in [0, 1].
+
+    Returns:
+      The bound, in [0, 1].
+
+    Example:
+      >>> largest_advantage(0.0, 0.25), round(largest_advantage(1.0, 0.0), 6)
+      (0.25, 0.462117)
+    """
+    if epsilon > 700:
+        return 1.0
+    # Symmetric in form, so that nothing cancels at a small epsilon.
+    return min(1.0, math.tanh(epsilon / 2) + 2 * delta / (math.exp(epsilon) + 1))
+
+
+def event_in_words(event: Mapping[str, Any]) -> str:
+    """An event as its kind and parameters; long lists are cut short.
+
+    Args:
+      event: as `dpkit.accountants.to_json` writes it.
+
+    Returns:
+      One line.
+
+    Example:
+      >>> event_in_words({"kind": "repeat", "v": 1, "count": 3,
+      ...                 "child": {"kind": "laplace", "v": 1, "scale": "2.0"}})
+      '3 of laplace(scale 2.0)'
+    """
+    if event.get("kind") == "repeat":
+        return f"{event['count']:,} of {event_in_words(event['child'])}"
+    return in_short(event)
+
+
+def in_short(value: Any) -> str:
+    """A value out of JSON as text: events by kind and parameters, long lists cut.
+
+    Example:
+      >>> in_short([1, 2, 3, 4, 5])
+      '[1, 2, 3, 4, … 5 in all]'
+    """
+    if isinstance(value, Mapping):
+        if value.get("kind") == "repeat":
+            return event_in_words(value)
+        inside = [
+            f"{name} {in_short(item)}"
+            for name, item in value.items()
+            if name not in ("kind", "v")
+        ]
+        return f"{value.get('kind', '')}({', '.join(inside)})"
+    if isinstance(value, list):
+        short = ", ".join(in_short(item) for item in value[:4])
+        return f"[{short}]" if len(value) <= 4 else f"[{short}, … {len(value)} in all]"
+    return str(value)
+
+
 def headline(result: Mapping[str, Any]) -> str:
     """The guarantee in one line: epsilon, delta, relation, unit and its warrant.
 
@@ -273,6 +337,8 @@ def _test(relation: str, unit: str, epsilon: float, delta: float) -> str:
 
 def _released(result: Mapping[str, Any]) -> str:
     """What the guarantee is about, and how the batches were drawn."""
+    if "released" in result:
+        return str(result["released"])
     text = (
         "It holds for the final parameters and for every intermediate one together:"
         " a reader may see them all. It rests on how batches were drawn: "

@@ -1,0 +1,102 @@
+"""`dpkit budget curve`: a run's curves as numbers and as drawings."""
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpkit.cli.files import write
+from dpkit.cli.options import ConfigFile, Delta, Json, Relation, Unit
+from dpkit.cli.output import dumps, emit, facts, table
+
+if TYPE_CHECKING:
+    from dpkit.curves import Curve
+    from dpkit.declaration import Declaration
+
+_AXES = ("steps", "delta", "noise_multiplier", "order", "fpr")
+_ROWS = 15
+
+
+def curve(
+    config: ConfigFile,
+    x: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="steps, delta (against epsilon), noise_multiplier, order (of the"
+            " Rényi divergence) or fpr (the trade-off curve).",
+        ),
+    ] = "steps",
+    delta: Delta = None,
+    relation: Relation = None,
+    unit: Unit = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write curve.csv, curve.json and curve.html there."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """A curve of the run: certified numbers, with published lines beside them."""
+    from dpkit.accountants import _check
+    from dpkit.declaration import read
+
+    _check.one_of(_AXES, x=x)
+    run = read(config, relation=relation, unit=unit, delta=delta)
+    found = _curve(run, x)
+    document = {**run.to_json(), "curve": found.to_json()}
+    if out is not None:
+        _write(out, found, run, dumps(document))
+    if json:
+        emit(document)
+        return
+    told = [("relation", run.relation), ("unit", run.unit), ("regime", "static")]
+    warrant = "upper bounds" if x != "fpr" else "lower bounds"
+    words = f"certified {warrant}" if found.certified else "an estimate"
+    facts([*told, (found.y, words), ("written to", out)])
+    typer.echo()
+    every = max(1, -(-len(found.points) // _ROWS))
+    shown = [*found.points[:-1:every], found.points[-1]]
+    table([f"{found.x}:", f"{found.y}:"], _rows(shown, rising=x != "fpr"))
+
+
+def _curve(run: "Declaration", x: str) -> "Curve":
+    """The curve that was asked for."""
+    from dpkit import curves
+
+    if x == "order":
+        return curves.renyi(run)
+    if x in ("delta", "fpr"):
+        profile = curves.profile(run.event, relation=run.relation)
+        return profile if x == "delta" else curves.trade_off(profile)
+    if run.delta is None:
+        raise ValueError("missing option --delta; or a CONFIG that names it")
+    make = curves.against_steps if x == "steps" else curves.against_noise
+    return make(run, run.delta)
+
+
+def _rows(points: "list[tuple[float, float]]", *, rising: bool) -> list[list[str]]:
+    """Points as cells, rounded to the safe side."""
+    from dpkit.report.words import number
+
+    side = "up" if rising else "down"
+    return [[f"{x:.7g}", number(y, digits=6, side=side)] for x, y in points]
+
+
+def _write(folder: Path, found: "Curve", run: "Declaration", document: str) -> None:
+    """The curve in three forms."""
+    from dpkit.report.figures import curve_page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["line", found.x, found.y])
+    for name, points in {"": found.points, **found.references}.items():
+        writer.writerows([name, repr(x), repr(y)] for x, y in points)
+    write(folder / "curve.csv", text.getvalue())
+    write(folder / "curve.json", document)
+    page = curve_page(found, relation=str(run.relation), unit=run.unit)
+    write(folder / "curve.html", page)

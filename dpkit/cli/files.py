@@ -1,0 +1,72 @@
+"""Files that a command writes: whole, or not at all."""
+
+import os
+from pathlib import Path
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole, in the place of an older one.
+
+    Args:
+      path: where; its folder must exist.
+      text: what, in UTF-8.
+
+    Raises:
+      OSError: nothing was written, and what was there is as it was.
+
+    Example:
+      >>> write(Path("/nonexistent/a.txt"), "a")
+      Traceback (most recent call last):
+      FileNotFoundError: [Errno 2] No such file or directory: ...
+    """
+    temporary = _written(path, text)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def place(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, unless that is taken; one process can win.
+
+    Args:
+      temporary: a finished file in the same folder; it is gone afterwards.
+      path: its name.
+
+    Raises:
+      FileExistsError: the name is taken.
+
+    Example:
+      >>> place(Path("/nonexistent/a"), Path("/nonexistent/b"))
+      Traceback (most recent call last):
+      FileNotFoundError: [Errno 2] No such file or directory: ...
+    """
+    try:
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """A name in the same folder for a file that isn't finished.
+
+    Example:
+      >>> beside(Path("a/b.json")).parent
+      PosixPath('a')
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _written(path: Path, text: str) -> Path:
+    """The text in a new file beside its place, on disk."""
+    temporary = beside(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary

@@ -1,0 +1,162 @@
+"""A run declared by options instead of a file."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpkit.declaration import Declaration
+
+_NOT_POISSON = (
+    "must not be accounted as Poisson sampling, whose epsilon is smaller; for one pass"
+    " over fixed disjoint batches an epoch, under zero_out, give"
+    " --sampling full_batch --sampling-rate 1 with one step an epoch"
+)
+_OWN_EVENT = (
+    "must not be accounted as Poisson sampling; declare their event in a CONFIG file"
+)
+_REFUSED = {
+    "shuffle": f"shuffled batches {_NOT_POISSON}",
+    "shuffled": f"shuffled batches {_NOT_POISSON}",
+    "fixed_batches": f"batches in a fixed order {_NOT_POISSON}",
+    "cyclic": f"batches in a fixed order {_NOT_POISSON}",
+    "fixed_size": f"batches of a fixed size {_OWN_EVENT}",
+    "wor": f"batches drawn without replacement {_OWN_EVENT}",
+    "balls_in_bins": f"batches by random allocation {_OWN_EVENT}",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """The options that declare a run; None: not given.
+
+    Example:
+      >>> RunFlags(steps=3).given
+      ['steps']
+    """
+
+    noise_multiplier: float | None = None
+    sampling: str | None = None
+    sampling_rate: float | None = None
+    steps: int | None = None
+    max_batch_size: int | None = None
+    max_records: int | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The names of those that are given."""
+        return [name for name, v in dataclasses.asdict(self).items() if v is not None]
+
+    def declaration(
+        self, *, relation: str | None, unit: str, delta: float | None, free: str = ""
+    ) -> "Declaration":
+        """The run that the options declare.
+
+        Args:
+          relation: the neighbouring relation.
+          unit: the privacy unit.
+          delta: the delta asked about, or None.
+          free: the one parameter that is the question, and need not be given.
+
+        Raises:
+          ValueError: an option is missing or bad, or is no scheme of these options.
+
+        Example:
+          >>> run = RunFlags(noise_multiplier=2.0, sampling="full_batch",
+          ...                sampling_rate=1.0, steps=1)
+          >>> run.declaration(relation="zero_out", unit="user", delta=None).event
+          GaussianDpEvent(noise_multiplier=2.0)
+        """
+        from dpkit.accountants import _check
+        from dpkit.declaration import Declaration
+
+        needed = {
+            "sampling": self.sampling,
+            "relation": relation,
+            "noise_multiplier": self.noise_multiplier,
+            "sampling_rate": self.sampling_rate,
+            "steps": self.steps,
+        }
+        for name, value in needed.items():
+            if value is None and name != free:
+                option = "--" + name.replace("_", "-")
+                raise ValueError(f"missing option {option}; or give a CONFIG file")
+        self._refuse_other_schemes(free)
+        rate = self.sampling_rate
+        rate = _check.rate(sampling_rate=1.0 if free == "sampling_rate" else rate)
+        item: dict[str, Any] = {
+            "kind": "gaussian",
+            "noise_multiplier": self._noise(free),
+            "count": 1 if free == "steps" else self._checked_steps(),
+        }
+        if self.sampling == "poisson":
+            item |= {"kind": "poisson_gaussian", "sampling_rate": rate}
+        if self.max_batch_size is not None and self.max_records is not None:
+            item |= self._cut(rate)
+        return Declaration(
+            relation=relation or "", unit=unit, delta=delta, items=[item]
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The options for the answer."""
+        known = dataclasses.asdict(self).items()
+        return {name: value for name, value in known if value is not None}
+
+    def _noise(self, free: str) -> float:
+        """The noise; a calibration puts its own in the place of this one."""
+        from dpkit.accountants import _check
+
+        if free == "noise_multiplier":
+            return 1.0
+        return _check.positive(noise_multiplier=self.noise_multiplier)
+
+    def _checked_steps(self) -> int:
+        """The steps, at least one."""
+        from dpkit.accountants import _check
+
+        return _check.integer_at_least(1, steps=self.steps)
+
+    def _cut(self, rate: float) -> dict[str, Any]:
+        """What batches that can be cut add to the event."""
+        from dpkit.accountants import _check
+
+        size = _check.integer_at_least(1, max_batch_size=self.max_batch_size)
+        records = _check.integer_at_least(1, max_records=self.max_records)
+        # A hair of slack for what rate * records rounds to.
+        if size < rate * records * (1 - 1e-9):
+            raise ValueError(
+                f"max_batch_size={size} is less than sampling_rate * max_records ="
+                f" {rate * records:g}, the size to be expected"
+            )
+        if size >= records:
+            return {}
+        return {
+            "kind": "truncated_poisson_gaussian",
+            "dataset_size": records,
+            "max_batch_size": size,
+        }
+
+    def _refuse_other_schemes(self, free: str) -> None:
+        """Refuses what the options can't describe, or describe by halves."""
+        sampling, size, most = self.sampling, self.max_batch_size, self.max_records
+        if sampling in _REFUSED:
+            raise ValueError(f"sampling={sampling!r}: {_REFUSED[sampling]}")
+        if sampling not in ("poisson", "full_batch"):
+            raise ValueError(
+                f"sampling={sampling!r} is not known: use poisson or full_batch"
+            )
+        if sampling == "full_batch" and (
+            self.sampling_rate != 1 or free == "sampling_rate"
+        ):
+            raise ValueError(
+                f"sampling_rate={self.sampling_rate}: with sampling full_batch it must"
+                " be 1"
+            )
+        for name, given, other in (
+            ("max_batch_size", size, most),
+            ("max_records", most, size),
+        ):
+            if given is not None and (other is None or sampling != "poisson"):
+                raise ValueError(
+                    f"{name}={given}: --max-batch-size and --max-records are given"
+                    " together, with --sampling poisson, or not at all"
+                )

@@ -1,0 +1,91 @@
+"""`dpkit budget check`: a gate for a release, by its exit code."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpkit.cli.bounds import bound_in_words, refuse_uncertified
+from dpkit.cli.errors import ExitCode
+from dpkit.cli.opening import opened
+from dpkit.cli.options import Json, Relation, Unit
+from dpkit.cli.output import emit, facts, note
+
+if TYPE_CHECKING:
+    from dpkit.accountants import PrivacyBound
+
+_DECLARATIONS = (".toml", ".json")
+
+
+def check(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|LEDGER",
+            help="A .toml or .json file that declares a run; else a ledger's file or"
+            " URL, or the folder of a run.",
+        ),
+    ],
+    max_epsilon: Annotated[
+        float, typer.Option(help="The most that may be spent; inf must be written.")
+    ],
+    delta: Annotated[float, typer.Option(help="The delta at which epsilon is meant.")],
+    relation: Relation = None,
+    unit: Unit = None,
+    json: Json = False,
+) -> None:
+    """Exit 0 if a certified epsilon is within the limit, 1 if it is not.
+
+    Exit code 4 where there is only an estimate, 3 where a ledger was edited, 5 where
+    the relation or the unit given is another. A limit of 0 is a limit of zero.
+    """
+    from dpkit.accountants import _check
+
+    limit = _check.non_negative_or_inf(max_epsilon=max_epsilon)
+    delta = _check.half_open_probability(delta=delta)
+    if what.lower().endswith(_DECLARATIONS):
+        bound, told = _declared(what, delta, relation, unit), {}
+    else:
+        bound, told = _recorded(what, delta, relation, unit)
+    within = bound.certified and bound.upper is not None and bound.upper <= limit
+    shown = "inf" if limit == float("inf") else limit
+    if json:
+        told = {"ok": within, "max_epsilon": shown} | told
+        emit({**bound.to_json(), **told})
+    else:
+        rows = [("verdict", "within the limit" if within else "NOT within the limit")]
+        facts([*rows, ("limit", shown), *bound_in_words(bound), *told.items()])
+    refuse_uncertified(bound.certified)
+    if not within:
+        note(
+            f"dpkit budget check: epsilon={bound.upper!r} at delta={bound.delta!r}"
+            f" exceeds --max-epsilon {shown}"
+        )
+        raise typer.Exit(ExitCode.BUDGET_EXCEEDED)
+
+
+def _declared(
+    name: str, delta: float, relation: str | None, unit: str | None
+) -> "PrivacyBound":
+    """What a declared run costs."""
+    from dpkit.accountants import epsilon
+    from dpkit.declaration import read
+
+    run = read(name, relation=relation, unit=unit, delta=delta)
+    return epsilon(run.event, delta, relation=run.relation, unit=run.unit)
+
+
+def _recorded(
+    name: str, delta: float, relation: str | None, unit: str | None
+) -> "tuple[PrivacyBound, dict[str, str]]":
+    """What a ledger has spent, after a check of all of it."""
+    from dpkit.accountants import Incompatible
+
+    with opened(name) as book:
+        book.verify()
+        for field, given in (("relation", relation), ("unit", unit)):
+            if given is not None and given != str(getattr(book, field)):
+                raise Incompatible(
+                    f"{field}={given!r}, but the ledger counts {getattr(book, field)}"
+                )
+        told = {"ledger": book.id, "dataset": book.dataset, "head": book.head}
+        return book.spent(delta), told

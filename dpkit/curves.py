@@ -1,0 +1,303 @@
+"""Curves of a declared run: what it costs against what it does, and what that means.
+
+Every point of a curve's own line is a certified bound, except where `certified` says
+otherwise. Reference lines are published formulas for comparison; some are estimates,
+and their names say so.
+
+Reference: Kairouz, Oh, Viswanath, "The Composition Theorem for Differential Privacy",
+2015, arXiv:1311.0776, Theorem 2.1 (what a test can reach); Dong, Roth, Su, "Gaussian
+Differential Privacy", 2022, arXiv:1905.02383 (trade-off curves, the Gaussian ones).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+    from dpkit.accountants import PrivacyBound, Relation
+    from dpkit.declaration import Declaration
+
+Points = tuple[tuple[float, float], ...]
+
+_REFERENCES = {
+    "rdp": "Rényi accountant (Mironov, 2017)",
+    "gdp": "Gaussian limit, an estimate (Bu et al., 2020)",
+}
+_LAST_DELTA = 1e-10
+_GAUSSIANS = (0.5, 1.0, 2.0)
+_ORDERS = (1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A line of (x, y) points, and lines to compare it with.
+
+    Attributes:
+      name: a short word of letters.
+      x: what the first numbers are, in words.
+      y: what the second numbers are, in words.
+      points: upper bounds (of a trade-off curve: lower bounds), finite, x increasing.
+      certified: whether every point is proven.
+      references: further lines by their names, published elsewhere.
+
+    Example:
+      >>> Curve(name="c", x="steps", y="epsilon", points=((1, 0.5),)).certified
+      True
+    """
+
+    name: str
+    x: str
+    y: str
+    points: Points
+    certified: bool = True
+    references: dict[str, Points] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return dataclasses.asdict(self)
+
+
+def against_steps(run: Declaration, delta: float, *, count: int = 40) -> Curve:
+    """Epsilon at delta after a part of a run: some of its steps, or of its events.
+
+    Privacy: each point holds for a run of that length, fixed beforehand.
+
+    Args:
+      run: one event with its count, or several, which happen in order.
+      delta: in (0, 1).
+      count: about how many points.
+
+    Returns:
+      The curve, with those of the accountants that are published elsewhere.
+
+    Example:
+      >>> from dpkit.declaration import declare
+      >>> run = declare({"relation": "zero_out", "events":
+      ...                [{"kind": "gaussian", "noise_multiplier": 5.0, "count": 4}]})
+      >>> [x for x, y in against_steps(run, 1e-5).points]
+      [1.0, 2.0, 3.0, 4.0]
+    """
+    from dpkit.accountants import epsilon, epsilon_curve
+
+    made = {"relation": run.relation, "unit": run.unit}
+    if len(run.items) > 1:
+        totals = list(itertools.accumulate(int(i.get("count", 1)) for i in run.items))
+        places = _spread(len(totals), count)
+        parts = [(totals[n - 1], run.part(n)) for n in places]
+        bounds = [epsilon(event, delta, **made) for _, event in parts]
+    else:
+        step = run.varied("steps", 1)
+        places = _spread(int(run.items[0].get("count", 1)), count)
+        parts = [(n, run.varied("steps", n).event) for n in places]
+        bounds = epsilon_curve(step.event, places, delta, **made)
+    xs = [x for x, _ in parts]
+    return Curve(
+        name="steps",
+        x="steps",
+        y=f"epsilon at delta = {delta!r}",
+        points=_finite(xs, map(_upper, bounds)),
+        certified=all(bound.certified for bound in bounds),
+        references=_by_others([event for _, event in parts], xs, delta, run.relation),
+    )
+
+
+def against_noise(run: Declaration, delta: float, *, count: int = 25) -> Curve:
+    """Epsilon at delta against the noise multiplier, from half to four times its own.
+
+    Args:
+      run: with exactly one event that has a noise multiplier.
+      delta: in (0, 1).
+      count: how many points.
+
+    Returns:
+      The curve.
+
+    Example:
+      >>> from dpkit.declaration import declare
+      >>> run = declare({"relation": "zero_out", "events":
+      ...                [{"kind": "gaussian", "noise_multiplier": 5.0}]})
+      >>> [x for x, y in against_noise(run, 1e-5, count=3).points]
+      [2.5, 7.0710678118654755, 20.0]
+    """
+    from dpkit.accountants import epsilon
+
+    own = [i["noise_multiplier"] for i in run.items if "noise_multiplier" in i]
+    if not own:
+        raise ValueError("x=noise_multiplier: no event of this run has one")
+    middle = float(own[0])
+    noises = [middle / 2 * 8 ** (n / (count - 1)) for n in range(count)]
+    events = [run.varied("noise_multiplier", noise).event for noise in noises]
+    bounds = [epsilon(event, delta, relation=run.relation) for event in events]
+    return Curve(
+        name="noise",
+        x="noise multiplier",
+        y=f"epsilon at delta = {delta!r}",
+        points=_finite(noises, map(_upper, bounds)),
+        certified=all(bound.certified for bound in bounds),
+        references=_by_others(events, noises, delta, run.relation),
+    )
+
+
+def profile(event: DpEvent, *, relation: Relation | str, count: int = 41) -> Curve:
+    """Delta against epsilon, the worse of both directions, from epsilon 0 on.
+
+    Args:
+      event: everything that is released.
+      relation: the neighbouring relation.
+      count: how many points.
+
+    Returns:
+      The curve, down to a delta of about 1e-10.
+
+    Example:
+      >>> from dp_accounting import GaussianDpEvent
+      >>> curve = profile(GaussianDpEvent(1.0), relation="add_remove", count=5)
+      >>> round(curve.points[0][1], 6)  # 2 Phi(1/2) - 1
+      0.382925
+    """
+    from dpkit.accountants import delta_of, epsilon
+
+    last = epsilon(event, _LAST_DELTA, relation=relation).upper
+    if last is None or not math.isfinite(last) or last <= 0:
+        last = 10.0
+    epsilons = [last * n / (count - 1) for n in range(count)]
+    bounds = [delta_of(event, at, relation=relation) for at in epsilons]
+    deltas = [1.0 if b.upper is None else min(1.0, b.upper) for b in bounds]
+    return Curve(
+        name="profile",
+        x="epsilon",
+        y="delta",
+        points=tuple(zip(epsilons, deltas, strict=True)),
+        certified=all(bound.certified for bound in bounds),
+    )
+
+
+def trade_off(profile: Curve, *, count: int = 101) -> Curve:
+    """The least false negative rate of any test of membership, by false positives.
+
+    A run that is (e, D(e))-private for each point of a profile lies on or above
+    max_e 1 - min(e^e x + D(e), 1 - e^-e (1 - D(e) - x)).
+
+    Args:
+      profile: delta against epsilon, certified.
+      count: how many points.
+
+    Returns:
+      The curve, a lower bound; the references are Gaussian trade-offs and a blind
+      guess.
+
+    Example:
+      >>> flat = Curve(name="p", x="epsilon", y="delta", points=((0.0, 0.25),))
+      >>> trade_off(flat, count=3).points
+      ((0.0, 0.75), (0.5, 0.25), (1.0, 0.0))
+    """
+    rates = [n / (count - 1) for n in range(count)]
+    references: dict[str, Points] = {"blind guess": ((0.0, 1.0), (1.0, 0.0))}
+    for mu in _GAUSSIANS:
+        name = f"Gaussian, mu = {mu:g} (Dong et al., 2022)"
+        references[name] = tuple((x, _gaussian_trade_off(x, mu)) for x in rates)
+    return Curve(
+        name="tradeoff",
+        x="false positive rate",
+        y="false negative rate",
+        points=tuple((x, 1.0 - recognised(profile.points, x)) for x in rates),
+        certified=profile.certified,
+        references=references,
+    )
+
+
+def recognised(profile: Points, false_positives: float) -> float:
+    """The largest true positive rate of any test, by a privacy profile.
+
+    Args:
+      profile: (epsilon, delta) pairs, each a guarantee.
+      false_positives: in [0, 1].
+
+    Returns:
+      The bound, in [0, 1].
+
+    Example:
+      >>> recognised(((0.0, 0.25), (1.0, 0.0)), 0.5)
+      0.75
+    """
+    from dpkit.report.words import most_recognised
+
+    found = (most_recognised(e, d, false_positives) for e, d in profile)
+    return min(found, default=1.0)
+
+
+def renyi(run: Declaration) -> Curve:
+    """The Rényi divergence of a run against its order.
+
+    Example:
+      >>> from dpkit.declaration import declare
+      >>> run = declare({"relation": "zero_out", "events":
+      ...                [{"kind": "gaussian", "noise_multiplier": 1.0}]})
+      >>> [round(value, 6) for value in renyi(run).points[2]]
+      [2.0, 1.0]
+    """
+    from dpkit.accountants.rdp import rdp_curve
+
+    values = rdp_curve(run.event, _ORDERS, relation=run.relation)
+    return Curve(
+        name="order",
+        x="Rényi order",
+        y="Rényi divergence",
+        points=_finite(_ORDERS, (float(value) for value in values)),
+    )
+
+
+def _by_others(
+    events: Sequence[DpEvent], xs: Sequence[float], delta: float, relation: Any
+) -> dict[str, Points]:
+    """The same curve by accountants that are published elsewhere."""
+    from dpkit.accountants import UnsupportedEvent, UnsupportedRelation
+    from dpkit.accountants.accounting import ACCOUNTANTS
+
+    found: dict[str, Points] = {}
+    for name in _REFERENCES.keys() & ACCOUNTANTS.keys():
+        ask: Callable[..., PrivacyBound] = ACCOUNTANTS[name].epsilon
+        try:
+            bounds = [ask(event, delta, relation=relation) for event in events]
+        except (UnsupportedEvent, UnsupportedRelation):
+            continue
+        values = [_upper(b) if b.upper is not None else b.estimate for b in bounds]
+        found[_REFERENCES[name]] = _finite(
+            xs, (math.inf if v is None else v for v in values)
+        )
+    return dict(sorted(found.items()))
+
+
+def _upper(bound: PrivacyBound) -> float:
+    """The upper bound, or the estimate where a bound is not proven."""
+    value = bound.upper if bound.upper is not None else bound.estimate
+    return math.inf if value is None else value
+
+
+def _finite(xs: Sequence[float], ys: Any) -> Points:
+    """Points whose second number is finite."""
+    pairs = zip(xs, ys, strict=True)
+    return tuple((float(x), float(y)) for x, y in pairs if math.isfinite(y))
+
+
+def _spread(most: int, count: int) -> list[int]:
+    """At most `count` whole numbers from 1 to `most`, evenly, with both ends."""
+    if most <= count:
+        return list(range(1, most + 1))
+    return sorted({1, *(round(most * n / count) for n in range(1, count + 1))})
+
+
+def _gaussian_trade_off(rate: float, mu: float) -> float:
+    """Phi(Phi^-1(1 - x) - mu): the trade-off of one Gaussian with shift mu."""
+    from statistics import NormalDist
+
+    normal = NormalDist()
+    if rate in (0.0, 1.0):
+        return 1.0 - rate
+    return normal.cdf(normal.inv_cdf(1.0 - rate) - mu)
