@@ -75,6 +75,8 @@ class LossSum:
       moved: the shift, in deviations, of all unsampled Gaussians together.
       only_gaussian: whether that is everything.
       escaped: the mass of infinite loss in each direction.
+      smooth: whether no release has finitely many outcomes: sums of such losses can lie
+        on a lattice, which a series doesn't see.
 
     Raises:
       UnsupportedEvent: a part that has no known pair of its own.
@@ -96,6 +98,7 @@ class LossSum:
         self.moved, others = exact_gaussian.total_shift(releases, relation)
         self.only_gaussian = not others
         self.escaped = (0.0, 0.0)
+        self.smooth = True
         self._identical = self.moved == 0 and len(others) == 1
         self._points: dict[float, list[Nodes]] = {}
         self._fixed: list[Nodes] = []
@@ -140,6 +143,7 @@ class LossSum:
                 sampled.append((noise, rate, count))
             else:
                 self._growing.append((GROWING[kind.name](fields, relation), count))
+        self.smooth = not fixed
         self.escaped = (-math.expm1(log_kept[0]), -math.expm1(log_kept[1]))
         self._sampled = np.array(sampled, dtype=float).reshape(-1, 3).T
         self._fixed = quadrature.packed(fixed)

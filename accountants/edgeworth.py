@@ -2,7 +2,7 @@ r"""The Edgeworth accountant: the fastest reading of long compositions; static o
 
 It needs a few cumulants of each kind of release, whatever the number of releases, and
 answers with a certified interval (Berry-Esseen under a tilt) and, where the tilted loss
-is nearly normal, with an estimate of five or more correct digits. The two directions of
+is nearly normal, with an estimate of about five correct digits. The two directions of
 a relation are two chains that are never mixed, and the worse answer counts. Unsampled
 Gaussians enter exactly, and alone have a closed form. Any delta can be asked for.
 
@@ -40,7 +40,7 @@ FORMS = ("tilted", "aea", "one_sided", "eeai")
 
 _PAD = 1e-12
 _TINY = 5e-324
-_LOOSE = "the loss is not nearly normal here: accountant='pld' is tighter"
+_LOOSE = "no estimate: the loss is not nearly normal; accountant='pld' is tighter"
 _UNPROVEN = "an Edgeworth series without a proof: it can be far below the truth"
 _NEGATIVE = "the series fell below epsilon=0, which shows that it fails here"
 _VACUOUS = "the Berry-Esseen distance is not below delta: the interval says nothing"
@@ -188,8 +188,7 @@ def _tilted(
         found = _worse([_epsilon(losses, delta, side) for side in (False, True)])
     lower, estimate, upper = found
     warnings = behind.warnings + (() if estimate is not None else (_LOOSE,))
-    stuck = math.isinf(upper) and losses.private and max(losses.escaped) < delta
-    if stuck and rdp.supports(event, relation):
+    if math.isinf(upper) and losses.private and rdp.supports(event, relation):
         fallback = rdp.epsilon(event, delta, relation=relation)
         return dataclasses.replace(fallback, warnings=warnings)
     return PrivacyBound(
@@ -211,9 +210,15 @@ def _epsilon(losses: LossSum, delta: float, backward: bool) -> Interval:
     rest = delta - losses.escaped[backward] * (1 + _PAD)
     if rest <= 0:
         return 0.0, math.inf, math.inf
+    if _variation(losses, backward) <= delta:
+        return 0.0, 0.0, 0.0
     at = functools.partial(losses.at, backward=backward)
     lower, estimate, upper = tilted_edgeworth.epsilon(at, math.log(rest))
-    return 0.0 if losses.escaped[backward] else lower, estimate, upper
+    return (
+        0.0 if losses.escaped[backward] else lower,
+        estimate if losses.smooth or upper == 0 else None,
+        upper,
+    )
 
 
 def _delta(losses: LossSum, epsilon: float, backward: bool) -> Interval:
@@ -222,12 +227,25 @@ def _delta(losses: LossSum, epsilon: float, backward: bool) -> Interval:
     logs = tilted_edgeworth.log_delta(at, epsilon)
     escaped = losses.escaped[backward]
     lower, estimate, upper = (None if x is None else math.exp(x) for x in logs)
-    upper = min(1.0, max((escaped + upper) * (1 + _PAD), _TINY))
+    upper = min((escaped + upper) * (1 + _PAD), _variation(losses, backward))
+    upper = max(upper, _TINY)
     return (
         min((escaped + lower) * (1 - _PAD), upper),
-        None if estimate is None else min(escaped + estimate, 1.0),
+        None if estimate is None or not losses.smooth else escaped + estimate,
         upper,
     )
+
+
+def _variation(losses: LossSum, backward: bool) -> float:
+    """An upper bound on delta at any epsilon: sqrt(1 - e^-R), R any Rényi divergence.
+
+    Reference: Bretagnolle & Huber 1979, with R the Kullback-Leibler divergence.
+    """
+    tilt = None if max(losses.escaped) else losses.at(0.01, backward=backward)
+    if tilt is None:
+        return 1.0
+    divergence = max(tilt.log_moment + tilt.slack, 0.0) / tilt.tilt
+    return min(1.0, math.sqrt(-math.expm1(-divergence)) * (1 + _PAD))
 
 
 def _worse(sides: list[Interval]) -> Interval:

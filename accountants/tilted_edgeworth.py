@@ -80,9 +80,12 @@ def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
         return 0.0, None, math.inf
     uppers = tilts.epsilon_upper(log_delta)
     if found.root is None:
-        around = _refined(at, found.tilts, int(np.argmin(uppers)))
-        tilts = NormalBounds(around)
-        uppers = np.minimum(tilts.epsilon_upper(log_delta), np.min(uppers))
+        best = found.tilts[int(np.argmin(uppers))]
+        for ratio in (_RATIO, _RATIO ** (1 / 4), _RATIO ** (1 / 16)):
+            around = _around(at, best, ratio)
+            tilts = NormalBounds(around)
+            uppers = tilts.epsilon_upper(log_delta)
+            best = around[int(np.argmin(uppers))]
     upper = float(np.min(uppers))
     if upper == 0:
         return 0.0, 0.0, 0.0
@@ -118,7 +121,7 @@ def log_delta(at: At, epsilon: float) -> tuple[float, float | None, float]:
         return -math.inf, None, 0.0
     lows, highs = NormalBounds(found.tilts).log_deltas(epsilon)
     if found.root is None:
-        around = _refined(at, found.tilts, int(np.argmin(highs)))
+        around = _around(at, found.tilts[int(np.argmin(highs))], _RATIO)
         more = NormalBounds(around).log_deltas(epsilon)
         lows, highs = np.append(lows, more[0]), np.append(highs, more[1])
     value = math.nan if found.root is None else _log_estimate(found.root, epsilon)
@@ -184,11 +187,10 @@ def _solved(
     return list(tried.values()), root
 
 
-def _refined(at: At, tilts: list[Tilt], best: int) -> list[Tilt]:
-    """A few more tilts around the best one, and that one."""
-    around = np.geomspace(tilts[best].tilt / _RATIO, tilts[best].tilt * _RATIO, 9)
-    more = [tilt for t in around if (tilt := at(float(t))) is not None]
-    return [tilts[best], *more]
+def _around(at: At, best: Tilt, ratio: float) -> list[Tilt]:
+    """The best tilt so far, and a few within a factor of it."""
+    near = best.tilt * np.geomspace(1 / ratio, ratio, 9)
+    return [best, *(tilt for t in near if (tilt := at(float(t))) is not None)]
 
 
 def _saddle(tilt: Tilt) -> float:
