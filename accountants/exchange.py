@@ -14,8 +14,8 @@ from dpkit.accountants.chain import Entry, canonical
 from dpkit.accountants.errors import LedgerCorrupt
 
 
-def location(path: str | Path | None) -> Path | None:
-    """The file that a path or a `sqlite:///` URL names; None for memory.
+def location(path: str | Path | None) -> Path | sa.URL | None:
+    """The file or the PostgreSQL URL that a path or a URL names; None for memory.
 
     Raises:
       ValueError: a URL of another database, or a folder.
@@ -26,14 +26,14 @@ def location(path: str | Path | None) -> Path | None:
       ('ledger.db', None)
     """
     if isinstance(path, str) and "://" in path:
-        url = sa.make_url(path)
-        if url.drivername != "sqlite" or url.query or url.host:
-            raise ValueError(f"path={path}: only plain sqlite:/// URLs are supported")
+        url = _url(path)
+        if url.drivername == "postgresql":
+            return url
         path = None if url.database in (None, "", ":memory:") else url.database
     if path is None:
         return None
     if not isinstance(path, str | Path) or not str(path).strip():
-        raise TypeError(f"path={path!r} must be a path, a sqlite:/// URL or None")
+        raise TypeError(f"path={path!r} must be a path, a URL or None")
     found = Path(path).absolute()
     if found.is_dir():
         raise ValueError(f"path={path} is a folder; name a file in it")
@@ -42,6 +42,29 @@ def location(path: str | Path | None) -> Path | None:
             f"path={path}: the folder {found.parent} does not exist"
         )
     return found
+
+
+def _url(text: str) -> sa.URL:
+    """A URL that a ledger can have; errors don't repeat it, for it may hold a password.
+
+    Raises:
+      ValueError: unreadable, or of another database.
+    """
+    try:
+        url = sa.make_url(text)
+    except (ValueError, sa.exc.ArgumentError):
+        raise ValueError(
+            "path: a URL that can't be read; special characters are written %40 and "
+            "the like"
+        ) from None
+    plain = url.drivername == "sqlite" and not url.query and not url.host
+    if not plain and url.drivername != "postgresql":
+        scheme = text.partition("://")[0]
+        raise ValueError(
+            f"path={scheme}://…: only plain sqlite:/// and postgresql:// URLs are "
+            "supported"
+        )
+    return url
 
 
 def write_lines(entries: Sequence[Entry], path: Path) -> None:

@@ -1,9 +1,10 @@
 """The ledger: every release is charged here, durably, before it is made.
 
 A ledger has one budget, one relation, one privacy unit and one data set, fixed when it
-is created. It is append-only: entries are chained by hashes (chain.py) in one SQLite
-file (store.py), each carries the totals after it (state.py), and how charges are
-counted so that adaptive choices stay valid is in filters.py and counting.py.
+is created. It is append-only: entries are chained by hashes (chain.py) in an SQLite
+file or a PostgreSQL schema (store.py), each carries the totals after it (state.py), and
+how charges are counted so that adaptive choices stay valid is in filters.py and
+counting.py.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class Ledger:
         """Opens a ledger, or creates it where there is none.
 
         Args:
-          path: a file, a `sqlite:///` URL, or None for a ledger in memory.
+          path: a file; a URL, `sqlite:///FILE` or `postgresql://USER@HOST/DB?ledger=NAME`
+            (in the schema NAME, or "ledger"; needs the extra `postgres`); or None for a
+            ledger in memory. Keep passwords in ~/.pgpass or PGPASSWORD.
           budget: needed to create; on opening it must agree, as the next three.
           relation: "add_remove", "replace_one" or "zero_out".
           unit: what one record is: "example", "user", …
@@ -98,6 +101,7 @@ class Ledger:
           ValueError: a term is missing or malformed.
           Incompatible: a given term is not the ledger's.
           LedgerCorrupt: truncated, edited, written by a newer dpkit, or no ledger.
+          OSError: the file or the server can't be reached, or the server isn't durable.
         """
         store = Store(exchange.location(path))
         given: dict[str, Any] = {"budget": budget, "relation": relation}
@@ -107,7 +111,7 @@ class Ledger:
                 missing = [name for name, value in given.items() if value is None]
                 if missing:
                     raise ValueError(
-                        f"path={path} holds no ledger; to create one give "
+                        f"path={store.path} holds no ledger; to create one give "
                         f"{', '.join(missing)}"
                     )
                 terms = Terms(
@@ -149,7 +153,9 @@ class Ledger:
         """
         store = Store(exchange.location(into))
         if store.exists() or not store.create(*exchange.read_lines(Path(path))):
-            raise FileExistsError(f"into={into} is there already; choose another path")
+            raise FileExistsError(
+                f"into={store.path} is there already; choose another path"
+            )
         ledger = cls(store)
         ledger.verify()
         return ledger
@@ -383,8 +389,8 @@ class Ledger:
         self.close()
 
     @property
-    def path(self) -> Path | None:
-        """The file, or None for a ledger in memory."""
+    def path(self) -> Path | str | None:
+        """The file, the URL without its password, or None for a ledger in memory."""
         return self._store.path
 
     @property

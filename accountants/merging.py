@@ -94,7 +94,9 @@ def merge(
     if store.exists():
         merged = _interrupted(store, terms, parts)
         if merged is None:
-            raise FileExistsError(f"into={into} is there already; choose another path")
+            raise FileExistsError(
+                f"into={store.path} is there already; choose another path"
+            )
         _retire(parts, merged)
         return merged
     draft = _draft(terms, parts)

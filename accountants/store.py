@@ -1,35 +1,29 @@
-"""Where a ledger's entries are kept: one SQLite file, or memory.
+"""Where a ledger's entries are kept: two tables of an SQLite or PostgreSQL database.
 
-A write is one transaction, BEGIN IMMEDIATE → read → check → append → COMMIT, so that
-two processes never decide on the same state; a COMMIT returns only after the operating
-system has confirmed that the entry is on disk (rollback journal, synchronous=EXTRA).
+A write is one transaction, lock → read → check → append → commit, so that two processes
+never decide on the same state, and it ends only once the entry is durable. How each
+database keeps that promise is in sqlite.py and postgres.py; here is what they share.
 Every transaction opens its own connection: nothing is carried across a fork.
-
-A new file is written under another name and then linked to its own, so it is never
-seen half made, and of two processes that create it at once only one succeeds. SQLite
-relies on the locks of the file system: keep ledgers off network file systems.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-import uuid
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 import sqlalchemy as sa
 
 from dpkit.accountants import chain
 from dpkit.accountants.chain import Entry
-from dpkit.accountants.connection import begin_with, engine_for, roll_back, translated
 from dpkit.accountants.errors import LedgerCorrupt
+from dpkit.accountants.postgres import Postgres
+from dpkit.accountants.sqlite import Sqlite
 
 SCHEMA = "1"
-
-_MAGIC = b"SQLite format 3\0"
 
 _tables = sa.MetaData()
 _meta = sa.Table(
@@ -43,10 +37,37 @@ _entries = sa.Table(
     _tables,
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("hash", sa.Text, nullable=False),
-    sa.Column("key", sa.Text, index=True),
+    sa.Column("key", sa.Text),
     sa.Column("ref", sa.Integer, index=True),
     sa.Column("entry", sa.Text, nullable=False),
+    # By hash, since keys may be longer than PostgreSQL's B-trees allow.
+    sa.Index("ix_entries_key", "key", postgresql_using="hash"),
 )
+
+
+class Database(Protocol):
+    """What a store asks of a database; sqlite.py and postgres.py are the two."""
+
+    engine: sa.Engine
+
+    @property
+    def name(self) -> Path | str | None:
+        """How messages and reports call it: never with a password."""
+
+    def exists(self) -> bool:
+        """Whether anything is there, a ledger or not."""
+
+    def create(self, write: Callable[[sa.Connection], None]) -> bool:
+        """Makes the ledger with what `write` writes, as a whole; False if taken."""
+
+    def check(self) -> None:
+        """Raises LedgerCorrupt where the tables can't be those of a ledger."""
+
+    def integrity(self, connection: sa.Connection) -> str:
+        """The database's own check of its pages: "ok", or the first complaint."""
+
+    def transaction(self, *, writes: bool) -> AbstractContextManager[sa.Connection]:
+        """A transaction: one state, and for a writer no other writer until its end."""
 
 
 class Session:
@@ -55,13 +76,9 @@ class Session:
     Each entry is checked against its own hash when it is read.
     """
 
-    def __init__(self, connection: sa.Connection):
+    def __init__(self, database: Database, connection: sa.Connection):
+        self._database = database
         self._connection = connection
-
-    def tables(self) -> set[str]:
-        """The names of the file's tables."""
-        names = "select name from sqlite_master where type = 'table'"
-        return set(self._connection.exec_driver_sql(names).scalars())
 
     def meta(self) -> dict[str, str]:
         """The rows of the table `meta`."""
@@ -113,7 +130,7 @@ class Session:
         )
 
     def found(self, entries: Sequence[Entry]) -> None:
-        """Starts the file: its schema, and its first entries."""
+        """Starts the ledger: its tables, and its first entries."""
         _tables.create_all(self._connection)
         rows = {"schema": SCHEMA, "ledger": entries[0].ledger, "head": ""}
         self._connection.execute(
@@ -123,14 +140,8 @@ class Session:
             self.append(entry)
 
     def integrity(self) -> str:
-        """SQLite's own check of its pages: "ok", or the first complaint."""
-        check = self._connection.exec_driver_sql("PRAGMA integrity_check(1)")
-        return "; ".join(check.scalar_one().splitlines())
-
-    def size(self) -> int:
-        """How many bytes SQLite believes that the file has."""
-        pages = self._connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        return pages * self._connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        """The database's own check of its pages: "ok", or the first complaint."""
+        return self._database.integrity(self._connection)
 
     def _rows(self, query: sa.Select) -> Iterator[Entry]:
         """Parsed entries, after checking the columns that only repeat the text."""
@@ -145,7 +156,7 @@ class Session:
 
 
 class Store:
-    """Transactions on one ledger file, or on memory when `path` is None.
+    """Transactions on one ledger: a file, a PostgreSQL URL, or memory when None.
 
     Example:
       >>> store = Store(None)
@@ -157,35 +168,26 @@ class Store:
       >>> store.close()
     """
 
-    def __init__(self, path: Path | None):
-        self.path = path
+    def __init__(self, place: Path | sa.URL | None):
+        postgres = isinstance(place, sa.URL)
+        self._database: Database = Postgres(place) if postgres else Sqlite(place)
         self._lock = threading.RLock()
-        self._engine = engine_for(path)
         self._closed = False
-        weakref.finalize(self, self._engine.dispose)
+
+    @property
+    def path(self) -> Path | str | None:
+        """The file, the URL without its password, or None for memory."""
+        return self._database.name
 
     def exists(self) -> bool:
-        """Whether there is a file (empty or not) at the path."""
-        return self.path is not None and self.path.exists()
+        """Whether there is anything, a ledger or not, at the path."""
+        return self._database.exists()
 
     def create(self, *entries: Entry) -> bool:
         """Starts a ledger, genesis entry first; False if one was there already."""
-        if self.path is None:
-            with self.writing() as session:
-                session.found(entries)
-            return True
-        _refuse_stale_journal(self.path)
-        draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.new")
-        try:
-            with Store(draft).writing() as session:
-                session.found(entries)
-            _publish(draft, self.path)
-        except FileExistsError:
-            return False
-        finally:
-            draft.unlink(missing_ok=True)
-        _sync_folder(self.path.parent)
-        return True
+        return self._database.create(
+            lambda connection: Session(self._database, connection).found(entries)
+        )
 
     def check(self) -> None:
         """Cheap checks on opening: schema, size, number of entries, head.
@@ -194,17 +196,10 @@ class Store:
           LedgerCorrupt: truncated, edited, written by a newer dpkit, or no ledger at
             all: a damaged one can't be told from another file.
         """
-        _check_magic(self.path)
+        self._database.check()
         with self.reading() as session:
-            tables = session.tables()
-            if not tables & {"meta", "entries"}:
-                raise LedgerCorrupt(f"path={self.path} is not a dpkit ledger")
-            if not tables >= {"meta", "entries"}:
-                raise LedgerCorrupt(f"path={self.path}: a table is missing")
             meta = session.meta()
             _check_schema(meta)
-            if self.path and session.size() != self.path.stat().st_size:
-                raise LedgerCorrupt(f"path={self.path} was truncated or extended")
             head = session.head()
             if session.count() != head.seq + 1 or meta.get("ledger") != head.ledger:
                 raise LedgerCorrupt(f"path={self.path}: entries are missing or foreign")
@@ -212,7 +207,7 @@ class Store:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """A transaction that sees one state and writes nothing."""
-        with self._transaction("BEGIN") as session:
+        with self._transaction(writes=False) as session:
             yield session
 
     @contextlib.contextmanager
@@ -220,51 +215,31 @@ class Store:
         """The one writing transaction: durable when it ends, undone if it raises.
 
         Raises:
-          TimeoutError: another process kept the file locked.
+          TimeoutError: another process kept the ledger locked; nothing was written.
+          ConnectionError: the server is gone. Where that happened in the last moment
+            the entry may have been written: the message says so.
           OSError: disk full, or not writable; nothing was written.
         """
-        with self._transaction("BEGIN IMMEDIATE") as session:
+        with self._transaction(writes=True) as session:
             yield session
 
     def close(self) -> None:
         """Ends the use of the store; a ledger in memory is lost."""
         self._closed = True
-        self._engine.dispose()
+        self._database.engine.dispose()
 
     @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[Session]:
-        """One transaction on its own connection, with SQLite's errors translated."""
+    def _transaction(self, *, writes: bool) -> Iterator[Session]:
+        """One transaction, one at a time in this process."""
         if self._closed:
             raise ValueError("the ledger object was closed; open the ledger again")
-        with self._lock, translated(self.path), self._engine.connect() as connection:
-            begin_with(connection, begin)
-            try:
-                yield Session(connection)
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                roll_back(connection)
-                raise
+        with self._lock, self._database.transaction(writes=writes) as connection:
+            yield Session(self._database, connection)
 
 
 def _position(entry: Entry) -> str:
     """How `meta` notes the head."""
     return f"{entry.seq} {entry.hash}"
-
-
-def _check_magic(path: Path | None) -> None:
-    """Refuse an emptied or foreign file before SQLite sees it."""
-    if path is None:
-        return
-    with path.open("rb") as file:
-        start = file.read(len(_MAGIC))
-    if not start:
-        raise LedgerCorrupt(
-            f"path={path} is empty: a ledger was truncated, or never was"
-        )
-    if start != _MAGIC:
-        raise LedgerCorrupt(
-            f"path={path} is not a dpkit ledger, or its first bytes are damaged"
-        )
 
 
 def _check_schema(meta: dict[str, str]) -> None:
@@ -274,36 +249,3 @@ def _check_schema(meta: dict[str, str]) -> None:
             f"schema={meta.get('schema')}, but this dpkit reads {SCHEMA}: "
             "update dpkit, or the file was edited"
         )
-
-
-def _refuse_stale_journal(path: Path) -> None:
-    """SQLite would replay an orphaned journal into the new file."""
-    for suffix in ("-journal", "-wal"):
-        journal = path.with_name(path.name + suffix)
-        if journal.exists() and not path.exists():
-            raise LedgerCorrupt(
-                f"path={path} is gone but {journal.name} is there: restore the ledger, "
-                "or move the journal away if the ledger was dropped on purpose"
-            )
-
-
-def _publish(draft: Path, path: Path) -> None:
-    """Gives a finished file its name; FileExistsError if the name is taken."""
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        # No hard links here: claim the name first. A reader that comes in between
-        # finds an empty file and refuses it.
-        path.touch(exist_ok=False)
-        draft.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name itself durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -39,6 +39,8 @@ def _charge_until_refused(ledger, event, limit=200):
     return limit
 
 
+pytestmark = pytest.mark.usefixtures("every_database")
+
 # How many fit ------------------------------------------------------------------
 
 

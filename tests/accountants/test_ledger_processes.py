@@ -53,10 +53,11 @@ with ledger.reserve(PureDpEvent(0.25), count=2, label="x", key="run-1") as grant
 """
 
 
-def _start(script, *arguments) -> Any:
+def _start(script, *arguments, stdin=None) -> Any:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=stdin,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
@@ -94,23 +95,22 @@ def _check(path, said, parts):
     ("processes", "count", "parts"),
     [(2, 20, 32), pytest.param(8, 200, 1024, marks=pytest.mark.slow)],
 )
-def test_processes_together_never_overspend(tmp_path, processes, count, parts):
-    """They race for the creation of the file too."""
-    path = tmp_path / "ledger.db"
+def test_processes_together_never_overspend(new_url, processes, count, parts):
+    """They race for the creation of the ledger too."""
+    path = new_url()
     names = [f"w{n}" for n in range(processes)]
     workers = {name: _start(RESERVES, path, name, count, parts) for name in names}
     said = {name: _lines(worker) for name, worker in workers.items()}
     assert all(lines[-1] == "done" for lines in said.values())
     assert _check(path, said, parts) == parts
-    assert [item.name for item in tmp_path.iterdir()] == ["ledger.db"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_kills_at_random_moments_lose_and_break_nothing(tmp_path, seed):
+def test_kills_at_random_moments_lose_and_break_nothing(ledger_url, seed):
     """8 processes of 200 reserves, each process killed and started again."""
     random.seed(seed)
-    path = tmp_path / "ledger.db"
+    path = ledger_url
     said = {f"w{n}": [] for n in range(8)}
     for _ in range(4):
         workers = {name: _start(RESERVES, path, name, 200, 1024) for name in said}
@@ -129,8 +129,104 @@ def test_kills_at_random_moments_lose_and_break_nothing(tmp_path, seed):
     assert _check(path, said, 1024) == 1024
 
 
-def test_a_kill_between_reserve_and_commit_leaves_it_spent(tmp_path):
+NURSERY = """
+import os, signal, sys
+from dpkit.accountants import BudgetExceeded, Ledger, PureDpEvent
+def hammer(url, path):
+    said = open(path, "w", buffering=1)
+    ledger = Ledger.open(url)
+    for number in range(10**9):
+        key = f"{os.getpid()}-{number}"
+        try:
+            with ledger.reserve(PureDpEvent(0.125), label="x", key=key) as grant:
+                print("reserved", key, file=said)
+                if number % 16 != 8:
+                    grant.abort(nothing_released=True)
+                    print("aborted", key, file=said)
+                else:
+                    grant.commit(ran=1)
+                    print("committed", key, file=said)
+        except BudgetExceeded:
+            print("refused", key, file=said)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        hammer(*line.split())
+    print(child, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_minute_of_hammering_with_kills(ledger_url, tmp_path):
+    """8 processes on one budget, for a minute; every 0.15 s or so one is killed.
+
+    Most reservations are aborted, so that the budget is all but spent for long. What a
+    process said before it died is in the ledger; what the ledger holds beyond that is
+    at most the one entry that each dead process was about to speak of.
+    """
+    random.seed(1)
+    parts = 64
+    budget = Budget(parts / 8, 0.0)
+    Ledger.open(ledger_url, budget=budget, filter="pure", **TERMS).close()
+    # Children of an interpreter that has loaded everything start at once.
+    nursery = _start(NURSERY, stdin=subprocess.PIPE)
+    papers = (tmp_path / f"said-{number}" for number in range(10**9))
+    said = []
+
+    def start():
+        said.append(next(papers))
+        nursery.stdin.write(f"{ledger_url} {said[-1]}\n")
+        nursery.stdin.flush()
+        return int(nursery.stdout.readline())
+
+    alive = [start() for _ in range(8)]
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        time.sleep(random.uniform(0.0, 0.3))
+        os.kill(alive.pop(random.randrange(8)), signal.SIGKILL)
+        alive.append(start())
+    for child in alive:
+        os.kill(child, signal.SIGKILL)
+    nursery.communicate(timeout=60)
+    with Ledger.open(ledger_url) as ledger:
+        ledger.verify(recount=True)
+        entries = ledger.entries()
+        spent: Any = ledger.spent().upper
+    lines = [line.split() for path in said for line in _whole_lines(path)]
+    found = {"reserved": [e.body["key"] for e in entries if e.kind == "reserve"]}
+    for word, kind in {"committed": "commit", "aborted": "abort"}.items():
+        about = [entries[e.body["ref"]] for e in entries if e.kind == kind]
+        found[word] = [e.body["key"] for e in about]
+    for word, keys in found.items():
+        assert len(set(keys)) == len(keys)
+        spoken = {key for first, key in lines if first == word}
+        assert spoken <= set(keys)
+        assert len(keys) - len(spoken) <= len(said)
+    assert spent == (len(found["reserved"]) - len(found["aborted"])) / 8
+    assert spent <= budget.epsilon
+    assert any(first == "refused" for first, _ in lines)
+    print(len(said), {w: len(k) for w, k in found.items()}, len(lines), spent)
+
+
+def _whole_lines(path):
+    """What a dead process said; it may have died before it opened the file."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]
+
+
+def test_nothing_is_left_beside_a_file_that_processes_raced_for(tmp_path):
     path = tmp_path / "ledger.db"
+    workers = [_start(RESERVES, path, name, 2, 4) for name in ("a", "b")]
+    for worker in workers:
+        assert _lines(worker)[-1] == "done"
+    assert [item.name for item in tmp_path.iterdir()] == ["ledger.db"]
+
+
+def test_a_kill_between_reserve_and_commit_leaves_it_spent(ledger_url):
+    path = ledger_url
     budget = Budget(1.0, 0.0)
     Ledger.open(path, budget=budget, filter="pure", **TERMS).close()
     worker = _start(WAITS, path)
@@ -145,8 +241,8 @@ def test_a_kill_between_reserve_and_commit_leaves_it_spent(tmp_path):
         assert ledger.spent().upper == 0.5
 
 
-def test_threads_share_a_ledger(tmp_path):
-    for path in (None, tmp_path / "ledger.db"):
+def test_threads_share_a_ledger(ledger_url):
+    for path in (None, ledger_url):
         ledger = Ledger.open(path, budget=Budget(1.0, 0.0), filter="pure", **TERMS)
 
         def charge(number, ledger=ledger):
@@ -163,7 +259,7 @@ def test_threads_share_a_ledger(tmp_path):
         ledger.verify()
 
 
-def test_a_forked_child_may_use_the_ledger(tmp_path):
+def test_a_forked_child_may_use_the_ledger(ledger_url):
     """Each transaction has its own connection, so none is carried across the fork."""
     script = (
         "import os, sys\n"
@@ -174,7 +270,7 @@ def test_a_forked_child_may_use_the_ledger(tmp_path):
         "ledger.charge(PureDpEvent(0.125), label='after')\n"
         "if child: assert os.waitpid(child, 0)[1] == 0\n"
     )
-    path = tmp_path / "ledger.db"
+    path = ledger_url
     Ledger.open(path, budget=Budget(1.0, 0.0), filter="pure", **TERMS).close()
     child = _start(script, path)
     _lines(child)

@@ -23,6 +23,8 @@ from tests.accountants.toy_ledgers import (
     new_ledger,
 )
 
+pytestmark = pytest.mark.usefixtures("every_database")
+
 # Release -----------------------------------------------------------------------
 
 

@@ -162,7 +162,7 @@ KILLED = """
 import contextlib, os, sys
 from pathlib import Path
 from dpkit.accountants import Ledger
-from dpkit.accountants import store
+from dpkit.accountants import sqlite, store
 from dpkit.accountants.merging import merge
 from dpkit.accountants.store import Store
 writing = store.Store.writing
@@ -178,7 +178,7 @@ for moment in ("_publish", "_sync_folder", "writing"):
         if moment == "writing":
             store.Store.writing = die_after
         else:
-            setattr(store, moment, lambda *_: os._exit(9))
+            setattr(sqlite, moment, lambda *_: os._exit(9))
         parts = [Ledger.open(folder / name) for name in ("a.db", "b.db")]
         merge(parts, folder / "m.db")
     assert os.waitstatus_to_exitcode(os.wait()[1]) == 9

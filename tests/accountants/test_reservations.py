@@ -21,6 +21,8 @@ from tests.accountants.toy_ledgers import (
     static_bound,
 )
 
+pytestmark = pytest.mark.usefixtures("every_database")
+
 # Reservations ------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from dpkit.accountants import Budget, Ledger, LedgerCorrupt, PureDpEvent
-from dpkit.accountants import connection as connection_module
+from dpkit.accountants import sqlite as sqlite_module
 
 TERMS: dict[str, Any] = {
     "budget": Budget(3.0, 1e-5),
@@ -110,24 +110,24 @@ def test_every_character_of_meta_is_protected(path, name):
         path.write_bytes(original)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "delete from entries where seq = (select max(seq) from entries)",
-        "delete from entries where seq = 2",
-        "delete from entries where seq = 0",
-        "delete from entries",
-        "delete from meta",
-        "drop table entries",
-        "drop table meta",
-        "insert into meta values ('more', 'x')",
-        "insert into entries select seq + 1, hash, key, ref, entry from entries "
-        "where seq = (select max(seq) from entries)",
-        "update entries set entry = cast(entry as blob) where seq = 1",
-        "update entries set key = null where seq = 1",
-        "update entries set ref = 1 where seq = 1",
-    ],
-)
+EDITS = [
+    "delete from entries where seq = (select max(seq) from entries)",
+    "delete from entries where seq = 2",
+    "delete from entries where seq = 0",
+    "delete from entries",
+    "delete from meta",
+    "drop table entries",
+    "drop table meta",
+    "insert into meta values ('more', 'x')",
+    "insert into entries select seq + 1, hash, key, ref, entry from entries "
+    "where seq = (select max(seq) from entries)",
+    "update entries set key = null where seq = 1",
+    "update entries set ref = 1 where seq = 1",
+]
+RETYPED = "update entries set entry = cast(entry as blob) where seq = 1"
+
+
+@pytest.mark.parametrize("statement", [*EDITS, RETYPED])
 def test_rows_taken_away_added_or_retyped_are_noticed(path, statement):
     _execute(path, statement)
     assert _broken(path)
@@ -212,7 +212,7 @@ def test_a_missing_folder_and_a_folder_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://host/db", "sqlite:///x.db?mode=ro", "sqlite+other:///x.db"]
+    "url", ["mysql://host/db", "sqlite:///x.db?mode=ro", "sqlite+other:///x.db"]
 )
 def test_other_databases_are_refused(url):
     with pytest.raises(ValueError, match="sqlite"):
@@ -271,7 +271,7 @@ def test_sqlite_full_is_reported_as_no_space(path):
     with Ledger.open(path) as ledger:
         before = ledger.head
 
-        @sa.event.listens_for(ledger._store._engine, "connect")
+        @sa.event.listens_for(ledger._store._database.engine, "connect")
         def _limit(connection, _record):
             connection.execute("PRAGMA max_page_count=1")
 
@@ -286,7 +286,7 @@ def test_sqlite_full_is_reported_as_no_space(path):
 def test_a_read_only_file_can_be_read_but_not_charged(path):
     with Ledger.open(path) as ledger:
 
-        @sa.event.listens_for(ledger._store._engine, "connect")
+        @sa.event.listens_for(ledger._store._database.engine, "connect")
         def _only(connection, _record):
             connection.execute("PRAGMA query_only=1")
 
@@ -296,7 +296,7 @@ def test_a_read_only_file_can_be_read_but_not_charged(path):
 
 
 def test_a_lock_held_too_long_ends_in_a_timeout(path, monkeypatch):
-    monkeypatch.setattr(connection_module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite_module, "_BUSY_SECONDS", 0.05)
     with Ledger.open(path) as ledger:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
