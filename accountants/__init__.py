@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpkit.accountants.accounting import delta_of, epsilon, epsilon_curve
+    from dpkit.accountants.allocation_event import RandomAllocationDpEvent
     from dpkit.accountants.bounds import Budget, DeltaBound, PrivacyBound
     from dpkit.accountants.calibration import Calibration, calibrate
     from dpkit.accountants.chain import Entry
@@ -61,6 +62,7 @@ _HOME = {
     "PmfPairDpEvent": "event_types",
     "PrivacyBound": "bounds",
     "PureDpEvent": "event_types",
+    "RandomAllocationDpEvent": "allocation_event",
     "RdpCurveDpEvent": "event_types",
     "Relation": "relations",
     "UnsupportedEvent": "errors",
@@ -97,6 +99,7 @@ __all__ = [
     "PmfPairDpEvent",
     "PrivacyBound",
     "PureDpEvent",
+    "RandomAllocationDpEvent",
     "RdpCurveDpEvent",
     "Relation",
     "UnsupportedEvent",

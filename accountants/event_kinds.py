@@ -15,6 +15,7 @@ from dp_accounting import dp_event
 from dpkit.accountants import _check
 from dpkit.accountants import event_fields as fields
 from dpkit.accountants import event_types as own
+from dpkit.accountants.allocation_event import RandomAllocationDpEvent
 
 _NOISE = fields.number(_check.noise)
 _RATE = fields.number(_check.rate)
@@ -304,6 +305,7 @@ def _releases() -> list[tuple[Any, Kind]]:
 _BY_CLASS: dict[Any, Kind] = dict(
     [
         *_releases(),
+        _own("random_allocation", RandomAllocationDpEvent),
         _own("discrete_gaussian", own.DiscreteGaussianDpEvent),
         _own("pmf_pair", own.PmfPairDpEvent),
         _own("rdp_curve", own.RdpCurveDpEvent),

@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 import dp_accounting as dp
 from dp_accounting import DpEvent
 
-from dpkit.accountants import _check
+from dpkit.accountants import _check, allocation_event
+from dpkit.accountants.allocation_event import RandomAllocationDpEvent
 from dpkit.accountants.event_fields import REQUIRED, check_all, encode
 from dpkit.accountants.event_kinds import KINDS, Kind, kind_of, parts_of
 from dpkit.accountants.event_types import (
@@ -37,6 +38,7 @@ __all__ = [
     "ParallelDpEvent",
     "PmfPairDpEvent",
     "PureDpEvent",
+    "RandomAllocationDpEvent",
     "RdpCurveDpEvent",
     "Relation",
     "as_relation",
@@ -185,7 +187,8 @@ def flatten(event: DpEvent) -> list[tuple[DpEvent, int]]:
     """The releases that a composition is made of, each with how often it happens.
 
     Equal releases are merged, sequential and repeat disappear, sampling at rate 1 is no
-    sampling; parallel and repeat_and_select stay whole. The order is that of first use.
+    sampling, random allocation comes in single epochs; parallel and repeat_and_select
+    stay whole. The order is that of first use.
 
     Args:
       event: any event that `validate` accepts.
@@ -206,6 +209,9 @@ def flatten(event: DpEvent) -> list[tuple[DpEvent, int]]:
             pending.append((node.event, times * int(node.count)))
         elif isinstance(node, dp.ComposedDpEvent):
             pending.extend((part, times) for part in reversed(node.events))
+        elif isinstance(node, RandomAllocationDpEvent):
+            for release, count in allocation_event.released(node):
+                counts[release] = counts.get(release, 0) + times * count
         else:
             release = _normal(node)
             counts[release] = counts.get(release, 0) + times

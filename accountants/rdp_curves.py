@@ -18,7 +18,7 @@ from dp_accounting import DpEvent
 from dp_accounting.rdp import rdp_privacy_accountant as dp_rdp
 from numpy.typing import NDArray
 
-from dpkit.accountants import finite_pairs, renyi
+from dpkit.accountants import allocation_event, allocation_rdp, finite_pairs, renyi
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.event_kinds import kind_of
 from dpkit.accountants.events import flatten
@@ -35,6 +35,7 @@ _RELATIONS: dict[str, tuple[Relation, ...]] = {
     "poisson_laplace": _DIRECTED,
     "mixture_gaussian": _DIRECTED,
     "truncated_poisson_gaussian": _DIRECTED,
+    "random_allocation": _DIRECTED,
     "wor_gaussian": (Relation.REPLACE_ONE,),
     "randomized_response": (Relation.REPLACE_ONE, Relation.ZERO_OUT),
     "tree": (Relation.ZERO_OUT,),
@@ -235,6 +236,26 @@ def _wor_values(batch_size: int, dataset_size: int, noise: float) -> tuple[float
     return tuple(float(v) for v in values * (1 + 1e-9) + pad)
 
 
+def _random_allocation(fields: Mapping[str, Any], relation: Relation) -> Curve:
+    """The sum of its parts, each at most as if the record's step were known."""
+    event = fields["event"]
+    terms: list[tuple[Curve, int]] = []
+    for noise, steps, last_steps, count in allocation_event.parts(event):
+        gaussian = functools.partial(renyi.gaussian, noise_multiplier=noise)
+        if steps == 1:
+            terms.append((gaussian, count))
+            continue
+        values = allocation_rdp.values(noise, steps, last_steps or steps)
+        table = Table(allocation_rdp.orders(noise, steps), values)
+        terms.append((_smaller(table, gaussian), count))
+    return sum_of(terms)
+
+
+def _smaller(first: Curve, second: Curve) -> Curve:
+    """Of two valid curves, what each order does better with."""
+    return lambda orders: np.minimum(first(orders), second(orders))
+
+
 def _parallel(fields: Mapping[str, Any], relation: Relation) -> Curve:
     """The worst child at each order."""
     curves = [composed(child, relation)[0] for child in fields["event"].children]
@@ -272,6 +293,7 @@ _CURVES: dict[str, Callable[[Mapping[str, Any], Relation], Curve]] = {
     "discrete_laplace": _discrete_laplace,
     "randomized_response": _randomized_response,
     "mixture_gaussian": _mixture_gaussian,
+    "random_allocation": _random_allocation,
     "pmf_pair": _pmf_pair,
     "rdp_curve": _rdp_curve,
     "approx_dp": _approx_dp,
