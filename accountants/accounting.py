@@ -19,11 +19,12 @@ from dpkit.accountants import _check, pld, pure, rdp
 from dpkit.accountants.bounds import DeltaBound, PrivacyBound
 from dpkit.accountants.event_kinds import parts_of
 from dpkit.accountants.event_types import BoundedRangeDpEvent
-from dpkit.accountants.events import repeat, sequential, validate
+from dpkit.accountants.events import flatten, repeat, sequential, validate
 from dpkit.accountants.relations import Relation, as_relation
 from dpkit.accountants.rounds import Rounds
 
 Bound = TypeVar("Bound", PrivacyBound, DeltaBound)
+_MANY = 10**8
 ACCOUNTANTS: dict[str, ModuleType] = {"pld": pld, "rdp": rdp, "pure": pure}
 
 
@@ -192,8 +193,10 @@ def _descending(
         rounds = Rounds(event, relation, counts, delta)
     for count in reversed(counts):
         bounds = []
-        if rounds is not None and delta >= rounds.floor(count):
-            bounds.append(pld.bound_at(rounds, count, event, delta, relation))
+        if rounds is not None:
+            bounds.append(
+                pld.bound_at(rounds, count, event, delta, relation, lower=False)
+            )
         if _rdp_can_win(event, bounds):
             whole = repeat(event, count)
             bounds += [
@@ -220,9 +223,15 @@ def _tried(event: DpEvent, relation: Relation) -> list[ModuleType]:
 
 
 def _rdp_can_win(event: DpEvent, bounds: list[PrivacyBound]) -> bool:
-    """Whether Rényi may beat what is there: no finite answer yet, or bounded range."""
+    """Whether Rényi may beat what is there.
+
+    It may where there is no finite answer yet, or so many releases that a grid is
+    coarse, or bounded range, which the loss distributions read as pure.
+    """
     answered = [b for b in bounds if b.certified and b.method_upper != pure.NAME]
     if all(b.upper is None or math.isinf(b.upper) for b in answered):
+        return True
+    if sum(count for _, count in flatten(event)) > _MANY:
         return True
     pending = [event]
     while pending:

@@ -6,6 +6,7 @@ the opposite order; here they always go by name.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -16,40 +17,56 @@ from dpkit.accountants.relations import Relation, shift
 
 Array = NDArray[Any]
 
+_WIDEST = 1e5
+
 
 @dataclasses.dataclass(frozen=True)
 class FinitePair:
     """Two distributions on one finite support.
 
     Mass that `p` (or `q`) lacks up to 1e-9 counts as infinite loss in its direction.
+
+    Attributes:
+      p: probabilities with the record.
+      q: probabilities without it, of the same outcomes.
+      lost: mass of p, and of q, on outcomes that are not listed: infinite loss.
     """
 
     p: Array
     q: Array
+    lost: tuple[float, float] = (0.0, 0.0)
 
     @property
     def infinite(self) -> tuple[float, float]:
         """Mass at infinite loss: of p where q is 0, of q where p is 0."""
-        forward = float(self.p[self.q == 0].sum()) + _missing(self.p)
-        backward = float(self.q[self.p == 0].sum()) + _missing(self.q)
+        lost_p, lost_q = self.lost
+        forward = float(self.p[self.q == 0].sum()) + lost_p + _missing(self.p, lost_p)
+        backward = float(self.q[self.p == 0].sum()) + lost_q + _missing(self.q, lost_q)
         return forward, backward
 
-    def delta(self, epsilon: Array) -> Array:
-        """D(e) = sum of (p - e^e q)+, for each e >= 0."""
+    @functools.cached_property
+    def finite(self) -> tuple[Array, Array, Array]:
+        """(loss, p, q) of the outcomes that both sides can have, by growing loss."""
         kept = (self.p > 0) & (self.q > 0)
         p, q = self.p[kept], self.q[kept]
         loss = np.log(p) - np.log(q)
         by_loss = np.argsort(loss)
-        above_p = np.append(np.cumsum(p[by_loss][::-1])[::-1], 0.0)
-        above_q = np.append(np.cumsum(q[by_loss][::-1])[::-1], 0.0)
-        first = np.searchsorted(loss[by_loss], epsilon, side="right")
+        return loss[by_loss], p[by_loss], q[by_loss]
+
+    def delta(self, epsilon: Array) -> Array:
+        """D(e) = sum of (p - e^e q)+, for each e >= 0, raised by its rounding."""
+        loss, p, q = self.finite
+        above_p = np.append(np.cumsum(p[::-1])[::-1], 0.0)
+        above_q = np.append(np.cumsum(q[::-1])[::-1], 0.0)
+        first = np.searchsorted(loss, epsilon, side="right")
         with np.errstate(divide="ignore"):
             scaled = np.exp(np.minimum(epsilon + np.log(above_q[first]), 0.0))
-        return np.maximum(above_p[first] - scaled, 0.0) + self.infinite[0]
+        pad = 4e-16 * (8 + len(loss) - first) * above_p[first]
+        return np.maximum(above_p[first] - scaled, 0.0) + pad + self.infinite[0]
 
     def swapped(self) -> "FinitePair":
         """The same pair in the other direction."""
-        return FinitePair(p=self.q, q=self.p)
+        return FinitePair(p=self.q, q=self.p, lost=self.lost[::-1])
 
     def pure_epsilon(self) -> float:
         """The largest absolute log-ratio among outcomes that both sides can have."""
@@ -97,14 +114,19 @@ def discrete_laplace(rate: float, sensitivity: int, relation: Relation) -> Finit
 def discrete_gaussian(
     stddev: float, sensitivity: int, relation: Relation
 ) -> FinitePair:
-    """Mass ~ e^(-k^2 / 2 s^2), moved by the sensitivity; cut below 1e-50."""
+    """Mass ~ e^(-k^2 / 2 s^2), moved by the sensitivity; cut below 1e-288."""
+    if stddev > _WIDEST:
+        raise ValueError(
+            f"stddev={stddev!r} of a discrete Gaussian is above {_WIDEST:g}, too wide "
+            "for its loss distribution: use accountant='rdp'"
+        )
     moved = sensitivity * shift(relation)
-    reach = math.ceil(15.5 * stddev) + 1
+    reach = math.ceil(36.5 * stddev) + 1
     k = np.arange(-reach, reach + moved + 1)
     weights = np.exp(-0.5 * (k / stddev) ** 2)
     weights_moved = np.exp(-0.5 * ((k - moved) / stddev) ** 2)
-    total = math.fsum(weights_moved)
-    return FinitePair(p=weights_moved / total, q=weights / total)
+    total = math.fsum(weights)
+    return FinitePair(weights_moved / total, weights / total, (1e-288, 1e-288))
 
 
 def approximate(epsilon: float, delta: float) -> FinitePair:
@@ -123,7 +145,7 @@ def _pair(p: list[float], q: list[float]) -> FinitePair:
     return FinitePair(p=first[kept], q=second[kept])
 
 
-def _missing(p: Array) -> float:
+def _missing(p: Array, lost: float) -> float:
     """What a distribution lacks to 1, unless it is rounding."""
-    missing = 1 - math.fsum(p)
+    missing = 1 - math.fsum(p) - lost
     return missing if missing > 4e-16 * (len(p) + 4) else 0.0

@@ -1,10 +1,15 @@
-r"""One pair of distributions on a grid of losses that dominates a privacy profile.
+r"""Pairs of distributions on a grid of losses, one above a profile and one below it.
 
-Connect the dots: the profile, as a function of u = e^e, is convex, so the polygon
-through its values at u_i = e^(ih) lies above it and is the profile of a pair whose
-losses are multiples of h. Q_i is the change of slope at u_i and P_i = u_i Q_i. Values
-at e < 0 are not differenced, since slopes there are near -1 and would cancel; the
-reversed profile gives the same chords with P and Q exchanged.
+Above, connect the dots: the profile, as a function of u = e^e, is convex, so the
+polygon through its values at u_i = e^(ih) lies above it and is the profile of a pair
+whose losses are multiples of h. Q_i is the change of slope at u_i and P_i = u_i Q_i.
+Values at e < 0 are not differenced, since slopes there are near -1 and would cancel;
+the reversed profile gives the same chords with P and Q exchanged. A finite pair needs
+no differences: splitting an outcome between its two neighbours on the grid, so that
+both its masses stay, gives the same polygon.
+
+Below, merging outcomes is post-processing: all losses in ((k-1/2)h, (k+1/2)h] become
+one outcome, whose loss is the log-ratio of the two masses of that cell.
 
 Reference: Doroshenko et al., "Connect the Dots: Tighter Discrete Approximations of
 Privacy Loss Distributions", 2022, arXiv:2207.04380.
@@ -17,20 +22,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpkit.accountants.profiles import Curve, Profile
+from dpkit.accountants.finite_pairs import FinitePair
+from dpkit.accountants.profiles import Profile, Side
 
 Array = NDArray[Any]
 
 _SCAN = np.concatenate([[0.0], np.geomspace(1e-9, 1e5, 700)])
+_FAINT = 1e-300
 
 
 @dataclasses.dataclass(frozen=True)
 class Losses:
-    """A distribution of the privacy loss: masses at (first + k) h, and at infinity."""
+    """A distribution of the privacy loss: masses at (first + k) h, and at infinity.
+
+    Attributes:
+      first: grid index of the first mass.
+      masses: at least 0, one for each grid point.
+      infinite: mass at infinite loss.
+      excess: how far each grid point lies above the loss it stands for, or None. A
+        lower bound pays for it.
+    """
 
     first: int
     masses: Array
     infinite: float
+    excess: Array | None = None
 
     @property
     def last(self) -> int:
@@ -38,20 +54,24 @@ class Losses:
         return self.first + len(self.masses) - 1
 
     @functools.cached_property
-    def mean(self) -> float:
-        """Mean of the finite losses, in grid steps."""
-        return self.first + self._average(np.arange(len(self.masses), dtype=float))
+    def index(self) -> Array:
+        """Grid indices, as floats."""
+        return self.first + np.arange(len(self.masses), dtype=float)
+
+    @functools.cached_property
+    def logs(self) -> Array:
+        """Logarithms of the masses."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.masses)
 
     @functools.cached_property
     def variance(self) -> float:
         """Variance of the finite losses, in grid steps squared."""
-        centre = self.mean - self.first
-        return self._average((np.arange(len(self.masses)) - centre) ** 2)
-
-    def _average(self, values: Array) -> float:
-        """Mean of some values under the finite masses; 0 if there are none."""
         total = float(self.masses.sum())
-        return float((self.masses * values).sum()) / total if total > 0 else 0.0
+        if total <= 0:
+            return 0.0
+        centre = float(self.masses @ self.index) / total
+        return float(self.masses @ (self.index - centre) ** 2) / total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +104,17 @@ def _reach(values: Array, tail: float) -> float:
     return float(_SCAN[min(above[-1] + 1, len(_SCAN) - 1)]) if len(above) else 0.0
 
 
-def discretise(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Losses]:
-    """The loss of P against Q under P, and of Q against P under Q, on one grid."""
-    forward = _values(profile.forward, step, reach.forward)
-    backward = _values(profile.backward, step, reach.backward)
+def above(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Losses]:
+    """Losses that dominate: of P against Q under P, and of Q against P under Q."""
+    ahead = max(1, int(np.ceil(reach.forward / step)))
+    behind = max(1, int(np.ceil(reach.backward / step)))
+    if profile.upper is not None:
+        return (
+            _split(profile.upper, step, -behind, ahead),
+            _split(profile.upper.swapped(), step, -ahead, behind),
+        )
+    forward = _values(profile.forward, step, ahead)
+    backward = forward if profile.symmetric else _values(profile.backward, step, behind)
     start, growth = max(forward[0], backward[0]), np.expm1(step)
     fall = forward[1] + backward[1] - 2 * start
     middle = np.array([max(0.0, 1 + fall / growth - start)])
@@ -97,15 +124,66 @@ def discretise(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Lo
     with_record = np.concatenate([down_p[::-1], middle, up])
     without = np.concatenate([up_q[::-1], middle, down])
     return (
-        Losses(-len(down), with_record, float(forward[-1])),
-        Losses(-len(up), without, float(backward[-1])),
+        Losses(-len(down), with_record, float(forward[-1]) + _FAINT),
+        Losses(-len(up), without, float(backward[-1]) + _FAINT),
     )
 
 
-def _values(curve: Curve, step: float, reach: float) -> Array:
-    """The profile at 0, h, 2h, ... until past `reach`; at least two points."""
-    count = max(1, int(np.ceil(reach / step)))
-    return np.clip(curve(step * np.arange(count + 1)), 0.0, 1.0)
+def below(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Losses]:
+    """Losses that are dominated, with their excess over the losses they stand for."""
+    ahead = max(1, int(np.ceil(reach.forward / step)))
+    behind = max(1, int(np.ceil(reach.backward / step)))
+    if profile.lower is not None:
+        loss, p, q = profile.lower.finite
+        cell = np.ceil(loss / step - 0.5).clip(-behind, ahead).astype(int) + behind
+        size = ahead + behind + 1
+        p = np.bincount(cell, weights=p, minlength=size)
+        q = np.bincount(cell, weights=q, minlength=size)
+        infinite = profile.lower.infinite
+    else:
+        up_p, up_q = _cells(profile.forward, step, ahead)
+        down_q, down_p = _cells(profile.backward, step, behind)
+        p = np.concatenate([down_p[::-1], [1 - up_p.sum() - down_p.sum()], up_p])
+        q = np.concatenate([down_q[::-1], [1 - up_q.sum() - down_q.sum()], up_q])
+        infinite = (0.0, 0.0)
+    some = (p > _FAINT) & (q > _FAINT)
+    p, q = np.where(some, p, 0.0), np.where(some, q, 0.0)
+    loss = np.zeros(len(p))
+    loss[some] = np.log(p[some] / q[some])
+    excess = np.where(some, np.arange(-behind, ahead + 1) - loss / step, 0.0)
+    return (
+        Losses(-behind, p, infinite[0], excess),
+        Losses(-ahead, q[::-1].copy(), infinite[1], -excess[::-1]),
+    )
+
+
+def _split(pair: FinitePair, step: float, first: int, last: int) -> Losses:
+    """The finite losses of P, each outcome split between grid points.
+
+    What lies below `first` is moved up to it, what lies above `last` to infinity.
+    """
+    loss, p, _ = pair.finite
+    place = loss / step
+    cell = np.floor(place)
+    rounding = 4e-16 * (1 + np.abs(place))
+    share = np.expm1((place - cell + rounding) * step) / np.expm1(step)
+    share = np.minimum(share, 1.0)
+    lower = p * np.exp((cell - place) * step) * (1 - share)
+    inside = cell < last
+    index = (cell.clip(first, last) - first).astype(int)
+    size = last - first + 1
+    masses = np.bincount(index[inside], weights=lower[inside], minlength=size)
+    upper = np.where(inside, p - lower, 0.0)
+    masses += np.bincount(
+        np.minimum(index + 1, size - 1) * (cell >= first), weights=upper, minlength=size
+    )
+    infinite = pair.infinite[0] + float(p[~inside].sum()) + _FAINT
+    return Losses(first, masses, infinite)
+
+
+def _values(side: Side, step: float, count: int) -> Array:
+    """The profile at 0, h, 2h, ..., count h."""
+    return np.clip(side(step * np.arange(count + 1)), 0.0, 1.0)
 
 
 def _masses(values: Array, step: float) -> Array:
@@ -113,3 +191,10 @@ def _masses(values: Array, step: float) -> Array:
     falls = np.append(np.diff(values), 0.0)
     masses = (falls[1:] - np.exp(step) * falls[:-1]) / np.expm1(step)
     return np.maximum(masses, 0.0)
+
+
+def _cells(side: Side, step: float, count: int) -> tuple[Array, Array]:
+    """Masses of P and Q with losses in ((k - 1/2)h, (k + 1/2)h], k from 1 to count."""
+    assert side.tails is not None
+    p, q = side.tails(step * (np.arange(1, count + 1) - 0.5))
+    return -np.diff(p, append=0.0), -np.diff(q, append=0.0)

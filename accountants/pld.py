@@ -1,22 +1,19 @@
 r"""The accountant of privacy loss distributions: the tightest, and static only.
 
 Each kind of release becomes a pair on a grid of losses that dominates it (connect the
-dots); the losses of a composition add up, by one FFT for each kind. The two directions
-of a relation are two chains that are never mixed, and the worse answer counts.
-Unsampled Gaussians are merged beforehand, and alone have a closed form.
-
-The transforms round absolutely, so a composition of T releases is certified for
-delta >= max(1e-10, 10 T 2^-53); below that the Rényi accountant answers.
+dots); the losses of a composition add up, by one FFT for each kind, under a tilt that
+keeps relative precision at any delta. The two directions of a relation are two chains
+that are never mixed, and the worse answer counts. A second pair, which the release
+dominates, gives the lower bound. Unsampled Gaussians are merged beforehand, and alone
+have a closed form.
 
 Reference: Doroshenko et al. 2022, arXiv:2207.04380; Zhu, Dong, Wang, "Optimal
 Accounting of Differential Privacy via Characteristic Function", 2022, arXiv:2106.08567.
 """
 
-import dataclasses
-
 from dp_accounting import DpEvent
 
-from dpkit.accountants import _check, rdp
+from dpkit.accountants import _check
 from dpkit.accountants.bounds import DeltaBound, PrivacyBound
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.event_types import ParallelDpEvent
@@ -28,20 +25,24 @@ from dpkit.accountants.warrant import warrant
 
 NAME = "pld"
 
+_FLOORS = (1e-10, 1e-30, 1e-90, 1e-290)
 
-def epsilon(event: DpEvent, delta: float, *, relation: Relation | str) -> PrivacyBound:
-    """Upper bound on epsilon at delta, by composing privacy loss distributions.
+
+def epsilon(
+    event: DpEvent, delta: float, *, relation: Relation | str, lower: bool = True
+) -> PrivacyBound:
+    """Bounds on epsilon at delta, by composing privacy loss distributions.
 
     Privacy: static regime only (every parameter fixed before any output is seen).
 
     Args:
       event: what was released.
-      delta: in (0, 1). Below what the transforms certify, `upper` is the Rényi
-        accountant's, if it reads the event; else None.
+      delta: in (0, 1).
       relation: the neighbouring relation.
+      lower: whether to look for a lower bound too, which takes as long again.
 
     Returns:
-      A bound; `lower` is given where the answer is a closed form.
+      A bound; `lower` is None where a release's pair need not be attained.
 
     Raises:
       ValueError: a bad event or delta.
@@ -59,41 +60,37 @@ def epsilon(event: DpEvent, delta: float, *, relation: Relation | str) -> Privac
     delta = _check.open_probability(delta=delta)
     validate(event)
     rounds = Rounds(event, relation, (1,), delta)
-    return bound_at(rounds, 1, event, delta, relation)
+    return bound_at(rounds, 1, event, delta, relation, lower=lower)
 
 
 def bound_at(
-    rounds: Rounds, count: int, event: DpEvent, delta: float, relation: Relation
+    rounds: Rounds,
+    count: int,
+    event: DpEvent,
+    delta: float,
+    relation: Relation,
+    *,
+    lower: bool = True,
 ) -> PrivacyBound:
     """The bound for `count` rounds of what `event` repeats; `event` is the whole."""
     behind = warrant(event)
-    if delta >= rounds.floor(count):
-        lower, upper = rounds.composition(count).epsilon(delta)
-        return PrivacyBound(
-            delta=delta,
-            lower=lower,
-            estimate=upper,
-            upper=upper,
-            certified=behind.certified,
-            method_lower=NAME if lower is not None else None,
-            method_upper=NAME,
-            method_estimate=NAME,
-            relation=relation,
-            warnings=behind.warnings,
-        )
-    note = (
-        f"delta={delta:g} is below {rounds.floor(count):.3g}, which pld certifies here"
+    least, most = rounds.epsilon(count, delta, lower=lower)
+    return PrivacyBound(
+        delta=delta,
+        lower=least,
+        estimate=most,
+        upper=most,
+        certified=behind.certified,
+        method_lower=NAME if least is not None else None,
+        method_upper=NAME,
+        method_estimate=NAME,
+        relation=relation,
+        warnings=behind.warnings,
     )
-    if not rdp.supports(event, relation):
-        return PrivacyBound(
-            delta=delta, relation=relation, warnings=(*behind.warnings, note)
-        )
-    fallback = rdp.epsilon(event, delta, relation=relation)
-    return dataclasses.replace(fallback, warnings=(*fallback.warnings, note))
 
 
 def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> DeltaBound:
-    """Upper bound on delta at epsilon, by composing privacy loss distributions.
+    """Bounds on delta at epsilon, by composing privacy loss distributions.
 
     Privacy: static regime only (every parameter fixed before any output is seen).
 
@@ -103,8 +100,7 @@ def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> Del
       relation: the neighbouring relation.
 
     Returns:
-      A bound; unless it is a closed form, `upper` is never below the delta that the
-      transforms certify.
+      A bound; `lower` is None where a release's pair need not be attained.
 
     Raises:
       ValueError: a bad event or epsilon.
@@ -119,10 +115,12 @@ def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> Del
     relation = as_relation(relation)
     epsilon = _check.non_negative(epsilon=epsilon)
     validate(event)
-    rounds = Rounds(event, relation)
     lower, upper = None, 1.0
-    if rounds.floor(1) < 1:
-        lower, upper = rounds.composition(1).delta(epsilon)
+    for floor in _FLOORS:
+        # What is negligible depends on the answer.
+        lower, upper = Rounds(event, relation, (1,), floor).delta(1, epsilon)
+        if upper >= floor:
+            break
     behind = warrant(event)
     return DeltaBound(
         epsilon=epsilon,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from dp_accounting import DpEvent
 
-from dpkit.accountants import finite_pairs, profiles
+from dpkit.accountants import finite_pairs, noise_pairs, profiles
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.event_kinds import kind_of
 from dpkit.accountants.finite_pairs import FinitePair
@@ -30,16 +30,18 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
 }
 
 
-def profile_of(event: DpEvent, relation: Relation, spare: float = 0.0) -> Profile:
-    """The profile of one release; refuses what has no proof.
+def profiles_of(
+    event: DpEvent, relation: Relation, spare: float = 0.0
+) -> list[tuple[Profile, int]]:
+    """The profiles of one release, with counts; refuses what has no proof.
 
     `spare` is a probability so small that the release may lose all privacy with it.
     """
     kind = kind_of(event)
     check_supported(event, relation)
     if kind.name == "truncated_poisson_gaussian":
-        return _truncated(kind.read(event), spare)
-    return _PROFILES[kind.name](kind.read(event), relation)
+        return [(_truncated(kind.read(event), spare), 1)]
+    return [(_PROFILES[kind.name](kind.read(event), relation), 1)]
 
 
 def check_supported(event: DpEvent, relation: Relation) -> None:
@@ -55,20 +57,20 @@ def check_supported(event: DpEvent, relation: Relation) -> None:
 
 def _gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
     """Gaussian noise, moved by one radius or two."""
-    return profiles.gaussian(fields["noise_multiplier"] / shift(relation))
+    return noise_pairs.gaussian(fields["noise_multiplier"] / shift(relation))
 
 
 def _poisson_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
     """Poisson-sampled Gaussian noise; replaced, the two values pull both ways."""
-    pair = profiles.poisson_gaussian
+    pair = noise_pairs.poisson_gaussian
     if relation is Relation.REPLACE_ONE:
-        pair = profiles.poisson_gaussian_replaced
+        pair = noise_pairs.poisson_gaussian_replaced
     return pair(fields["noise_multiplier"], fields["sampling_rate"])
 
 
 def _truncated(fields: Mapping[str, Any], spare: float) -> Profile:
     """Its own event, read exactly but for `spare`."""
-    return profiles.truncated_poisson_gaussian(
+    return noise_pairs.truncated_poisson_gaussian(
         fields["noise_multiplier"],
         fields["sampling_rate"],
         fields["dataset_size"],
@@ -79,7 +81,7 @@ def _truncated(fields: Mapping[str, Any], spare: float) -> Profile:
 
 def _wor_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
     """A batch of fixed size, one record replaced."""
-    return profiles.without_replacement(
+    return noise_pairs.without_replacement(
         fields["noise_multiplier"] / shift(relation),
         fields["batch_size"] / fields["dataset_size"],
     )
@@ -87,17 +89,17 @@ def _wor_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
 
 def _laplace(fields: Mapping[str, Any], relation: Relation) -> Profile:
     """Laplace noise, moved by one radius or two."""
-    return profiles.laplace(fields["scale"] / shift(relation))
+    return noise_pairs.laplace(fields["scale"] / shift(relation))
 
 
 def _poisson_laplace(fields: Mapping[str, Any], relation: Relation) -> Profile:
     """Poisson-sampled Laplace noise."""
-    return profiles.poisson_laplace(fields["scale"], fields["sampling_rate"])
+    return noise_pairs.poisson_laplace(fields["scale"], fields["sampling_rate"])
 
 
 def _mixture_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
     """Gaussian noise under a random shift."""
-    return profiles.mixture_gaussian(
+    return noise_pairs.mixture_gaussian(
         fields["noise_multiplier"], fields["shifts"], fields["probabilities"]
     )
 

@@ -4,84 +4,50 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import dp_accounting as dp
 import numpy as np
 from dp_accounting import DpEvent
+from numpy.typing import NDArray
 
-from dpkit.accountants import exact_gaussian
+from dpkit.accountants import exact_gaussian, loss_grid
 from dpkit.accountants.composed_loss import (
+    MAX_WIDTH,
+    Chain,
     ComposedLoss,
-    Transform,
-    Window,
-    spread,
-    window,
+    Terms,
+    Tilt,
+    settled,
 )
 from dpkit.accountants.event_types import ParallelDpEvent
 from dpkit.accountants.events import flatten
-from dpkit.accountants.loss_grid import Extent, Losses, discretise, extent
-from dpkit.accountants.pld_profiles import check_supported, profile_of
+from dpkit.accountants.loss_grid import Extent, Losses
+from dpkit.accountants.noise_pairs import gaussian
+from dpkit.accountants.pld_profiles import check_supported, profiles_of
 from dpkit.accountants.profiles import (
     EVERYTHING,
     NOTHING,
-    Curve,
     Profile,
+    Side,
     either_way,
-    gaussian,
     worst,
 )
 from dpkit.accountants.relations import Relation
 
-FLOOR = 1e-10
-_UNIT = 2.0**-53
-_FINENESS = 100
+Array = NDArray[Any]
+
+FINENESS = 100
+_ROUGH = 10
+_COARSEST = 0.2
 _CHEAP_WIDTH = 2**16
-_MAX_WIDTH = 2**21
 _MAX_POINTS = 2**20
+_FINER_WIDTH = 2**19
+_MOST_FINER = 64
 _NEGLIGIBLE = 1e-6
 _SPARE = 1e-4
-
-Terms = list[tuple[Losses, int]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Composition:
-    """A composed event: its two chains, or the shift of one Gaussian, or no privacy.
-
-    Attributes:
-      chains: one loss distribution for each direction; one alone if they are equal.
-      moved: the Gaussian's shift in standard deviations, if that is all there is.
-      private: False if any part gives no guarantee at all.
-      compositions: how many numerical compositions went in.
-    """
-
-    chains: tuple[ComposedLoss, ...] = ()
-    moved: float = 0.0
-    private: bool = True
-    compositions: int = 0
-
-    @property
-    def floor(self) -> float:
-        """The smallest delta that the chains certify."""
-        return _floor(self.compositions) if self.chains else 0.0
-
-    def epsilon(self, delta: float) -> tuple[float | None, float]:
-        """Lower bound, if there is one, and upper bound (inf below the floor)."""
-        if not self.private:
-            return None, math.inf
-        if not self.chains:
-            return exact_gaussian.epsilon(self.moved, delta)
-        return None, max(chain.epsilon(delta) for chain in self.chains)
-
-    def delta(self, epsilon: float) -> tuple[float | None, float]:
-        """Lower bound, if there is one, and upper bound, at least the floor."""
-        if not self.private:
-            return None, 1.0
-        if not self.chains:
-            return exact_gaussian.delta(self.moved, epsilon)
-        at = np.array([epsilon])
-        values = [float(chain.delta(at)[0]) + chain.allowance for chain in self.chains]
-        return None, min(1.0, max(self.floor, *values))
+_SMALLEST = 1e-290
+_DECADES = 1e-6
 
 
 class Rounds:
@@ -92,6 +58,8 @@ class Rounds:
       relation: the neighbouring relation.
       counts: the numbers of rounds that may be asked for.
       delta: the smallest delta of interest; what counts as negligible follows.
+      fineness: grid points in a standard deviation of one release, on average. The
+        upward bias of epsilon is about 1 / (12 fineness^2), relative.
     """
 
     def __init__(
@@ -99,10 +67,12 @@ class Rounds:
         event: DpEvent,
         relation: Relation,
         counts: Sequence[int] = (1,),
-        delta: float = FLOOR,
+        delta: float = 1e-10,
+        fineness: float = FINENESS,
     ):
-        self._delta = max(delta, FLOOR)
-        self._negligible = self._delta * _NEGLIGIBLE
+        self._delta = max(delta, _SMALLEST)
+        self._fineness = fineness
+        self._most = max(counts)
         releases = flatten(event)
         for release, _ in releases:
             check_supported(release, relation)
@@ -112,91 +82,180 @@ class Rounds:
         self._moved, others = exact_gaussian.total_shift(releases, relation)
         self._terms: list[tuple[Profile, int]] = []
         if self._private and others:
-            uses = max(counts) * sum(count for _, count in others)
+            uses = self._most * sum(count for _, count in others)
             spare = self._delta * _SPARE / uses
-            self._terms = [(_profile(e, relation, spare), n) for e, n in others]
+            self._terms = [
+                (profile, n * times)
+                for e, n in others
+                for profile, times in _profiles(e, relation, spare)
+            ]
             if self._moved > 0:
                 self._terms.append((gaussian(1 / self._moved), 1))
-        self._size = sum(count * p.compositions for p, count in self._terms)
-        certified = [count for count in counts if self.floor(count) <= delta]
-        self._most = max(certified, default=min(counts))
+        self._size = sum(count for _, count in self._terms)
 
-    def floor(self, rounds: int) -> float:
-        """The smallest delta certified for a number of rounds."""
-        return _floor(self._size * rounds) if self._terms else 0.0
-
-    def composition(self, rounds: int) -> Composition:
-        """`rounds` copies of the event, at most the number prepared for."""
+    def epsilon(
+        self, rounds: int, delta: float, *, lower: bool = True
+    ) -> tuple[float | None, float]:
+        """Lower bound (None if not asked for or not known) and upper bound."""
+        if not self._private:
+            return None, math.inf
         if not self._terms:
             moved = self._moved * math.sqrt(rounds)
-            return Composition(moved=moved, private=self._private)
-        size = self._size * rounds
-        chains = []
-        for terms, transform, widest in self._chains:
-            kept = widest
-            if rounds < self._most:
-                longest = spread(self._times(terms, self._most))
-                counted = self._times(terms, rounds)
-                kept = window(counted, self._negligible, longest)
-            chains.append(transform.power(rounds, kept, size, self._negligible))
-        return Composition(chains=tuple(chains), compositions=size)
+            return exact_gaussian.epsilon(moved, delta)
+        upper = max(self.each_way(rounds, delta))
+        if not (lower and self.bounded_below):
+            return None, upper
+        tilts = [chain.tilt_for_delta(rounds, delta) for chain in self._chains]
+        found = max(below.epsilon(delta, -1) for below in self._below(rounds, tilts))
+        return min(found * (1 - 1e-9), upper), upper
+
+    def each_way(self, rounds: int, delta: float) -> list[float]:
+        """Upper bounds of the directions, forward first; one if they are equal."""
+        return [
+            chain.composed(rounds, chain.tilt_for_delta(rounds, delta)).epsilon(
+                delta, 1
+            )
+            for chain in self._chains
+        ]
+
+    def delta(self, rounds: int, epsilon: float) -> tuple[float | None, float]:
+        """Lower bound, if there is one, and upper bound on delta at epsilon."""
+        if not self._private:
+            return None, 1.0
+        if not self._terms:
+            return exact_gaussian.delta(self._moved * math.sqrt(rounds), epsilon)
+        at = np.array([epsilon])
+        tilts = [chain.tilt_for_epsilon(rounds, epsilon) for chain in self._chains]
+        upper = max(
+            float(chain.composed(rounds, tilt).delta(at, 1)[0])
+            for chain, tilt in zip(self._chains, tilts, strict=True)
+        )
+        upper = min(1.0, upper * (1 + 1e-12))
+        if not self.bounded_below:
+            return None, upper
+        found = max(float(b.delta(at, -1)[0]) for b in self._below(rounds, tilts))
+        return min(found * (1 - 1e-9), upper), upper
+
+    def profile(self, rounds: int = 1) -> Profile:
+        """The composition as a profile, from above, down to its smallest delta."""
+        if not self._private:
+            return EVERYTHING
+        if not self._terms:
+            moved = self._moved * math.sqrt(rounds)
+            return gaussian(1 / moved) if moved else NOTHING
+        sides = [self._side(chain, rounds) for chain in self._chains]
+        return Profile(sides[0], sides[-1])
+
+    @property
+    def bounded_below(self) -> bool:
+        """Whether a lower bound can be given."""
+        return all(profile.bounded_below for profile, _ in self._terms)
+
+    def _side(self, chain: Chain, rounds: int) -> Side:
+        """One direction as a curve: the smallest bound over tilts for all its deltas."""
+        deltas = [1e-2]
+        while deltas[-1] > self._delta:
+            deltas.append(max(deltas[-1] * _DECADES, self._delta))
+        composed = []
+        for delta in deltas:
+            tilt = chain.tilt_for_delta(rounds, delta)
+            composed.append(chain.composed(rounds, tilt))
+        return Side(lambda e: np.min([c.delta(e, 1) for c in composed], axis=0))
 
     @functools.cached_property
-    def _chains(self) -> list[tuple[Terms, Transform, Window]]:
-        """Each direction's losses, transformed once, on a grid fit for the most."""
-        tail = self._negligible / (self._size * self._most)
-        extents = [extent(profile, tail) for profile, _ in self._terms]
-        reach = max(e.forward + e.backward for e in extents)
-        step = max(self._step(extents), reach / _MAX_POINTS, 1e-14)
-        step = self._snapped(step)
+    def _extents(self) -> list[Extent]:
+        """How far each release's losses go."""
+        tail = self._delta * _NEGLIGIBLE / (self._size * self._most)
+        return [loss_grid.extent(profile, tail) for profile, _ in self._terms]
+
+    @functools.cached_property
+    def _chains(self) -> list[Chain]:
+        """Each direction from above, on a grid fit for the most rounds."""
+        rough = self._snapped(self._rough_step())
+        return [
+            self._fitted(which, terms, rough)
+            for which, terms in enumerate(self._directions(rough))
+        ]
+
+    def _fitted(self, which: int, terms: Terms, rough: float) -> Chain:
+        """One direction, on a grid fit for its tilted law, which a rough grid tells."""
+        chain = Chain(terms, rough)
+        tilt = chain.tilt_for_delta(self._most, self._delta)
+        step = self._snapped(min(rough, self._step(chain, tilt)))
         while True:
-            pairs = [
-                discretise(profile, step, e)
-                for (profile, _), e in zip(self._terms, extents, strict=True)
-            ]
-            sums = [self._direction(pairs, i) for i in self._directions()]
-            windows = [
-                window(self._times(terms, self._most), self._negligible)
-                for terms in sums
-            ]
-            if all(kept.width <= _MAX_WIDTH for kept in windows):
-                break
+            chain = Chain(self._directions(step)[which], step)
+            tilt = chain.tilt_for_delta(self._most, self._delta)
+            if chain.width(self._most, tilt) <= MAX_WIDTH:
+                return chain
             step *= 2
+
+    def _below(self, rounds: int, tilts: Sequence[Tilt]) -> list[ComposedLoss]:
+        """Each direction from below, under the tilts that served from above."""
         return [
-            (terms, Transform(terms, kept, step), kept)
-            for terms, kept in zip(sums, windows, strict=True)
+            self._from_below(which, rounds, chain, tilt)
+            for which, (chain, tilt) in enumerate(zip(self._chains, tilts, strict=True))
         ]
 
-    def _directions(self) -> range:
-        """One chain if every release is symmetric, else two."""
-        return range(1 if all(p.symmetric for p, _ in self._terms) else 2)
+    def _from_below(
+        self, which: int, rounds: int, chain: Chain, tilt: Tilt
+    ) -> ComposedLoss:
+        """One direction; outcomes that stand anywhere are merged on a finer grid."""
+        step, slope = chain.step, tilt.slope
+        if any(p.lower is not None and not p.lattice for p, _ in self._terms):
+            finer = max(1, min(_MOST_FINER, _FINER_WIDTH // chain.width(rounds, tilt)))
+            step, slope = step / finer, slope / finer
+        uses = rounds * self._size
+        parts = [
+            (*settled(losses, slope, uses), n)
+            for losses, n in self._directions(step, below=True)[which]
+        ]
+        chain = Chain([(losses, n) for losses, _, n in parts], step)
+        composed = chain.composed(rounds, chain.tilt(rounds, slope))
+        slack = rounds * step * math.fsum(n * each for _, each, n in parts)
+        return dataclasses.replace(composed, slack=slack)
 
-    def _direction(self, pairs: list[tuple[Losses, Losses]], which: int) -> Terms:
-        """The losses of one direction, with their counts in one round."""
+    def _directions(self, step: float, *, below: bool = False) -> list[Terms]:
+        """The losses of one direction if every release is symmetric, else of both."""
+        make = loss_grid.below if below else loss_grid.above
+        pairs: list[tuple[Losses, Losses]] = [
+            make(profile, step, extent)
+            for (profile, _), extent in zip(self._terms, self._extents, strict=True)
+        ]
+        symmetric = all(profile.symmetric for profile, _ in self._terms)
         return [
-            (pair[which], count)
-            for pair, (_, count) in zip(pairs, self._terms, strict=True)
+            [(pair[i], n) for pair, (_, n) in zip(pairs, self._terms, strict=True)]
+            for i in range(1 if symmetric else 2)
         ]
 
-    @staticmethod
-    def _times(terms: Terms, rounds: int) -> Terms:
-        """The same losses in many rounds."""
-        return [(losses, count * rounds) for losses, count in terms]
+    def _rough_step(self) -> float:
+        """A tenth of one release's deviation on average, and not too many points."""
+        releases = sum(count for _, count in self._terms)
+        pairs = list(zip(self._terms, self._extents, strict=True))
+        variance = sum(n * e.variance for (_, n), e in pairs) / releases
+        reach = max(e.forward + e.backward for e in self._extents)
+        return max(math.sqrt(variance) / _ROUGH, reach / _MAX_POINTS, 1e-14)
 
-    def _step(self, extents: list[Extent]) -> float:
-        """A hundredth of one release's deviation on average.
+    def _step(self, chain: Chain, tilt: Tilt) -> float:
+        """The step whose bias is 1 / (12 fineness^2) of epsilon.
 
-        Finer where the whole composition is short; a little coarser for more than a
-        hundred kinds of releases, each of which costs a transform. The upward bias of
-        epsilon is about a twelfth of the square of the fraction, relative.
+        Connecting the dots keeps E[e^0] and E[e^-L]; in between and beyond, it adds
+        h^2 t (t+1) / 12 to each release's K(t) on average, so h^2 (t+1) / 12 to
+        epsilon. Finer where the whole composition is short; a little coarser for more
+        than a hundred kinds of releases, each of which costs a transform.
         """
-        counts = [count for _, count in self._terms]
-        pairs = list(zip(counts, extents, strict=True))
-        variance = sum(n * e.variance for n, e in pairs)
-        reach = self._most * sum(n * (e.forward + e.backward) for n, e in pairs)
-        width = min(reach, 16 * math.sqrt(self._most * variance))
-        fineness = _FINENESS * min(1.0, max(0.3, 100 / len(pairs)))
-        return min(math.sqrt(variance / sum(counts)) / fineness, width / _CHEAP_WIDTH)
+        t = tilt.slope / chain.step
+        epsilon = tilt.log_bound(0.0, chain.step) - math.log(self._delta)
+        releases = self._most * self._size
+        kinds = min(1.0, max(_COARSEST, 100 / len(self._terms)))
+        fineness = self._fineness * kinds
+        fit = math.sqrt(max(epsilon, 0.0) / t / (releases * (t + 1))) / fineness
+        if fit == 0:
+            fit = chain.step * _ROUGH / fineness
+        width = chain.width(self._most, tilt) * chain.step
+        longest = max(e.forward + e.backward for e in self._extents)
+        return max(
+            min(fit, width / (_CHEAP_WIDTH * kinds)), longest / _MAX_POINTS, 1e-14
+        )
 
     def _snapped(self, step: float) -> float:
         """The step, made to divide the only atom of the losses if there is one."""
@@ -207,36 +266,22 @@ class Rounds:
         return lattice / max(1, math.ceil(lattice / step))
 
 
-def _profile(event: DpEvent, relation: Relation, spare: float = 0.0) -> Profile:
-    """The profile of one release; of a parallel event, the worst child's."""
+def _profiles(
+    event: DpEvent, relation: Relation, spare: float
+) -> list[tuple[Profile, int]]:
+    """The profiles of one release; of a parallel event, the worst child's."""
     if not isinstance(event, ParallelDpEvent):
-        return profile_of(event, relation, spare)
-    profile = worst([_whole(child, relation) for child in event.children])
-    return either_way(profile) if relation is Relation.REPLACE_ONE else profile
+        return profiles_of(event, relation, spare)
+    profile = worst([_whole(child, relation, spare) for child in event.children])
+    return [(either_way(profile) if relation is Relation.REPLACE_ONE else profile, 1)]
 
 
-def _whole(event: DpEvent, relation: Relation) -> Profile:
+def _whole(event: DpEvent, relation: Relation, spare: float) -> Profile:
     """The profile of a child, which may be a composition itself."""
     releases = flatten(event)
     if len(releases) == 1 and releases[0][1] == 1:
         if not isinstance(releases[0][0], dp.NonPrivateDpEvent):
-            return _profile(releases[0][0], relation)
-    composed = Rounds(event, relation).composition(1)
-    if not composed.private:
-        return EVERYTHING
-    if not composed.chains:
-        return gaussian(1 / composed.moved) if composed.moved else NOTHING
-    forward, backward = (
-        _with_allowance(chain) for chain in (composed.chains[0], composed.chains[-1])
-    )
-    return Profile(forward, backward, compositions=composed.compositions)
-
-
-def _with_allowance(chain: ComposedLoss) -> Curve:
-    """A chain's delta, made a proven upper bound."""
-    return lambda e: np.minimum(chain.delta(e) + chain.allowance, 1.0)
-
-
-def _floor(compositions: int) -> float:
-    """The smallest delta that transforms of so many releases certify."""
-    return max(FLOOR, 10 * _UNIT * compositions)
+            found = _profiles(releases[0][0], relation, spare)
+            if len(found) == 1 and found[0][1] == 1:
+                return found[0][0]
+    return Rounds(event, relation, delta=spare).profile()
