@@ -1,36 +1,58 @@
-"""How much noise a target needs: the smallest parameter whose certified bound fits.
+"""The parameter that a target needs, with the proof that it is enough.
 
-Privacy must improve as the parameter grows. The search works on logarithms, first with
-the cheap Rényi accountant and then, inside the bracket that it leaves, with the one
-asked for. The root is rounded up and the rounded value is checked once more: an
-unchecked root is never returned.
+One parameter is free: a noise multiplier (the smallest that will do), a number of steps
+or a sampling rate (the largest). The search runs over the values that can be returned,
+and ends at two neighbours that were both checked: the one returned meets the target by
+its own certified bound, and the next looser one does not. An unchecked root is never
+returned. Bounds are nearly powers of the parameter, so secants on logarithms, started
+at the answer of a cheap accountant, need four or five bounds.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
+from typing import Any, Generic, Protocol, TypeVar
 
 from dp_accounting import DpEvent
-from scipy import optimize
 
-from dpkit.accountants import _check, accounting, rdp
+from dpkit.accountants import _check, accounting, gdp, rdp
+from dpkit.accountants.axis import Axis
 from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.errors import NotCertified
 from dpkit.accountants.relations import Relation, as_relation
 
-_DIGITS = 6
-_TOLERANCE = 1e-6
-_ROUGH = 1e-3
 _CEILING = 50.0
+_ROUGH = 1e-3
+_LEAST_RUN = 1e-5
+_PATIENCE = 5
+
+
+class Certifiable(Protocol):
+    """What a search reads: `PrivacyBound` and `DeltaBound` have it."""
+
+    @property
+    def upper(self) -> float | None:
+        """The bound, or None where there is none."""
+
+    @property
+    def certified(self) -> bool:
+        """Whether `upper` is proven."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must know."""
+
+
+Bound = TypeVar("Bound", bound=Certifiable)
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
+class Calibration(Generic[Bound]):
     """A calibrated parameter and the bound that it was checked with.
 
     Attributes:
-      value: the parameter, rounded up to 7 significant digits.
+      value: the parameter: 7 significant digits, or an integer.
       bound: the certified bound at `value`; its `upper` is at most the target.
 
     Example:
@@ -39,153 +61,221 @@ class Calibration:
     """
 
     value: float
-    bound: PrivacyBound
+    bound: Bound
 
 
 def calibrate(
-    make_event: Callable[[float], DpEvent],
+    make_event: Callable[[Any], DpEvent],
     *,
     epsilon: float,
     delta: float,
     relation: Relation | str,
     accountant: str = "best",
-    bracket: tuple[float, float] = (1e-2, 1e4),
-) -> Calibration:
-    """The smallest parameter (a noise multiplier) whose certified epsilon fits.
+    free: str = "noise_multiplier",
+    bracket: tuple[float, float] | None = None,
+) -> Calibration[PrivacyBound]:
+    """The loosest value of one parameter whose certified epsilon fits.
 
     Args:
-      make_event: parameter -> everything that will be released; epsilon must not grow
-        with the parameter.
+      make_event: parameter -> everything that will be released; an int for "steps".
       epsilon: the target, above 0, finite.
       delta: in (0, 1); 0 is possible if everything is pure.
       relation: "add_remove", "replace_one" or "zero_out".
-      accountant: "best", or "pld", "rdp", "pure" alone.
-      bracket: (lowest, highest) parameter to consider.
+      accountant: "best", or one accountant alone.
+      free: "noise_multiplier" (the smallest that fits; epsilon must not grow with it),
+        "steps" or "sampling_rate" (the largest; epsilon must not fall with them).
+      bracket: (lowest, highest) value to consider; without one (1e-2, 1e4), (1, 10^9)
+        or (1e-9, 1).
 
     Returns:
-      The parameter, rounded up, and its bound: `bound.upper <= epsilon`. If the lowest
-      parameter fits already, that one.
+      The value, rounded to the private side, and its bound: `bound.upper <= epsilon`.
+      The next looser value, if it is within the bracket, does not fit.
 
     Raises:
-      ValueError: a bad target or bracket, or one that even `bracket[1]` doesn't reach.
-      NotCertified: the event's own tables are not proven.
+      ValueError: a bad target or bracket, or one that no value in it reaches.
+      NotCertified: nothing within the bracket is proven.
       UnsupportedEvent: a part that the accountant has no proof for.
       UnsupportedRelation: a part that has no proof under the relation.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent
+      >>> from dpkit.accountants.events import repeat
       >>> fit = calibrate(GaussianDpEvent, epsilon=1.0, delta=1e-5,
       ...                 relation="add_remove")
       >>> round(fit.value, 4), fit.bound.upper <= 1.0
       (3.7306, True)
+      >>> calibrate(lambda steps: repeat(GaussianDpEvent(10.0), steps), epsilon=3.0,
+      ...           delta=1e-5, relation="add_remove", free="steps").value
+      51
 
-    Reference: Balle & Wang 2018, arXiv:1805.06530 (the number above).
+    Reference: Balle & Wang 2018, arXiv:1805.06530 (the first number above).
     """
     epsilon = _check.positive(epsilon=epsilon)
     delta = _check.half_open_probability(delta=delta)
     relation = as_relation(relation)
-    low = _check.positive(lowest=bracket[0])
-    high = _check.positive(highest=bracket[1])
-    if low >= high:
-        raise ValueError(f"bracket={bracket!r} must be (lowest, highest), increasing")
+    axis = Axis.of(free, bracket)
 
-    def bound_at(value: float) -> PrivacyBound:
+    def bound_at(value: Any, name: str = accountant) -> PrivacyBound:
         return accounting.epsilon(
-            make_event(value), delta, relation=relation, accountant=accountant
+            make_event(value), delta, relation=relation, accountant=name
         )
 
-    search = _Search(epsilon, lambda value: _certified(bound_at(value)))
-    edges = math.log(low), math.log(high)
-    if delta > 0 and rdp.supports(make_event(high), relation):
+    def cheaply(module: ModuleType) -> Callable[[Any], float]:
+        def read(value: Any) -> float:
+            bound = module.epsilon(make_event(value), delta, relation=relation)
+            return bound.estimate if bound.upper is None else bound.upper
 
-        def rough_at(value: float) -> float:
-            rough = rdp.epsilon(make_event(value), delta, relation=relation)
-            return math.inf if rough.upper is None else rough.upper
+        return read
 
-        edges = _narrowed(search, _Search(epsilon, rough_at), *edges)
-    if search.excess(edges[1]) > 0:
-        raise ValueError(
-            f"epsilon={epsilon!r} is out of reach at delta={delta!r}: even {high!r} "
-            f"gives {search.upper(edges[1])!r}; widen bracket or change the plan"
-        )
-    fits = search.excess(edges[0]) <= 0
-    root = low if fits else math.exp(search.root(*edges, _TOLERANCE))
-    return _verified(bound_at, epsilon, max(root, low), high)
+    search = _Search(bound_at, epsilon, axis)
+    sample = make_event(axis.value(axis.middle))
+    for module in (gdp, rdp):
+        if delta > 0 and module.supports(sample, relation):
+            search.start_from(_Falling(cheaply(module), epsilon, axis))
+            break
+    return search.solve("epsilon")
 
 
-class _Search:
-    """Upper bounds by the parameter's logarithm, remembered, and where they fit."""
+def solve(
+    bound_at: Callable[[Any], Bound],
+    *,
+    target: float,
+    free: str = "noise_multiplier",
+    bracket: tuple[float, float] | None = None,
+) -> Calibration[Bound]:
+    """The loosest value of one parameter whose certified bound is within a target.
 
-    def __init__(self, epsilon: float, upper: Callable[[float], float]):
-        self._epsilon = epsilon
-        self._upper = upper
-        self._known: dict[float, float] = {}
+    It is `calibrate` for other targets than epsilon: an attacker's advantage, which is
+    delta at epsilon 0, or a true positive rate.
 
-    def upper(self, log_value: float) -> float:
-        """The upper bound at a parameter."""
-        if log_value not in self._known:
-            self._known[log_value] = self._upper(math.exp(log_value))
-        return self._known[log_value]
+    Args:
+      bound_at: parameter -> a bound with `upper`, `certified` and `warnings`.
+      target: above 0, finite; what `upper` may be at most.
+      free: "noise_multiplier", "steps" or "sampling_rate", as for `calibrate`.
+      bracket: (lowest, highest) value to consider, as for `calibrate`.
 
-    def excess(self, log_value: float) -> float:
-        """log(upper / epsilon), kept finite: above 0 where the target is missed."""
-        ratio = self.upper(log_value) / self._epsilon
-        if ratio <= math.exp(-_CEILING):
-            return -_CEILING
-        return min(math.log(ratio), _CEILING)
+    Returns:
+      The value, rounded to the private side, and its bound: `bound.upper <= target`.
+      The next looser value, if it is within the bracket, does not fit.
 
-    def root(self, low: float, high: float, tolerance: float) -> float:
-        """Where the excess changes sign between two logarithms."""
-        root: Any = optimize.brentq(self.excess, low, high, xtol=tolerance, rtol=1e-12)
-        return float(root)
+    Raises:
+      ValueError: a bad target or bracket, or one that no value in it reaches.
+      NotCertified: nothing within the bracket is proven.
 
-
-def _narrowed(
-    search: _Search, rough: _Search, low: float, high: float
-) -> tuple[float, float]:
-    """A narrow bracket around the Rényi accountant's answer, or the one given."""
-    if rough.excess(high) > 0 or rough.excess(low) <= 0:
-        return low, high
-    top = min(high, rough.root(low, high, _ROUGH) + 2 * _ROUGH)
-    if search.excess(top) > 0:
-        return top, high
-    bottom, width = top, 0.08
-    while bottom > low and search.excess(bottom) <= 0:
-        top, bottom = bottom, max(low, bottom - width)
-        width *= 2
-    return bottom, top
+    Example:
+      >>> from dp_accounting import GaussianDpEvent
+      >>> def advantage(noise):
+      ...     event = GaussianDpEvent(noise)
+      ...     return accounting.delta_of(event, 0.0, relation="add_remove")
+      >>> solve(advantage, target=0.38292493).value
+      1.0
+    """
+    target = _check.positive(target=target)
+    return _Search(bound_at, target, Axis.of(free, bracket)).solve("target")
 
 
-def _certified(bound: PrivacyBound) -> float:
-    """The upper bound, if it is proven."""
-    if bound.upper is None or not bound.certified:
-        raise NotCertified(
-            f"no certified epsilon at delta={bound.delta!r}: "
-            f"{'; '.join(bound.warnings) or 'no accountant proves one'}"
-        )
-    return bound.upper
+class _Falling:
+    """A reading that falls along an axis, and the search for where it meets a target.
+
+    What was read is remembered; `low` and `high` are the closest indices that are known
+    not to fit and to fit, one outside each end at first.
+    """
+
+    def __init__(self, read: Callable[[Any], float], target: float, axis: Axis):
+        self._read = read
+        self._target = target
+        self.axis = axis
+        self.low, self.high = axis.first - 1, axis.last + 1
+        self.slope = axis.slope
+        self.start = axis.middle
+        self._known: dict[int, float] = {}
+        self._leap, self._least = 1.0, 1e-9
+        self._width, self._patience = math.inf, _PATIENCE
+
+    def run(self, tolerance: float = 0.0) -> int:
+        """The first index that fits, or one that misses by at most `tolerance`."""
+        index = self.start
+        while True:
+            excess = self._excess(index)
+            if excess <= 0:
+                self.high = index
+            else:
+                self.low = index
+            if abs(excess) <= tolerance:
+                return index
+            if self.high - self.low == 1:
+                return self.high
+            index = min(max(self._next(), self.low + 1), self.high - 1)
+
+    def start_from(self, rough: "_Falling") -> None:
+        """Takes the answer of a rougher search as the first guess."""
+        self.start = min(rough.run(_ROUGH), self.axis.last)
+        self.slope = rough.slope
+
+    def _excess(self, index: int) -> float:
+        """log(reading / target), kept finite: above 0 where the target is missed."""
+        ratio = self._read(self.axis.value(index)) / self._target
+        small = ratio <= math.exp(-_CEILING)
+        excess = -_CEILING if small else min(math.log(ratio), _CEILING)
+        if self._known and abs(excess) < _CEILING:
+            before, other = list(self._known.items())[-1]
+            run = self.axis.log(index) - self.axis.log(before)
+            rise = excess - other
+            # Too short a run has no slope but that of rounding.
+            if abs(other) < _CEILING and abs(run) > _LEAST_RUN and rise * run < 0:
+                self.slope = rise / run
+        self._known[index] = excess
+        return excess
+
+    def _next(self) -> int:
+        """Where to read next: a secant from the best reading, safeguarded."""
+        best = min(self._known, key=lambda index: abs(self._known[index]))
+        place, excess = self.axis.log(best), self._known[best]
+        step = -excess / self.slope if abs(excess) < _CEILING else math.inf
+        if self.low < self.axis.first or self.high > self.axis.last:
+            size = min(max(abs(step), self._least), self._leap)
+            self._leap, self._least = 2 * self._leap, 16 * self._least
+            return self.axis.near(place + math.copysign(size, excess))
+        ends = self.axis.log(self.low), self.axis.log(self.high)
+        if ends[1] - ends[0] <= 0.5 * self._width:
+            self._width, self._patience = ends[1] - ends[0], max(self._patience, 1)
+        self._patience -= 1
+        if math.isinf(step) or self._patience < 0:
+            return self.axis.near(0.5 * (ends[0] + ends[1]))
+        return self.axis.near(place + step)
 
 
-def _verified(
-    bound_at: Callable[[float], PrivacyBound], epsilon: float, root: float, high: float
-) -> Calibration:
-    """The root rounded up until its own bound fits."""
-    step = _TOLERANCE
-    value = _rounded_up(root)
-    while True:
-        bound = bound_at(value)
-        if _certified(bound) <= epsilon:
+class _Search(_Falling, Generic[Bound]):
+    """The search along certified bounds; what is not certified does not fit."""
+
+    def __init__(self, bound_at: Callable[[Any], Bound], target: float, axis: Axis):
+        self._bounds: dict[Any, Bound] = {}
+
+        def read(value: Any) -> float:
+            bound = self._bounds[value] = bound_at(value)
+            return _certified(bound)
+
+        super().__init__(read, target, axis)
+
+    def solve(self, name: str) -> Calibration[Bound]:
+        """The loosest value that fits, with its bound."""
+        index = self.run()
+        value = self.axis.value(min(index, self.axis.last))
+        bound = self._bounds[value]
+        if index <= self.axis.last:
             return Calibration(value, bound)
-        if value >= high:
-            raise ValueError(f"epsilon={epsilon!r} is out of reach below {high!r}")
-        value = min(high, _rounded_up(value * (1 + step)))
-        step *= 2
+        if math.isinf(_certified(bound)) and not bound.certified:
+            raise NotCertified(
+                f"no certified bound at {self.axis.free}={value!r}: "
+                f"{'; '.join(bound.warnings) or 'no accountant proves one'}"
+            )
+        raise ValueError(
+            f"{name}={self._target!r} is out of reach: even {self.axis.free}={value!r} "
+            f"gives {bound.upper!r}; widen bracket or change the plan"
+        )
 
 
-def _rounded_up(value: float) -> float:
-    """The next number with 7 significant digits that is not below `value`."""
-    rounded = float(f"{value:.{_DIGITS}e}")
-    if rounded >= value:
-        return rounded
-    digit = 10.0 ** (math.floor(math.log10(value)) - _DIGITS)
-    return float(f"{value + digit:.{_DIGITS}e}")
+def _certified(bound: Certifiable) -> float:
+    """The upper bound, if it is proven, else inf."""
+    proven = bound.certified and bound.upper is not None
+    return bound.upper if proven and bound.upper is not None else math.inf

@@ -10,9 +10,9 @@ Sampled Gaussians only tend to mu^2 = T q^2 (e^(1/s^2) - 1) as T grows (a centra
 theorem). Their tails are heavier, so this under-reports: it is given as an estimate,
 with a warning, and never as a bound.
 
-Reference: Dong, Roth, Su, "Gaussian Differential Privacy", 2019, arXiv:1905.02383,
-Corollary 2 (composition); Bu, Dong, Long, Su, "Deep Learning with Gaussian Differential
-Privacy", 2019, arXiv:1911.11607, Theorem 5 (the limit).
+Reference: Dong, Roth, Su, "Gaussian Differential Privacy", 2019, arXiv:1905.02383; Bu,
+Dong, Long, Su, "Deep Learning with Gaussian Differential Privacy", 2019,
+arXiv:1911.11607 (the limit).
 """
 
 import dataclasses

@@ -1,14 +1,8 @@
 r"""The zCDP accountant: two numbers for each release, that add up.
 
 A release is (xi, rho)-concentrated if every Rényi divergence between neighbours is at
-most xi + rho a at order a > 1. Both numbers add up over releases, and then
-
-    epsilon = min over a > 1 of xi + rho a + log(1 - 1/a) - log(delta a) / (a - 1),
-
-where the minimum is taken over all real orders: with t = a - 1 the derivative vanishes
-where rho t^2 + log(1 + t) = log(1 / delta), which has one root. The classic form,
-xi + rho + 2 sqrt(rho log(1 / delta)), is never smaller; it bounds the loss itself with
-probability 1 - delta.
+most xi + rho a at order a > 1. Both numbers add up over releases; conversion.py turns
+their sums into epsilon at delta.
 
 An (epsilon, delta)-private release is, with probability 1 - delta, an epsilon-private
 one, and shows everything otherwise (Kairouz, Oh, Viswanath 2015, arXiv:1311.0776), so
@@ -16,22 +10,20 @@ the deltas of such releases are taken off the delta that is asked about, and the
 counts as pure. Sampling does not amplify here: a sampled Gaussian counts as an
 unsampled one, with a warning.
 
-Reference: Bun & Steinke, "Concentrated Differential Privacy", 2016, arXiv:1605.02658;
-Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Privacy", 2020,
-arXiv:2004.00010, Proposition 12.
+Reference: Bun & Steinke, "Concentrated Differential Privacy", 2016, arXiv:1605.02658.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import dp_accounting as dp
 from dp_accounting import DpEvent
-from scipy import optimize
 
 from dpkit.accountants import _check, pure, truncation
 from dpkit.accountants.bounds import DeltaBound, PrivacyBound
+from dpkit.accountants.conversion import tight_delta, tight_epsilon
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.event_kinds import kind_of
 from dpkit.accountants.event_types import ParallelDpEvent
@@ -42,9 +34,7 @@ from dpkit.accountants.warrant import check_relation, warrant
 
 NAME = "zcdp"
 
-_PAD = 1e-14
 _TINY = 5e-324
-_LOG_ORDERS = (-690.0, 230.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,64 +184,6 @@ def concentration(event: DpEvent, relation: Relation) -> Concentration:
     return _sum(flatten(event), relation)
 
 
-def tight_epsilon(xi: float, rho: float, delta: float) -> float:
-    """The smallest epsilon of a concentrated release at delta, rounded up.
-
-    Args:
-      xi: at least 0, may be inf.
-      rho: at least 0, may be inf.
-      delta: in (0, 1).
-
-    Returns:
-      epsilon, at least 0; inf where nothing is claimed.
-
-    Example:
-      >>> round(tight_epsilon(0.0, 0.1, 1e-6), 9)
-      2.141938928
-    """
-    if math.isinf(xi + rho):
-        return math.inf
-    # The total variation is at most sqrt(1 - e^-R_1), and R_1 at most xi + rho.
-    if delta * delta >= -math.expm1(-(xi + rho)) * (1 + _PAD):
-        return 0.0
-    log_share = -math.log(delta)
-    t = _crossing(lambda t: rho * t * t + math.log1p(t) - log_share)
-    terms = (
-        xi,
-        rho * (1 + t),
-        -math.log1p(1 / t),
-        log_share / t,
-        -math.log1p(t) / t,
-    )
-    return max(0.0, _sum_above(terms))
-
-
-def tight_delta(xi: float, rho: float, epsilon: float) -> float:
-    """The smallest delta of a concentrated release at epsilon, rounded up.
-
-    Args:
-      xi: at least 0, may be inf.
-      rho: at least 0, may be inf.
-      epsilon: at least 0, finite.
-
-    Returns:
-      delta in [0, 1]; 0 only if nothing was released, or epsilon is pure.
-
-    Example:
-      >>> tight_delta(0.0, 0.1, 2.141938929) <= 1e-6
-      True
-    """
-    if math.isinf(xi + rho):
-        return 1.0
-    if rho == 0 and xi * (1 + _PAD) <= epsilon:
-        return 0.0
-    t = _crossing(lambda t: rho * (1 + 2 * t) + xi - epsilon - math.log1p(1 / t))
-    slope = _sum_above((rho * (1 + t), xi, -epsilon, -math.log1p(1 / t)))
-    power = math.exp(min(t * slope - math.log1p(t), 0.0))
-    variation = math.sqrt(-math.expm1(-(xi + rho)))
-    return min(1.0, max(min(power, variation) * (1 + 1e-12), _TINY))
-
-
 def _plain(event: DpEvent, relation: Relation) -> tuple[Concentration, float]:
     """The concentration with plain sampling, and the truncation's sum of T Psi."""
     releases, slip = truncation.plain(flatten(event))
@@ -316,7 +248,7 @@ def _parallel(event: ParallelDpEvent, relation: Relation) -> Concentration:
 
 
 def _pure(event: DpEvent, relation: Relation) -> Concentration:
-    """rho = epsilon^2 / 2 of a release that is private by itself (BS16, 3.3)."""
+    """rho = epsilon^2 / 2 if it is private by itself (Bun & Steinke, Prop. 1.4)."""
     try:
         private, delta = pure.guarantee(event, relation)
     except UnsupportedRelation as error:
@@ -330,27 +262,6 @@ def _pure(event: DpEvent, relation: Relation) -> Concentration:
 def _half_square(value: float) -> float:
     """value^2 / 2, which is 0 for 0 alone."""
     return max(0.5 * value * value, _TINY if value else 0.0)
-
-
-def _crossing(excess: Callable[[float], float]) -> float:
-    """Where an increasing function of t = a - 1 crosses 0: the best order.
-
-    It need not be exact: every order gives a valid answer, and the best a flat one.
-    """
-    low, high = _LOG_ORDERS
-
-    def at(log_t: float) -> float:
-        return max(-1e300, min(excess(math.exp(log_t)), 1e300))
-
-    if at(low) >= 0 or at(high) <= 0:
-        return math.exp(low if at(low) >= 0 else high)
-    root: Any = optimize.brentq(at, low, high, xtol=1e-10)
-    return math.exp(float(root))
-
-
-def _sum_above(terms: tuple[float, ...]) -> float:
-    """The sum of computed terms, raised by more than their rounding."""
-    return math.fsum(terms) + _PAD * math.fsum(abs(term) for term in terms)
 
 
 def _behind(event: DpEvent, found: Concentration) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def test_without_a_slope_it_is_pure():
             math.log(3) ** 2 / 2,
             0,
         ),
-        (dp.SingleEpochTreeAggregationDpEvent(2.0, (4, 7)), "zero_out", 0, 3 / 8, 0),
+        (dp.SingleEpochTreeAggregationDpEvent(2.0, [4, 7]), "zero_out", 0, 3 / 8, 0),
         (dp.SingleEpochTreeAggregationDpEvent(2.0, 8), "zero_out", 0, 4 / 8, 0),
         (
             ParallelDpEvent([gaussian(2), dp.ZCDpEvent(0.01, 0.3)]),
@@ -174,7 +174,7 @@ def test_what_each_event_is_charged(event, relation, xi, rho, delta):
 
 
 def test_a_tree_is_as_dear_as_dp_accounting_says():
-    tree = dp.SingleEpochTreeAggregationDpEvent(2.0, (4, 7))
+    tree = dp.SingleEpochTreeAggregationDpEvent(2.0, [4, 7])
     peer = dp.rdp.RdpAccountant([2.0], dp.NeighboringRelation.REPLACE_SPECIAL)
     rho = peer.compose(tree)._rdp[0] / 2
     assert concentration(tree, "zero_out").rho == pytest.approx(rho, rel=1e-12)
@@ -202,7 +202,7 @@ def test_sampled_runs_count_as_unsampled_ones(noise, rate, steps, delta, truth, 
     assert not zcdp.epsilon(gaussian(1), delta, relation="add_remove").warnings
 
 
-@pytest.mark.parametrize("order", [1.5, 4, 20])
+@pytest.mark.parametrize("order", [1.5, 6])
 def test_the_unsampled_curve_is_above_the_sampled_one(order):
     rho = concentration(poisson(1, 0.6)).rho
     for add in (False, True):
