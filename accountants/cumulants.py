@@ -46,10 +46,11 @@ class Tilt:
       ratio: Lyapunov's, the third absolute moments over the variance to the 3/2.
       distance: no less than the largest difference between its distribution function
         and the normal one of equal mean and variance; 1 says nothing.
-      slack: how far K(t) may be off.
+      slack: how far K(t) may be off by rounding.
+      drift: how far K'(t) may be.
 
     Example:
-      >>> Tilt(0.5, 0.4, 1.0, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0).tilt
+      >>> Tilt(0.5, 0.4, 1.0, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0).tilt
       0.5
     """
 
@@ -61,6 +62,7 @@ class Tilt:
     ratio: float
     distance: float
     slack: float
+    drift: float
 
 
 class LossSum:
@@ -183,13 +185,13 @@ class LossSum:
         k5 = c5 - 10 * c3 * variances
         k6 = c6 - 15 * c4 * variances - 10 * c3**2 + 30 * variances**3
         higher = [float(counts @ k) for k in (c3, k4, k5, k6)]
+        drift = float(counts @ (slips * (abs(means) + 2 * spread)))
         ratio, distance = math.inf, 1.0
         if variance > 1e-200:
             deviation = math.sqrt(variance)
             ratio = _KINK * float(counts @ cubes) / deviation**3
             distance = _berry_esseen(ratio, float(sum(counts)), self._identical)
-            drift = float(counts @ (slips * (abs(means) + 2 * spread))) / deviation
-            distance += drift + 4 * float(slips.max(initial=0.0))
+            distance += drift / deviation + 4 * float(slips.max(initial=0.0))
         exact = tilt * (tilt + 1) * square / 2
         return Tilt(
             tilt=tilt,
@@ -200,6 +202,7 @@ class LossSum:
             ratio=ratio,
             distance=min(distance, 1.0),
             slack=float(counts @ slips) + 1e-15 * (1 + exact),
+            drift=drift + 1e-15 * abs(tilt + 0.5) * square,
         )
 
 

@@ -237,14 +237,14 @@ def _delta(losses: LossSum, epsilon: float, backward: bool) -> Interval:
 
 
 def _variation(losses: LossSum, backward: bool) -> float:
-    """An upper bound on delta at any epsilon: sqrt(1 - e^-R), R any Rényi divergence.
+    """An upper bound on delta at any epsilon: sqrt(1 - e^-KL), which is at least TV.
 
-    Reference: Bretagnolle & Huber 1979, with R the Kullback-Leibler divergence.
+    Reference: Bretagnolle & Huber, "Estimation des densités: risque minimax", 1979.
     """
-    tilt = None if max(losses.escaped) else losses.at(0.01, backward=backward)
-    if tilt is None:
+    loss = None if max(losses.escaped) else losses.at(0.0, backward=backward)
+    if loss is None:
         return 1.0
-    divergence = max(tilt.log_moment + tilt.slack, 0.0) / tilt.tilt
+    divergence = max(loss.mean, 0.0) + loss.drift
     return min(1.0, math.sqrt(-math.expm1(-divergence)) * (1 + _PAD))
 
 

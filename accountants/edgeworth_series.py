@@ -47,8 +47,8 @@ def two_sided(null: Tilt, alternative: Tilt, epsilon: Any, order: int) -> Array:
       delta at each epsilon; it may be negative.
 
     Example:
-      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0)
-      >>> q = Tilt(-1.0, 0.0, -0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0)
+      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
+      >>> q = Tilt(-1.0, 0.0, -0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
       >>> two_sided(q, p, 0.0, 1).round(9).item()
       0.382924923
     """
@@ -68,7 +68,7 @@ def one_sided(alternative: Tilt, epsilon: Any, order: int) -> Array:
       delta at each epsilon; it may be negative.
 
     Example:
-      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0)
+      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
       >>> one_sided(p, 0.0, 1).round(9).item()
       0.382924923
     """
@@ -95,7 +95,7 @@ def last_crossing(
       The crossing; the lowest epsilon of the scan if there is none.
 
     Example:
-      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0)
+      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
       >>> round(last_crossing(lambda e: one_sided(p, e, 0), 1e-5, p), 6)
       4.377178
     """

@@ -63,16 +63,17 @@ class NormalBounds:
         highest = (self._k + self._peak + slack - log_delta) / self._t
         low, high = np.zeros_like(highest), np.maximum(highest * (1 + 1e-12), 0.0)
         over = np.maximum(self.log_deltas(low)[1] - log_delta, 0.0)
-        under = np.minimum(self.log_deltas(high)[1] - log_delta, -1e-300)
+        under = (self.log_deltas(high)[1] - log_delta).clip(-1e3, -1e-300)
         high, before = np.where(over <= 0, 0.0, high), np.full(low.shape, 2)
         for _ in range(_STEPS):
-            middle = high - (high - low) * (under / (under - over))
+            share = under / np.minimum(under - over, -1e-300)
+            middle = high - (high - low) * share
             excess = self.log_deltas(middle)[1] - log_delta
             fits = excess <= 0
             low, high = np.where(fits, low, middle), np.where(fits, middle, high)
             halves = np.where(fits == before, 0.5, 1.0)
             over = np.where(fits, halves * over, excess)
-            under = np.where(fits, np.minimum(excess, -1e-300), halves * under)
+            under = np.where(fits, excess.clip(-1e3, -1e-300), halves * under)
             before = fits
         return high
 

@@ -62,8 +62,8 @@ def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
       (lower, estimate or None, upper); upper is inf where no tilt could be tried.
 
     Example:
-      >>> none = (0.0, 0.0, 0.0, 0.0)
-      >>> normal = lambda t: Tilt(t, t * (t + 1) / 2, t + 0.5, 1, none, 0.0, 0.0, 0.0)
+      >>> rest = 1.0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0
+      >>> normal = lambda t: Tilt(t, t * (t + 1) / 2, t + 0.5, *rest)
       >>> [round(value, 3) for value in epsilon(normal, math.log(1e-5))]
       [4.377, 4.377, 4.377]
     """
@@ -80,12 +80,9 @@ def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
         return 0.0, None, math.inf
     uppers = tilts.epsilon_upper(log_delta)
     if found.root is None:
-        best = found.tilts[int(np.argmin(uppers))]
-        for ratio in (_RATIO, _RATIO ** (1 / 4), _RATIO ** (1 / 16)):
-            around = _around(at, best, ratio)
-            tilts = NormalBounds(around)
-            uppers = tilts.epsilon_upper(log_delta)
-            best = around[int(np.argmin(uppers))]
+        tilts, uppers = _refined(
+            at, found.tilts, uppers, lambda near: near.epsilon_upper(log_delta)
+        )
     upper = float(np.min(uppers))
     if upper == 0:
         return 0.0, 0.0, 0.0
@@ -107,8 +104,8 @@ def log_delta(at: At, epsilon: float) -> tuple[float, float | None, float]:
       (lower, estimate or None, upper); infinite loss is not in them.
 
     Example:
-      >>> none = (0.0, 0.0, 0.0, 0.0)
-      >>> normal = lambda t: Tilt(t, t * (t + 1) / 2, t + 0.5, 1, none, 0.0, 0.0, 0.0)
+      >>> rest = 1.0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0
+      >>> normal = lambda t: Tilt(t, t * (t + 1) / 2, t + 0.5, *rest)
       >>> [round(math.exp(x), 6) for x in log_delta(normal, 0.0)]
       [0.382925, 0.382925, 0.382925]
     """
@@ -119,11 +116,13 @@ def log_delta(at: At, epsilon: float) -> tuple[float, float | None, float]:
     found = _search(at, rest, lambda tilt: rest(tilt) > 0)
     if not found.tilts:
         return -math.inf, None, 0.0
-    lows, highs = NormalBounds(found.tilts).log_deltas(epsilon)
+    tilts = NormalBounds(found.tilts)
+    _, highs = tilts.log_deltas(epsilon)
     if found.root is None:
-        around = _around(at, found.tilts[int(np.argmin(highs))], _RATIO)
-        more = NormalBounds(around).log_deltas(epsilon)
-        lows, highs = np.append(lows, more[0]), np.append(highs, more[1])
+        tilts, highs = _refined(
+            at, found.tilts, highs, lambda near: near.log_deltas(epsilon)[1]
+        )
+    lows, _ = tilts.log_deltas(epsilon)
     value = math.nan if found.root is None else _log_estimate(found.root, epsilon)
     estimate = None if math.isnan(value) else value
     return float(np.max(lows)), estimate, min(float(np.min(highs)), 0.0)
@@ -187,10 +186,18 @@ def _solved(
     return list(tried.values()), root
 
 
-def _around(at: At, best: Tilt, ratio: float) -> list[Tilt]:
-    """The best tilt so far, and a few within a factor of it."""
-    near = best.tilt * np.geomspace(1 / ratio, ratio, 9)
-    return [best, *(tilt for t in near if (tilt := at(float(t))) is not None)]
+def _refined(
+    at: At, tilts: list[Tilt], uppers: Array, score: Callable[[NormalBounds], Array]
+) -> tuple[NormalBounds, Array]:
+    """The bounds and uppers of more and more tilts close to the best one."""
+    tilts = list(tilts)
+    for power in (1.0, 0.25, 0.0625):
+        best, reach = tilts[int(np.argmin(uppers))].tilt, _RATIO**power
+        near = best * np.geomspace(1 / reach, reach, 9)
+        more = [tilt for t in near if (tilt := at(float(t))) is not None]
+        uppers = np.append(uppers, score(NormalBounds(more)))
+        tilts += more
+    return NormalBounds(tilts), uppers
 
 
 def _saddle(tilt: Tilt) -> float:
