@@ -52,6 +52,7 @@ class Reading:
             told = self.bound.to_json()
         return {
             "accountant": self.accountant,
+            "unsupported": None,
             **told,
             "seconds": self.seconds,
             "flags": list(self.flags),

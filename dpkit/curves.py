@@ -99,7 +99,7 @@ def against_steps(run: Declaration, delta: float, *, count: int = 40) -> Curve:
     xs = [x for x, _ in parts]
     return Curve(
         name="steps",
-        x="steps",
+        x="steps" if len(run.items) == 1 else "releases",
         y=f"epsilon at delta = {delta!r}",
         points=_finite(xs, map(_upper, bounds)),
         certified=all(bound.certified for bound in bounds),

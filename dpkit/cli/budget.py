@@ -77,7 +77,9 @@ def epsilon(
     run = _declared(config, flags, relation=relation, unit=unit)
     if epsilon:
         if delta:
-            raise ValueError("epsilon: give --delta or --epsilon, and not both")
+            raise ValueError(
+                f"epsilon={epsilon}: give --delta or --epsilon, and not both"
+            )
         _show_deltas(run, flags, epsilon, accountant, as_json=json)
         return
     deltas = delta or ([run.delta] if run.delta is not None else [])
@@ -87,7 +89,9 @@ def epsilon(
         bounds, readings = [_bound(run, at, accountant) for at in deltas], None
     else:
         if accountant != "best":
-            raise ValueError("accountant: give --accountant or --accountants, not both")
+            raise ValueError(
+                f"accountant={accountant}: give it or --accountants, and not both"
+            )
         bounds, readings = compare.asked(run, deltas, compare.names(accountants))
     _show(run, flags, bounds, {}, readings, as_json=json)
 
@@ -137,7 +141,8 @@ def calibrate(
         max_records=max_records,
     )
     if solve in flags.given:
-        raise ValueError(f"{solve}: it is what --solve asks for; leave it out")
+        value = flags.facts()[solve]
+        raise ValueError(f"{solve}={value!r}: it is what --solve asks for")
     run = _declared(config, flags, relation=relation, unit=unit, free=solve)
     at = run.delta if delta is None else delta
     if at is None and solve != "delta":
@@ -167,7 +172,10 @@ def _declared(
 
     if flags.given:
         name = flags.given[0]
-        raise ValueError(f"{name}: the CONFIG declares the run; leave the option out")
+        value = flags.facts()[name]
+        raise ValueError(
+            f"{name}={value!r}: the CONFIG declares the run, or the options do"
+        )
     return read(config, relation=relation, unit=unit)
 
 

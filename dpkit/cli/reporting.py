@@ -45,7 +45,9 @@ def report(
 
     form = _check.one_of(_FORMATS, format="json" if json else format)
     if form == "text" and out is not None:
-        raise ValueError("out: text is printed; --format html and json can be written")
+        raise ValueError(
+            f"out={out}: text is printed; --format html and json can be written"
+        )
     document = _document(what, delta)
     if form == "html":
         _give(render_account(document), out)
@@ -112,6 +114,6 @@ def _document(what: str, delta: float | None) -> dict[str, Any]:
             raise ValueError("missing option --delta; or a CONFIG that names it")
         return of_run(run, run.delta)
     if delta is not None:
-        raise ValueError("delta: a ledger's report is at its budget's delta")
+        raise ValueError(f"delta={delta!r}: a ledger's report is at its budget's delta")
     with opened(what) as book:
         return of_ledger(book)

@@ -43,7 +43,7 @@ def merge(
 
     if (epsilon is None) != (delta is None):
         raise ValueError(
-            "epsilon: --epsilon and --delta are given together, or neither"
+            f"epsilon={epsilon}: --epsilon and --delta are given together, or neither"
         )
     budget = None
     if epsilon is not None and delta is not None:

@@ -141,7 +141,7 @@ def charge_rows(charges: Iterable[Facts]) -> list[tuple[str, ...]]:
     return [
         (
             str(charge.get("seq", "")),
-            str(charge.get("time", "")),
+            str(charge.get("time", ""))[:16].replace("T", " "),
             charge["label"],
             f"{charge['count']:,}",
             event_in_words(charge["event"]),

@@ -84,6 +84,8 @@ tbody th { width: 14.5rem; }
 td { font-variant-numeric: lining-nums tabular-nums; overflow-wrap: anywhere; }
 .right thead th, .right td { text-align: right; }
 .grid thead th { vertical-align: bottom; line-height: 1.35; }
+.grid td { overflow-wrap: normal; }
+.scroll + p { margin-top: 1rem; }
 thead th { border-bottom: 1px solid var(--soft); }
 code, pre, td.hash { font-family: var(--mono); font-size: .84em; }
 td.hash { font-size: .74rem; padding-right: 0; }

@@ -308,17 +308,23 @@ def _ratio(result: Mapping[str, Any], epsilon: float, delta: float) -> str:
     """The definition, in words."""
     certified = bool(result.get("certified"))
     warrant = (
-        f"This is a certified upper bound, by the accountant {result['accountant']}."
+        f"This is a certified upper bound, by {_warrant(result)}."
         if certified
         else "This epsilon is an estimate: no accountant has certified it."
     )
     odds = number(math.exp(min(epsilon, 700)), digits=3, side="up")
     shown = number(epsilon, side="up" if certified else "nearest")
     return (
-        "Whatever one might look for in what this run released, it is at most"
+        "Whatever one might look for in what was released, it is at most"
         f" exp(epsilon) = {odds} times as likely with one data set as with the other,"
         f" plus delta: epsilon = {shown}, delta = {number(delta, side='up')}. {warrant}"
     )
+
+
+def _warrant(result: Mapping[str, Any]) -> str:
+    """Who stands behind a certified number."""
+    who = str(result["accountant"])
+    return f"the {who}" if who.startswith("ledger") else f"the accountant {who}"
 
 
 def _test(relation: str, unit: str, epsilon: float, delta: float) -> str:

@@ -1,0 +1,269 @@
+"""`budget` on files: epsilon, calibrate, compare, curve, check, and their codes."""
+
+import csv
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from dpkit.accountants import Budget, Ledger, PrivacyBound, PureDpEvent
+from dpkit.accountants.accounting import ACCOUNTANTS
+from dpkit.cli.app import app
+
+RUN = CliRunner()
+# Analytic Gaussian (Balle, Wang 2018, arXiv:1805.06530, Theorem 8), by mpmath.
+TRUE = 4.37717809568
+GAUSSIAN = {
+    "relation": "add_remove",
+    "unit": "user",
+    "delta": 1e-5,
+    "events": [{"kind": "gaussian", "noise_multiplier": 1}],
+}
+DPSGD = {
+    "relation": "add_remove",
+    "delta": 1e-5,
+    "dpsgd": {
+        "dataset_size": 10000,
+        "batch_size": 100,
+        "steps": 1000,
+        "noise_multiplier": 1,
+        "sampling": "poisson",
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(data, name="run.json"):
+        path = tmp_path / name
+        path.write_text(json.dumps(data))
+        return str(path)
+
+    return write
+
+
+def budget(command, *words):
+    return RUN.invoke(app, ["budget", command, *map(str, words)])
+
+
+def answer(command, *words, code=0):
+    done = budget(command, *words, "--json")
+    assert done.exit_code == code, done.stderr
+    found = json.loads(done.stdout)
+    assert found["schema_version"] == 1
+    return found
+
+
+def test_epsilon_of_a_file(config):
+    found = answer("epsilon", config(GAUSSIAN))
+    assert TRUE - 1e-9 <= found["upper"] <= TRUE * 1.001
+    assert (found["relation"], found["unit"]) == ("add_remove", "user")
+    assert found["events"][0]["kind"] == "gaussian"
+    text = budget("epsilon", config(GAUSSIAN)).stdout
+    assert "≤ 4.37" in text and "gaussian(noise_multiplier 1.0)" in text
+
+
+def test_the_shorthand_costs_what_the_options_cost(config):
+    found = answer("epsilon", config(DPSGD))
+    # Inversion of the contour integral of the loss (remove direction): 1.8282367.
+    assert 1.828236 <= found["upper"] <= 1.8282367 * 1.01
+    assert found["unit"] == "example"
+    assert any("coin toss" in text for text in found["assumed"])
+
+
+def test_several_deltas_and_accountants(config):
+    words = ("--delta", "1e-5", "--delta", "1e-6", "--accountants", "rdp,pld")
+    found = answer("epsilon", config(DPSGD), *words)
+    assert [b["delta"] for b in found["bounds"]] == [1e-5, 1e-6]
+    assert [b["method_upper"] for b in found["bounds"]] == ["pld", "pld"]
+    asked = [(r["accountant"], r["delta"]) for r in found["accountants"]]
+    assert asked == [("rdp", 1e-5), ("pld", 1e-5), ("rdp", 1e-6), ("pld", 1e-6)]
+
+
+def test_delta_at_epsilon(config):
+    found = answer("epsilon", config(GAUSSIAN), "--epsilon", "1")
+    assert 0.126936 <= found["upper"] <= 0.12694 * 1.001  # Theorem 8 again
+    both = budget("epsilon", config(GAUSSIAN), "--epsilon", "1", "--delta", "1e-5")
+    assert both.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "words, code, named",
+    [
+        (("--relation", "zero_out"), 5, "relation"),
+        (("--unit", "example"), 5, "unit"),
+        (("--noise-multiplier", "2"), 2, "--noise-multiplier"),
+        (("--accountants", "gut"), 2, "gut"),
+        (("--accountants", "pure"), 4, "pure"),
+        (("--accountant", "pure"), 4, "pure"),
+        (("--delta", "2"), 2, "--delta"),
+        (("--epsilon", "-1"), 2, "--epsilon"),
+    ],
+)
+def test_options_beside_a_file(config, words, code, named):
+    done = budget("epsilon", config(GAUSSIAN), *words)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert named in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_unknown_keys_and_missing_files_are_bad_input(config, tmp_path):
+    for path in (config(GAUSSIAN | {"detla": 1e-5}), str(tmp_path / "none.toml")):
+        done = budget("epsilon", path)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert path in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "solve, least, most",
+    [("noise_multiplier", 3.7306316, 3.731), ("epsilon", TRUE - 1e-9, TRUE * 1.001)],
+)
+def test_calibrate_a_file(config, solve, least, most):
+    words = ("--solve", solve, *(("--epsilon", "1") if solve != "epsilon" else ()))
+    found = answer("calibrate", config(GAUSSIAN), *words)
+    assert least <= found[solve if solve != "epsilon" else "upper"] <= most
+    assert found["certified"] is True
+
+
+def test_calibrate_steps(config):
+    words = ("--epsilon", "1.8286", "--solve", "steps")
+    found = answer("calibrate", config(DPSGD), *words)
+    assert found["steps"] == 1000  # whose epsilon is 1.8282367
+    options = ["--noise-multiplier", "1", "--sampling-rate", "0.01", "--delta", "1e-5"]
+    options += ["--relation", "add_remove", "--sampling", "poisson"]
+    assert answer("calibrate", *options, *words)["steps"] == 1000
+    done = budget("calibrate", *options, "--steps", "3", *words)
+    assert done.exit_code == 2 and "--steps" in done.stderr
+
+
+def test_compare_asks_everybody(config):
+    found = answer("compare", config(GAUSSIAN))
+    assert [r["accountant"] for r in found["readings"]] == list(ACCOUNTANTS)
+    for reading in found["readings"]:
+        assert reading["seconds"] >= 0
+        assert ("upper" in reading) == (reading["unsupported"] is None)
+    text = budget("compare", config(GAUSSIAN)).stdout
+    for name in ACCOUNTANTS:
+        assert name in text
+
+
+def test_compare_flags_an_estimate_below_the_truth(config, monkeypatch):
+    class Low:
+        @staticmethod
+        def epsilon(event, delta, *, relation):
+            known = {"estimate": 1.0, "method_estimate": "low", "relation": relation}
+            return PrivacyBound(delta=delta, **known)
+
+    class Sure:
+        @staticmethod
+        def epsilon(event, delta, *, relation):
+            known = {"lower": 4.37, "upper": 4.38, "certified": True}
+            return PrivacyBound(delta=delta, relation=relation, **known)
+
+    monkeypatch.setitem(ACCOUNTANTS, "low", Low)
+    monkeypatch.setitem(ACCOUNTANTS, "sure", Sure)
+    done = budget("compare", config(GAUSSIAN), "--json")
+    low = next(
+        r for r in json.loads(done.stdout)["readings"] if r["accountant"] == "low"
+    )
+    assert low["flags"] == ["the estimate is below a certified lower bound"]
+    assert "low at delta" in done.stderr
+    only = budget("compare", config(GAUSSIAN), "--accountants", "low")
+    assert only.exit_code == 4
+
+
+@pytest.mark.parametrize("x", ["steps", "delta", "noise_multiplier", "order", "fpr"])
+def test_curves(config, tmp_path, x):
+    out = tmp_path / "curves"
+    found = answer("curve", config(GAUSSIAN), "--x", x, "--out", out)
+    curve = found["curve"]
+    assert curve["certified"] is True
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["curve.csv", "curve.html", "curve.json"]
+    assert json.loads((out / "curve.json").read_text()) == found
+    rows = list(csv.reader((out / "curve.csv").read_text().splitlines()))
+    own = [row for row in rows[1:] if row[0] == ""]
+    assert [[float(a), float(b)] for _, a, b in own] == curve["points"]
+    assert "add_remove" in (out / "curve.html").read_text()
+    assert "certified" in budget("curve", config(GAUSSIAN), "--x", x).stdout
+
+
+def test_a_curve_needs_its_delta(config):
+    data = {name: value for name, value in GAUSSIAN.items() if name != "delta"}
+    done = budget("curve", config(data))
+    assert (done.exit_code, "--delta" in done.stderr) == (2, True)
+    assert budget("curve", config(data), "--x", "time").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "limit, code", [("4.4", 0), ("4.3", 1), ("0", 1), ("inf", 0), ("nan", 2), ("-1", 2)]
+)
+def test_the_gate(config, limit, code):
+    words = (config(GAUSSIAN), "--max-epsilon", limit, "--delta", "1e-5")
+    done = budget("check", *words)
+    assert done.exit_code == code
+    assert done.stderr.count("\n") == (0 if code == 0 else 1)
+    if code < 2:
+        assert answer("check", *words, code=code)["ok"] is (code == 0)
+
+
+@pytest.mark.parametrize("missing", ["--max-epsilon", "--delta"])
+def test_the_gate_has_no_defaults(config, missing):
+    words = {"--max-epsilon": "9", "--delta": "1e-5"}
+    del words[missing]
+    done = budget("check", config(GAUSSIAN), *next(iter(words.items())))
+    assert done.exit_code == 2
+    assert missing in done.stderr
+
+
+def test_the_gate_never_lets_an_estimate_pass(config, monkeypatch):
+    import dpkit.accountants
+
+    guess = PrivacyBound(delta=1e-5, estimate=0.1, relation="add_remove")
+    monkeypatch.setitem(vars(dpkit.accountants), "epsilon", lambda *a, **k: guess)
+    words = (config(GAUSSIAN), "--max-epsilon", "1", "--delta", "1e-5")
+    assert answer("check", *words, code=4)["ok"] is False
+
+
+def test_a_table_that_is_not_proven_is_no_certificate(config):
+    event = {"kind": "rdp_curve", "orders": [2, 4], "values": [0.1, 0.2]}
+    event |= {"relation": "add_remove", "name": "guess", "certified": False}
+    done = budget(
+        "check",
+        config(GAUSSIAN | {"events": [event | {"provenance": "none"}]}),
+        "--max-epsilon",
+        "100",
+        "--delta",
+        "1e-5",
+    )
+    assert done.exit_code == 4, (done.stdout, done.stderr)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    path = tmp_path / "ledger.db"
+    terms = {"relation": "add_remove", "unit": "user", "dataset": "toy 1.0"}
+    with Ledger.open(path, budget=Budget(1.0, 1e-5), **terms) as book:
+        book.charge(PureDpEvent(0.5), label="look")
+    return path
+
+
+@pytest.mark.parametrize(
+    "limit, more, code",
+    [
+        ("0.5", (), 0),
+        ("0.49", (), 1),
+        ("1", ("--relation", "zero_out"), 5),
+        ("1", ("--unit", "example"), 5),
+    ],
+)
+def test_the_gate_on_a_ledger(ledger, limit, more, code):
+    words = ("--max-epsilon", limit, "--delta", "1e-5", *more)
+    assert budget("check", ledger, *words).exit_code == code
+
+
+def test_the_gate_refuses_an_edited_ledger(ledger):
+    ledger.write_bytes(ledger.read_bytes().replace(b'"0.5"', b'"0.1"'))
+    done = budget("check", ledger, "--max-epsilon", "1", "--delta", "1e-5")
+    assert (done.exit_code, done.stdout) == (3, "")
