@@ -1,0 +1,24 @@
+"""The timing of ledgers, on a tiny scale."""
+
+import sys
+
+from dpkit.accountants import Ledger
+from dpkit.accountants.store import Store
+from experiments.bench import ledger as bench
+
+
+def test_a_table_is_printed(tmp_path, monkeypatch, capsys):
+    arguments = ["--folder", str(tmp_path), "--entries", "30", "--rounds", "3"]
+    monkeypatch.setattr(sys, "argv", ["ledger", *arguments])
+    bench.main()
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head.count("|") == row.count("|")
+    assert row.startswith("| SQLite | 30 | ")
+
+
+def test_the_ledgers_that_are_timed_are_whole(tmp_path):
+    assert Store(tmp_path / "a.db").create(*bench.entries(40))
+    with Ledger.open(tmp_path / "a.db") as ledger:
+        ledger.verify(recount=True)
+        assert len(ledger.entries()) == 40
+        assert ledger.spent().upper == 39 / 8
