@@ -115,9 +115,9 @@ def calibrate(
     relation = as_relation(relation)
     axis = Axis.of(free, bracket)
 
-    def bound_at(value: Any, name: str = accountant) -> PrivacyBound:
+    def bound_at(value: Any) -> PrivacyBound:
         return accounting.epsilon(
-            make_event(value), delta, relation=relation, accountant=name
+            make_event(value), delta, relation=relation, accountant=accountant
         )
 
     def cheaply(module: ModuleType) -> Callable[[Any], float]:
@@ -196,12 +196,13 @@ class _Falling:
         """The first index that fits, or one that misses by at most `tolerance`."""
         index = self.start
         while True:
-            excess = self._excess(index)
-            if excess <= 0:
+            reading = self._read(self.axis.value(index))
+            if reading <= self._target:
                 self.high = index
             else:
                 self.low = index
-            if abs(excess) <= tolerance:
+            self._remember(index, reading)
+            if abs(self._known[index]) < tolerance:
                 return index
             if self.high - self.low == 1:
                 return self.high
@@ -212,11 +213,12 @@ class _Falling:
         self.start = min(rough.run(_ROUGH), self.axis.last)
         self.slope = rough.slope
 
-    def _excess(self, index: int) -> float:
-        """log(reading / target), kept finite: above 0 where the target is missed."""
-        ratio = self._read(self.axis.value(index)) / self._target
-        small = ratio <= math.exp(-_CEILING)
-        excess = -_CEILING if small else min(math.log(ratio), _CEILING)
+    def _remember(self, index: int, reading: float) -> None:
+        """Keeps log(reading / target), within limits, and the slope to the last one."""
+        ratio = reading / self._target
+        excess = -_CEILING if reading <= self._target else _CEILING
+        if math.exp(-_CEILING) < ratio < math.exp(_CEILING):
+            excess = math.log(ratio)
         if self._known and abs(excess) < _CEILING:
             before, other = list(self._known.items())[-1]
             run = self.axis.log(index) - self.axis.log(before)
@@ -225,17 +227,17 @@ class _Falling:
             if abs(other) < _CEILING and abs(run) > _LEAST_RUN and rise * run < 0:
                 self.slope = rise / run
         self._known[index] = excess
-        return excess
 
     def _next(self) -> int:
         """Where to read next: a secant from the best reading, safeguarded."""
         best = min(self._known, key=lambda index: abs(self._known[index]))
         place, excess = self.axis.log(best), self._known[best]
         step = -excess / self.slope if abs(excess) < _CEILING else math.inf
-        if self.low < self.axis.first or self.high > self.axis.last:
+        nothing_fits = self.high > self.axis.last
+        if nothing_fits or self.low < self.axis.first:
             size = min(max(abs(step), self._least), self._leap)
             self._leap, self._least = 2 * self._leap, 16 * self._least
-            return self.axis.near(place + math.copysign(size, excess))
+            return self.axis.near(place + (size if nothing_fits else -size))
         ends = self.axis.log(self.low), self.axis.log(self.high)
         if ends[1] - ends[0] <= 0.5 * self._width:
             self._width, self._patience = ends[1] - ends[0], max(self._patience, 1)

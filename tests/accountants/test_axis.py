@@ -1,4 +1,4 @@
-"""The values of a calibration: seven digits or integers, rounded to the private side."""
+"""A calibration's values: seven digits or integers, rounded to the private side."""
 
 import math
 
