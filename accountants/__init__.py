@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpkit.accountants.accounting import delta_of, epsilon, epsilon_curve
     from dpkit.accountants.allocation_event import RandomAllocationDpEvent
+    from dpkit.accountants.attack import AttackRisk, attack_risk
     from dpkit.accountants.bounds import Budget, DeltaBound, PrivacyBound
     from dpkit.accountants.calibration import Calibration, calibrate
     from dpkit.accountants.chain import Entry
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ApproxDpEvent": "event_types",
+    "AttackRisk": "attack",
     "BoundedRangeDpEvent": "event_types",
     "Budget": "bounds",
     "BudgetExceeded": "errors",
@@ -68,6 +70,7 @@ _HOME = {
     "UnsupportedEvent": "errors",
     "UnsupportedRelation": "errors",
     "as_relation": "relations",
+    "attack_risk": "attack",
     "calibrate": "calibration",
     "delta_of": "accounting",
     "epsilon": "accounting",
@@ -82,6 +85,7 @@ _HOME = {
 
 __all__ = [
     "ApproxDpEvent",
+    "AttackRisk",
     "BoundedRangeDpEvent",
     "Budget",
     "BudgetExceeded",
@@ -105,6 +109,7 @@ __all__ = [
     "UnsupportedEvent",
     "UnsupportedRelation",
     "as_relation",
+    "attack_risk",
     "calibrate",
     "delta_of",
     "epsilon",

@@ -3,8 +3,11 @@ r"""The front door: epsilon at delta and delta at epsilon, by the best certified
 `best` asks every accountant that can win and takes the smallest certified upper bound,
 naming whose it is. The loss distributions ("pld") are tight, so the Rényi accountant is
 asked where they give no answer or read a part by a coarser pair; basic composition
-("pure") wherever it applies. Everything here is static: valid for parameters that were
-fixed before any output was seen. Spending that adapts to outputs needs a ledger.
+("pure") wherever it applies. The others are never smaller: zCDP is a Rényi curve,
+Gaussian-DP is exact where the loss distributions are, and the Edgeworth interval
+contains their answer; they are quicker, or independent readings. Everything here is
+static: valid for parameters that were fixed before any output was seen. Spending that
+adapts to outputs needs a ledger.
 """
 
 import math
@@ -15,7 +18,7 @@ from typing import TypeVar
 
 from dp_accounting import DpEvent
 
-from dpkit.accountants import _check, pld, pure, rdp
+from dpkit.accountants import _check, edgeworth, gdp, pld, pure, rdp, zcdp
 from dpkit.accountants.bounds import DeltaBound, PrivacyBound
 from dpkit.accountants.event_kinds import parts_of
 from dpkit.accountants.event_types import BoundedRangeDpEvent
@@ -25,7 +28,15 @@ from dpkit.accountants.rounds import Rounds
 
 Bound = TypeVar("Bound", PrivacyBound, DeltaBound)
 _MANY = 10**8
-ACCOUNTANTS: dict[str, ModuleType] = {"pld": pld, "rdp": rdp, "pure": pure}
+ACCOUNTANTS: dict[str, ModuleType] = {
+    "rdp": rdp,
+    "pld": pld,
+    "edgeworth": edgeworth,
+    "gdp": gdp,
+    "zcdp": zcdp,
+    "pure": pure,
+}
+_WINNERS = (pld, pure, rdp)
 
 
 def epsilon(
@@ -35,6 +46,7 @@ def epsilon(
     relation: Relation | str,
     accountant: str = "best",
     unit: str | None = None,
+    lower: bool = True,
 ) -> PrivacyBound:
     """What is known about epsilon at delta, once all of these events have happened.
 
@@ -47,8 +59,9 @@ def epsilon(
       event: one event, or several that all touch the same data.
       delta: in (0, 1); 0 is possible if everything is pure.
       relation: "add_remove", "replace_one" or "zero_out"; it has no default.
-      accountant: "best", or "pld", "rdp", "pure" alone.
+      accountant: "best", or one of ACCOUNTANTS alone.
       unit: the privacy unit ("example", "user"), to be shown with the answer.
+      lower: whether to look for a lower bound too, which can take as long again.
 
     Returns:
       A bound; gates and headlines use `upper`, and only if `certified`.
@@ -72,14 +85,14 @@ def epsilon(
     unit = unit if unit is None else _check.text(unit=unit)
     _check.one_of(("best", *ACCOUNTANTS), accountant=accountant)
     if accountant != "best":
-        bound = ACCOUNTANTS[accountant].epsilon(whole, delta, relation=relation)
-        return replace(bound, unit=unit)
+        found = _ask(ACCOUNTANTS[accountant], whole, delta, relation, lower)
+        return replace(found, unit=unit)
     if delta == 0:
         return replace(_at_zero(whole, relation), unit=unit)
     bounds = []
     for module in _tried(whole, relation):
         if module is not rdp or _rdp_can_win(whole, bounds):
-            bounds.append(module.epsilon(whole, delta, relation=relation))
+            bounds.append(_ask(module, whole, delta, relation, lower))
     return replace(_best(bounds), unit=unit)
 
 
@@ -99,7 +112,7 @@ def delta_of(
       event: one event, or several that all touch the same data.
       epsilon: at least 0, finite.
       relation: "add_remove", "replace_one" or "zero_out"; it has no default.
-      accountant: "best", or "pld", "rdp", "pure" alone.
+      accountant: "best", or one of ACCOUNTANTS alone.
       unit: the privacy unit, to be shown with the answer.
 
     Returns:
@@ -207,6 +220,14 @@ def _descending(
         yield count, _best(bounds)
 
 
+def _ask(
+    module: ModuleType, event: DpEvent, delta: float, relation: Relation, lower: bool
+) -> PrivacyBound:
+    """One accountant's answer; only the loss distributions' lower bound costs time."""
+    options = {"lower": lower} if module is pld else {}
+    return module.epsilon(event, delta, relation=relation, **options)
+
+
 def _whole(event: DpEvent | Iterable[DpEvent]) -> DpEvent:
     """One valid event from one or several."""
     if isinstance(event, DpEvent):
@@ -217,9 +238,7 @@ def _whole(event: DpEvent | Iterable[DpEvent]) -> DpEvent:
 
 def _tried(event: DpEvent, relation: Relation) -> list[ModuleType]:
     """The accountants that read an event; if there is none, rdp, to say why."""
-    able = [m for m in ACCOUNTANTS.values() if m.supports(event, relation)]
-    able.sort(key=lambda module: module is rdp)
-    return able or [rdp]
+    return [m for m in _WINNERS if m.supports(event, relation)] or [rdp]
 
 
 def _rdp_can_win(event: DpEvent, bounds: list[PrivacyBound]) -> bool:

@@ -87,7 +87,7 @@ class ComposedLoss:
     def delta(self, epsilon: Array, side: int) -> Array:
         """delta at each epsilon, from above (side 1) or from below (side -1)."""
         epsilon = epsilon + self.slack
-        near, far = self._sums()
+        near, far = self._sums(side)
         at = np.ceil(epsilon / self.step - self.first).clip(0, len(near) - 1)
         at = at.astype(int)
         gap = np.minimum(epsilon / self.step - (at + self.first), 0.0)
@@ -103,7 +103,7 @@ class ComposedLoss:
             return math.inf if side > 0 else self._top()
         if side > 0 and self.delta(np.zeros(1), side)[0] <= delta:
             return 0.0
-        near, far = self._sums()
+        near, far = self._sums(side)
         place = self.first + np.arange(len(near))
         error = self._error(place - 1.0)
         values = self._scale(place) * np.maximum(near - far, 0.0) + side * error
@@ -132,16 +132,19 @@ class ComposedLoss:
         """What is still a lower bound where delta is within the infinite mass."""
         return max(0.0, (self.first + len(self.masses) - 1) * self.step - self.slack)
 
-    def _sums(self) -> tuple[Array, Array]:
+    def _sums(self, side: int) -> tuple[Array, Array]:
         """Sums over i >= k of p_i e^(-t(i-k)h) and of p_i e^(-(t+1)(i-k)h), each k.
 
-        One more cell, empty, stands after the last.
+        One more cell, empty, stands after the last. The first is raised and the second
+        lowered (side 1), or the reverse, by what the recursion rounds: its factor is
+        right to a unit, and is used up to once for each cell.
         """
         flipped = np.append(self.masses, 0.0)[::-1]
         slope, t_step = self.tilt.slope, self.tilt.slope + self.step
         near = signal.lfilter([1.0], [1.0, -math.exp(-slope)], flipped)[::-1]
         far = signal.lfilter([1.0], [1.0, -math.exp(-t_step)], flipped)[::-1]
-        return np.asarray(near), np.asarray(far)
+        rounding = side * 2 * _UNIT * (len(flipped) + 8)
+        return np.asarray(near) * (1 + rounding), np.asarray(far) * (1 - rounding)
 
     def _scale(self, place: Array) -> Array:
         """e^(K - t l) at grid indices."""

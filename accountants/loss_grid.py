@@ -134,12 +134,13 @@ def below(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Losses]
     ahead = max(1, int(np.ceil(reach.forward / step)))
     behind = max(1, int(np.ceil(reach.backward / step)))
     if profile.lower is not None:
-        loss, p, q = profile.lower.finite
+        pair = profile.lower()
+        loss, p, q = pair.finite
         cell = np.ceil(loss / step - 0.5).clip(-behind, ahead).astype(int) + behind
         size = ahead + behind + 1
         p = np.bincount(cell, weights=p, minlength=size)
         q = np.bincount(cell, weights=q, minlength=size)
-        infinite = profile.lower.infinite
+        infinite = pair.infinite
     else:
         up_p, up_q = _cells(profile.forward, step, ahead)
         down_q, down_p = _cells(profile.backward, step, behind)
@@ -195,6 +196,7 @@ def _masses(values: Array, step: float) -> Array:
 
 def _cells(side: Side, step: float, count: int) -> tuple[Array, Array]:
     """Masses of P and Q with losses in ((k - 1/2)h, (k + 1/2)h], k from 1 to count."""
-    assert side.tails is not None
+    if side.tails is None:
+        raise TypeError("a side without tails has no cells")
     p, q = side.tails(step * (np.arange(1, count + 1) - 0.5))
     return -np.diff(p, append=0.0), -np.diff(q, append=0.0)

@@ -25,6 +25,7 @@ from dpkit.accountants.warrant import warrant
 
 NAME = "pld"
 
+_NO_LOWER = "lower bound not available: a pair that dominates need not be attained"
 _FLOORS = (1e-10, 1e-30, 1e-90, 1e-290)
 
 
@@ -42,7 +43,8 @@ def epsilon(
       lower: whether to look for a lower bound too, which takes as long again.
 
     Returns:
-      A bound; `lower` is None where a release's pair need not be attained.
+      A bound; `lower` is 0, with a warning, where a release's pair need not be
+      attained.
 
     Raises:
       ValueError: a bad event or delta.
@@ -75,6 +77,9 @@ def bound_at(
     """The bound for `count` rounds of what `event` repeats; `event` is the whole."""
     behind = warrant(event)
     least, most = rounds.epsilon(count, delta, lower=lower)
+    warnings = behind.warnings
+    if lower and least is None:
+        least, warnings = 0.0, (*warnings, _NO_LOWER)
     return PrivacyBound(
         delta=delta,
         lower=least,
@@ -85,7 +90,7 @@ def bound_at(
         method_upper=NAME,
         method_estimate=NAME,
         relation=relation,
-        warnings=behind.warnings,
+        warnings=warnings,
     )
 
 

@@ -4,13 +4,20 @@ Events give noise in contribution radii. Replacing a record moves a sum by two o
 which is applied here, in one place: s / 2 and b / 2.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from dp_accounting import DpEvent
 
-from dpkit.accountants import finite_pairs, noise_pairs, profiles
+from dpkit.accountants import allocation_law, finite_pairs, noise_pairs, profiles
+from dpkit.accountants.allocation_event import (
+    Part,
+    RandomAllocationDpEvent,
+    parts,
+)
+from dpkit.accountants.allocation_law import LEAST_NOISE, MOST_NOISE, AllocationLaw
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.event_kinds import kind_of
 from dpkit.accountants.finite_pairs import FinitePair
@@ -20,11 +27,13 @@ from dpkit.accountants.warrant import check_relation
 
 NAME = "pld"
 
+_FINENESS = 1 / 100
 _DIRECTED = (Relation.ADD_REMOVE, Relation.ZERO_OUT)
 RELATIONS: dict[str, tuple[Relation, ...]] = {
     "poisson_laplace": _DIRECTED,
     "mixture_gaussian": _DIRECTED,
     "truncated_poisson_gaussian": _DIRECTED,
+    "random_allocation": _DIRECTED,
     "wor_gaussian": (Relation.REPLACE_ONE,),
     "randomized_response": (Relation.REPLACE_ONE, Relation.ZERO_OUT),
 }
@@ -41,6 +50,8 @@ def profiles_of(
     check_supported(event, relation)
     if kind.name == "truncated_poisson_gaussian":
         return [(_truncated(kind.read(event), spare), 1)]
+    if isinstance(event, RandomAllocationDpEvent):
+        return [(_allocated(part, event, spare), part.count) for part in parts(event)]
     return [(_PROFILES[kind.name](kind.read(event), relation), 1)]
 
 
@@ -77,6 +88,31 @@ def _truncated(fields: Mapping[str, Any], spare: float) -> Profile:
         fields["max_batch_size"],
         spare,
     )
+
+
+def _allocated(part: Part, event: RandomAllocationDpEvent, spare: float) -> Profile:
+    """One random step of some; where no grid holds its law, a plain Gaussian."""
+    noise, steps, last = part[:3]
+    if steps == 1 or not LEAST_NOISE <= noise <= MOST_NOISE:
+        return noise_pairs.gaussian(noise)
+    law = functools.partial(_law, noise, steps, last, min(1e-16, max(spare, 1e-290)))
+    lower = functools.partial(law, allocation_law.lower)
+    return profiles.between(
+        law(allocation_law.upper), lower if event.selected == 1 else None
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _law(
+    noise: float,
+    steps: int,
+    last: int | None,
+    tail: float,
+    make: Callable[..., AllocationLaw],
+) -> FinitePair:
+    """A law of random allocation as a pair; a sum of t terms rounds t times."""
+    law = make(noise, steps, _FINENESS, tail, last)
+    return FinitePair(law.p, law.q, (law.infinite_p, law.infinite_q))
 
 
 def _wor_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
@@ -146,7 +182,12 @@ def _approx_dp(fields: Mapping[str, Any], relation: Relation) -> Profile:
     return profiles.finite(pair, lattice=loss if 0 < loss <= 700 else None)
 
 
-_ELSEWHERE = ("parallel", "non_private", "truncated_poisson_gaussian")
+_ELSEWHERE = (
+    "parallel",
+    "non_private",
+    "truncated_poisson_gaussian",
+    "random_allocation",
+)
 _ADVICE = "it has no known dominating pair; use accountant='rdp'"
 _PROFILES: dict[str, Callable[[Mapping[str, Any], Relation], Profile]] = {
     "gaussian": _gaussian,

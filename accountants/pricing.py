@@ -90,6 +90,7 @@ class Pricer:
                 relation=self._relation,
                 accountant=how,
                 unit=self._unit,
+                lower=False,
             )
 
         return self._once(("bound", text, count, delta, how), ask)

@@ -50,14 +50,14 @@ class Profile:
       backward: of Q against P; the same object if both are the same function.
       lattice: a loss with mass of its own, which should lie on the grid, if any.
       upper: the pair itself, where it has finitely many outcomes.
-      lower: a finite pair that the release dominates, where there is one.
+      lower: makes a finite pair that the release dominates, where there is one.
     """
 
     forward: Side
     backward: Side
     lattice: float | None = None
     upper: FinitePair | None = None
-    lower: FinitePair | None = None
+    lower: Callable[[], FinitePair] | None = None
 
     @property
     def symmetric(self) -> bool:
@@ -77,13 +77,20 @@ NOTHING = Profile(_SAME, _SAME)
 EVERYTHING = Profile(_APART, _APART)
 
 
-def finite(
-    pair: FinitePair, *, lattice: float | None = None, lower: FinitePair | None = None
+def finite(pair: FinitePair, *, lattice: float | None = None) -> Profile:
+    """A pair of finite distributions."""
+    return between(pair, lambda: pair, lattice=lattice)
+
+
+def between(
+    upper: FinitePair,
+    lower: Callable[[], FinitePair] | None,
+    *,
+    lattice: float | None = None,
 ) -> Profile:
-    """A pair of finite distributions; `lower` if it only dominates the release."""
-    return Profile(
-        Side(pair.delta), Side(pair.swapped().delta), lattice, pair, lower or pair
-    )
+    """A release between two finite pairs; the lower one is made when it is needed."""
+    sides = Side(upper.delta), Side(upper.swapped().delta)
+    return Profile(*sides, lattice, upper, lower)
 
 
 def worst(profiles: Sequence[Profile]) -> Profile:

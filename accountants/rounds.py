@@ -152,14 +152,13 @@ class Rounds:
         return all(profile.bounded_below for profile, _ in self._terms)
 
     def _side(self, chain: Chain, rounds: int) -> Side:
-        """One direction as a curve: the smallest bound over tilts for all its deltas."""
-        deltas = [1e-2]
-        while deltas[-1] > self._delta:
-            deltas.append(max(deltas[-1] * _DECADES, self._delta))
-        composed = []
-        for delta in deltas:
-            tilt = chain.tilt_for_delta(rounds, delta)
-            composed.append(chain.composed(rounds, tilt))
+        """One direction as a curve: the smallest bound over tilts for its parts."""
+        tilts = [chain.tilt_for_epsilon(rounds, 0.0)]
+        delta = 1.0
+        while delta > self._delta:
+            delta = max(delta * _DECADES, self._delta)
+            tilts.append(chain.tilt_for_delta(rounds, delta))
+        composed = [chain.composed(rounds, tilt) for tilt in tilts]
         return Side(lambda e: np.min([c.delta(e, 1) for c in composed], axis=0))
 
     @functools.cached_property
