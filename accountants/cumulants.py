@@ -165,8 +165,8 @@ class LossSum:
             (*row(reach), count) for row, count in self._growing
         )
         for start in range(0, self._sampled.shape[1], _BLOCK):
-            block = self._sampled[:, start : start + _BLOCK]
-            yield from quadrature.sampled_gaussians(*block, reach)
+            noises, rates, counts = self._sampled[:, start : start + _BLOCK]
+            yield from quadrature.sampled_gaussians(noises, rates, counts, reach)
 
     def _total(
         self, tilt: float, power: float, sign: int, counts: Array, table: Array

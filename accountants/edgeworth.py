@@ -2,7 +2,7 @@ r"""The Edgeworth accountant: the fastest reading of long compositions; static o
 
 It needs a few cumulants of each kind of release, whatever the number of releases, and
 answers with a certified interval (Berry-Esseen under a tilt) and, where the tilted loss
-is nearly normal, with an estimate of about five correct digits. The two directions of
+is nearly normal, with an estimate, most often to five digits. The two directions of
 a relation are two chains that are never mixed, and the worse answer counts. Unsampled
 Gaussians enter exactly, and alone have a closed form. Any delta can be asked for.
 
@@ -224,16 +224,14 @@ def _epsilon(losses: LossSum, delta: float, backward: bool) -> Interval:
 def _delta(losses: LossSum, epsilon: float, backward: bool) -> Interval:
     """Lower bound, estimate and upper bound on delta in one direction."""
     at = functools.partial(losses.at, backward=backward)
-    logs = tilted_edgeworth.log_delta(at, epsilon)
+    low, middle, high = tilted_edgeworth.log_delta(at, epsilon)
     escaped = losses.escaped[backward]
-    lower, estimate, upper = (None if x is None else math.exp(x) for x in logs)
-    upper = min((escaped + upper) * (1 + _PAD), _variation(losses, backward))
-    upper = max(upper, _TINY)
-    return (
-        min((escaped + lower) * (1 - _PAD), upper),
-        None if estimate is None or not losses.smooth else escaped + estimate,
-        upper,
-    )
+    upper = (escaped + math.exp(high)) * (1 + _PAD)
+    upper = max(min(upper, _variation(losses, backward)), _TINY)
+    lower = min((escaped + math.exp(low)) * (1 - _PAD), upper)
+    if middle is None or not losses.smooth:
+        return lower, None, upper
+    return lower, escaped + math.exp(middle), upper
 
 
 def _variation(losses: LossSum, backward: bool) -> float:

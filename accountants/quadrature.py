@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,10 +86,10 @@ def sampled_gaussians(
     groups = []
     for size in np.unique(sizes):
         kept = sizes == size
-        noise = noises[kept, None]
+        noise, rate = noises[kept, None], cast(Any, rates[kept, None])
         step = (high - low)[kept, None] / (size - 1)
         x = low[kept, None] + step * np.arange(size)
-        loss = sampled_loss((2 * x - 1) / (2 * noise**2), rates[kept, None])
+        loss = sampled_loss((2 * x - 1) / (2 * noise**2), rate)
         groups.append(Nodes(loss, _log_normal(x, noise, step), counts[kept]))
     return groups
 

@@ -1,6 +1,7 @@
 """Cumulants of tilted losses, and the distance from the normal law they imply."""
 
 import math
+from typing import Any
 
 import dp_accounting as dp
 import numpy as np
@@ -23,7 +24,7 @@ from tests.oracles.tilted_moments import laplace, mixed, normal
 BOTH_SIDES = (False, True)
 
 
-def losses(event, relation="add_remove"):
+def losses(event, relation="add_remove") -> Any:
     return LossSum(event, Relation(relation))
 
 
