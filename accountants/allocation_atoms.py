@@ -31,6 +31,8 @@ class Atoms:
       mass: (n,).
       zero: mass at 0.
       lost: E[S] minus the mean of this law, at least 0.
+      rounding: a bound on the relative error of each mass. All sums are of positive
+        terms, so that errors add up and never cancel digits away.
     """
 
     step: float
@@ -38,6 +40,7 @@ class Atoms:
     mass: Array
     zero: float
     lost: float
+    rounding: float
 
     @property
     def log_values(self) -> Array:
@@ -59,8 +62,9 @@ class Atoms:
         over, mean_over = lognormal.above(high * step, noise)
         mass[-1] += over
         lost = max(mean_over - over * math.exp(high * step), 0.0)
-        rounding = 1e-14 * mean_over
-        return cls(step, low, mass, max(under - kept, 0.0), lost + rounding)
+        lost += 1e-14 * mean_over
+        rounding = lognormal.cell_rounding(low * step, high * step, noise)
+        return cls(step, low, mass, max(under - kept, 0.0), lost, rounding)
 
     def doubled(self, step: float, low: int, high: int) -> "Atoms":
         """The sum of two independent copies, on a grid as fine or twice as fine.
@@ -89,8 +93,9 @@ class Atoms:
             out[first + 1 : end + 1 : ratio] += up
         alone = ratio * np.arange(size) - base
         zero = self.zero**2 + _lift(out, alone, 2 * self.zero * mass, step)
-        total = Atoms(step, ratio * self.start + base, out, zero, 2 * self.lost)
-        return total._within(low, high)
+        first, lost = ratio * self.start + base, 2 * self.lost
+        rounding = 2 * self.rounding + sum_rounding(size)
+        return Atoms(step, first, out, zero, lost, rounding)._within(low, high)
 
     def plus(self, other: "Atoms", low: int, high: int) -> "Atoms":
         """The sum with an independent law whose step is a multiple of this one's."""
@@ -113,7 +118,8 @@ class Atoms:
         zero += _lift(out, mine - first, other.zero * self.mass, self.step)
         zero += _lift(out, theirs - first, self.zero * other.mass, self.step)
         lost = self.lost + other.lost
-        return Atoms(self.step, first, out, zero, lost)._within(low, high)
+        rounding = self.rounding + other.rounding + sum_rounding(len(other.mass))
+        return Atoms(self.step, first, out, zero, lost, rounding)._within(low, high)
 
     def _far(self, near: int, step: float) -> tuple[Array, Array]:
         """For each J >= near, what all x_I + x_J with I <= J - near leave at x_J, and
@@ -141,7 +147,16 @@ class Atoms:
         # Exact sums are 1. A common factor of rounding, which doubling would square
         # time and again, is taken out.
         total = float(mass.sum()) + zero
-        return Atoms(self.step, low, mass / total, zero / total, self.lost + lost)
+        mass, zero, lost = mass / total, zero / total, self.lost + lost
+        return Atoms(self.step, low, mass, zero, lost, self.rounding)
+
+
+def sum_rounding(terms: int) -> float:
+    """A bound on the relative error that adding up pairs of atoms makes.
+
+    Each place takes at most two masses from each of `terms`, and some from the ends.
+    """
+    return lognormal.UNIT * (4 * terms + 64)
 
 
 def blocks(rows: int, columns: int) -> list[slice]:

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.accountants import lognormal
-from dpkit.accountants.allocation_atoms import blocks, gap_range, offsets, sum_range
+from dpkit.accountants.allocation_atoms import (
+    blocks,
+    gap_range,
+    offsets,
+    sum_range,
+    sum_rounding,
+)
 
 Array = NDArray[Any]
 
@@ -27,12 +33,14 @@ class Cells:
       start: the first index.
       mass: (n,).
       moment: E[S; S in the cell], (n,).
+      rounding: a bound on the relative error of each mass and moment.
     """
 
     step: float
     start: int
     mass: Array
     moment: Array
+    rounding: float
 
     @classmethod
     def single(cls, noise: float, step: float, low: int, high: int) -> "Cells":
@@ -46,7 +54,8 @@ class Cells:
         for end, (more, more_moment) in ((0, under), (-1, over)):
             mass[end] += more
             moment[end] += more_moment
-        return cls(step, low, mass, moment)
+        rounding = lognormal.cell_rounding(low * step, high * step, noise)
+        return cls(step, low, mass, moment, rounding)
 
     def doubled(self, step: float, low: int, high: int) -> "Cells":
         """The sum of two independent copies, on a grid as fine or twice as fine."""
@@ -71,7 +80,8 @@ class Cells:
             mass, moment = 2 * self.mass[near:], 2 * self.moment[near:]
             out[0, far] += mass * masses
             out[1, far] += mass * moments + moment * masses
-        law = Cells(step, ratio * self.start + base, out[0], out[1])
+        rounding = 2 * self.rounding + sum_rounding(2 * size)
+        law = Cells(step, ratio * self.start + base, out[0], out[1], rounding)
         return law._within(low, high)
 
     def plus(self, other: "Cells", low: int, high: int) -> "Cells":
@@ -91,7 +101,9 @@ class Cells:
             moments = (moment * self.mass + mass * self.moment).ravel()
             out[0] += np.bincount(place, (mass * self.mass).ravel(), size)
             out[1] += np.bincount(place, moments, size)
-        return Cells(self.step, first, out[0], out[1])._within(low, high)
+        rounding = self.rounding + other.rounding + sum_rounding(2 * len(other.mass))
+        law = Cells(self.step, first, out[0], out[1], rounding)
+        return law._within(low, high)
 
     def _within(self, low: int, high: int) -> "Cells":
         """The same on the indices from `low` to `high` at most: ends are merged."""
@@ -104,4 +116,5 @@ class Cells:
             inner[-1] += values[end + 1 :].sum()
             kept.append(inner)
         total = float(kept[0].sum())  # 1 but for rounding, as in `Atoms`
-        return Cells(self.step, low, kept[0] / total, kept[1] / total)
+        mass, moment = (values / total for values in kept)
+        return Cells(self.step, low, mass, moment, self.rounding)

@@ -142,7 +142,7 @@ def released(event: RandomAllocationDpEvent) -> list[tuple[DpEvent, int]]:
         return [(dp.GaussianDpEvent(noise), steps * event.epochs)]
     if event.partition == "kept":
         if event.epochs > 1:
-            noise = math.nextafter(noise / math.sqrt(event.epochs), 0.0)
+            noise = noise / math.sqrt(event.epochs) * (1 - 2.0**-51)
         return [(RandomAllocationDpEvent(noise, steps), 1)]
     found: list[tuple[DpEvent, int]] = []
     if event.epochs:

@@ -41,15 +41,16 @@ _BALANCE = 1e-11
 _LEAST = 1e-290
 _UNDERFLOW = 1e-280  # more than all masses below the least together
 _LARGEST_TAIL = 1e-9
-_SLACKS = 1.25 ** np.arange(8)
+_SLACKS = 1.25 ** np.arange(6)
 
 
 @dataclasses.dataclass(frozen=True)
 class AllocationLaw:
     """A discrete pair with its losses and its masses of infinite loss.
 
-    Each mass is right to about t * 1e-15 of itself. Whoever composes laws raises the
-    final delta accordingly.
+    Since p is the value of A times q, every hockey stick sum is one of positive terms
+    in q, and has their relative error: an upper delta of n copies is to be multiplied
+    by (1 + rounding)^n, a lower one divided.
 
     Attributes:
       p: masses with the record, (n,).
@@ -58,6 +59,7 @@ class AllocationLaw:
       infinite_p: mass of p where q has none.
       infinite_q: mass of q where p has none.
       step: about how far apart neighbouring losses are.
+      rounding: a bound on the relative error of each mass.
     """
 
     p: Array
@@ -66,6 +68,7 @@ class AllocationLaw:
     infinite_p: float
     infinite_q: float
     step: float
+    rounding: float
 
 
 def tail(delta: float, epochs: int) -> float:
@@ -119,17 +122,18 @@ def upper(
     """
     ran = _checked(noise_multiplier, steps, fineness, tail, last_steps)
     share = steps / ran
-    lost = math.inf
+    zero = lost = math.inf
     for slack in _SLACKS:
         span = Range(noise_multiplier, ran, fineness, tail * share, float(slack))
         law: Atoms = _sum(Atoms, span)
         top = math.exp(float(law.log_values[-1]))
-        lost = (law.lost + _UNDERFLOW * top) / steps
-        if lost <= 20 * tail:
-            return _dominating(law, span, steps, lost)
+        zero, lost = law.zero + _UNDERFLOW, (law.lost + _UNDERFLOW * top) / steps
+        if zero <= 1e3 * span.low_tail and lost <= 20 * tail:
+            return _dominating(law, span, steps, zero, lost)
     raise ArithmeticError(
         f"random allocation of {steps} steps at noise_multiplier={noise_multiplier!r}: "
-        f"{lost:.3g} of its mean is off the grid, more than 20 tail={tail:g}"
+        f"the grid leaves a mass of {zero:.3g} below and a mean of {lost:.3g} above, "
+        f"too much for tail={tail:g}; use another accountant"
     )
 
 
@@ -173,7 +177,8 @@ def lower(
     order = np.argsort(p / q, kind="stable")
     p, q = p[order], q[order]
     _check_balance(noise_multiplier, steps, float(p.sum()), float(q.sum()))
-    return AllocationLaw(p, q, np.log(p) - np.log(q), 0.0, 0.0, law.step)
+    loss = np.log(p) - np.log(q)
+    return AllocationLaw(p, q, loss, 0.0, 0.0, law.step, law.rounding)
 
 
 def _sum(kind: Any, span: Range) -> Any:
@@ -199,14 +204,10 @@ def _sum(kind: Any, span: Range) -> Any:
     return law
 
 
-def _dominating(law: Atoms, span: Range, steps: int, lost: float) -> AllocationLaw:
+def _dominating(
+    law: Atoms, span: Range, steps: int, zero: float, lost: float
+) -> AllocationLaw:
     """Atoms as a pair: p = x q, x the value of A."""
-    zero = law.zero + _UNDERFLOW
-    if zero > 1e3 * span.low_tail:
-        raise ArithmeticError(
-            f"random allocation of {steps} steps at noise_multiplier={span.noise!r}: "
-            f"{zero:.3g} of its mass is at zero, more than {1e3 * span.low_tail:g}"
-        )
     kept = law.mass > _LEAST
     q, logs = law.mass[kept], law.log_values[kept]
     if span.steps == steps:
@@ -218,7 +219,7 @@ def _dominating(law: Atoms, span: Range, steps: int, lost: float) -> AllocationL
         values = np.concatenate([[rest], rest + np.exp(logs) / steps])
         loss, infinite, p = np.log(values), 0.0, values * q
     _check_balance(span.noise, steps, float(p.sum()) + lost, float(q.sum()) + infinite)
-    return AllocationLaw(p, q, loss, lost, infinite, law.step)
+    return AllocationLaw(p, q, loss, lost, infinite, law.step, law.rounding)
 
 
 def _check_balance(noise: float, steps: int, p: float, q: float) -> None:

@@ -27,7 +27,7 @@ class Range:
       steps: how many there are.
       fineness: the step of the whole sum, in standard deviations of its logarithm.
       tail: what mean the grid may lose above, relative to the whole.
-      slack: widens the upper end.
+      slack: widens the range, at both ends.
     """
 
     noise: float
@@ -78,14 +78,15 @@ class Range:
             )
         one = math.exp(log_one)
         spread = math.sqrt(parts * lognormal.variance(self.noise))
-        excess = 1.05 * math.expm1(log_one) + 0.85 * reach * spread
+        excess = 1.05 * math.expm1(log_one) + 0.95 * reach * spread
         return math.log(min(parts * one, parts + excess))
 
     def _log_low(self, parts: int, step: float) -> float:
         """log of the lower end: a Chernoff point, or next to nothing in the whole."""
-        own = _chernoff_point(self.noise, parts, self.low_tail)
+        own = _chernoff_point(self.noise, parts, self.low_tail**self.slack)
         whole = _chernoff_point(self.noise, self.steps, self.low_tail)
-        return math.log(max(own, 0.3 * step * parts / self.steps * whole))
+        share = 0.3 * step * parts / self.steps
+        return math.log(max(own, whole * share / self.slack**8))
 
 
 def _chernoff_point(noise: float, parts: int, tail: float) -> float:

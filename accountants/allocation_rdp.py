@@ -27,7 +27,7 @@ from dpkit.accountants import lognormal
 Array = NDArray[Any]
 
 _FEWEST, _MOST = 64, 512
-_UNIT = 2.0**-53
+_UNIT = lognormal.UNIT
 _WIDTH = 0.02
 _FROM, _TO = -32.0, 60.0
 _REST = 45.0

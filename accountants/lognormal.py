@@ -14,6 +14,7 @@ from scipy import special
 
 Array = NDArray[Any]
 
+UNIT = 2.0**-53
 _NODES = 8
 _TABLE = 200_000
 
@@ -59,6 +60,15 @@ def cell_masses(edges: Array, step: float, noise: float) -> Array:
     places, weights = nodes()
     z = noise * (edges[:, None] + step * places) + 0.5 / noise
     return np.exp(-0.5 * z**2) * (weights * noise * step / math.sqrt(2 * math.pi))
+
+
+def cell_rounding(low: float, high: float, noise: float) -> float:
+    """A bound on the relative rounding error of cell masses from log x = low to high.
+
+    z is right to a few units, so that exp(-z^2 / 2) is right to a few z^2.
+    """
+    z = max(abs(normal_point(low, noise)), abs(normal_point(high, noise)))
+    return UNIT * (16 + 4 * z**2)
 
 
 @functools.cache

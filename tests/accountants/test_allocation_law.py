@@ -10,11 +10,13 @@ import pytest
 
 from dpkit.accountants import allocation_law, lognormal
 from dpkit.accountants.allocation_atoms import Atoms
-from dpkit.accountants.allocation_law import AllocationLaw, lower, upper
+from dpkit.accountants.allocation_law import AllocationLaw
 from tests.oracles import allocation as oracle
 
 TAIL = 1e-16
-UNTYPED: Any = upper
+UNTYPED: Any = allocation_law.upper
+upper = functools.cache(allocation_law.upper)
+lower = functools.cache(allocation_law.lower)
 
 
 def removed(law: AllocationLaw, e: float) -> float:
@@ -73,6 +75,7 @@ def test_one_epoch_of_29_steps(e, remove, add, fineness):
 COMPOSED = [
     (1.0, 2, 2, 1e-5, (5.310723, 5.310771), (4.618089, 4.618132)),
     (0.5, 3, 1, 1e-6, (9.898551, 9.898599), (6.657855, 6.657999)),
+    (1.0, 10, 4, 1e-5, (3.8462, 3.84681), (3.0521, 3.05269)),  # as of 4 of 40
     (1.0, 29, 10, 1e-5, (3.435550, 3.435663), (2.989854, 2.989973)),
     (0.7, 100, 10, 1e-5, (4.274625, 4.274834), (2.896552, 2.896725)),
     (0.6, 29, 4, 1e-4, (6.336524, 6.336775), (3.519196, 3.519435)),
@@ -101,6 +104,23 @@ def test_composed_epochs(noise, steps, epochs, delta, remove, add):
         assert known[0] <= found <= known[1] * (1 + 1.5e-3)
 
 
+def test_a_composed_lower_law():
+    """Row (1, 29, 10) above: losses rounded down to an even grid."""
+    law, epochs, delta = lower(1.0, 29), 10, 1e-5
+    for known, loss, mass in (
+        ((3.435550, 3.435663), law.loss, law.p),
+        ((2.989854, 2.989973), -law.loss, law.q),
+    ):
+        step = law.step / 32
+        places = np.floor(loss / step).astype(int)
+        first = int(places.min())
+        even = np.bincount(places - first, mass)
+        grid = (first + np.arange(len(even))) * step
+        tilt = 0.75 * math.log(1 / delta) / known[1]
+        found = oracle.root(oracle.composed(grid, even, 0.0, epochs, tilt), delta, 6.0)
+        assert known[0] * (1 - 8e-4) <= found <= known[1]
+
+
 @pytest.mark.parametrize("noise", [0.1, 0.5, 1.0, 1e4])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 29, 1000])
 def test_both_laws_are_what_they_must_be(noise, steps):
@@ -114,6 +134,7 @@ def test_both_laws_are_what_they_must_be(noise, steps):
     assert 0 <= above.infinite_p <= 20 * TAIL
     assert 0 <= above.infinite_q <= 0.1 * TAIL
     assert below.infinite_p == below.infinite_q == 0
+    assert 0 < max(above.rounding, below.rounding) < 1e-11 * steps
     if noise < 0.5:
         return  # the variance is that of losses that never happen
     truth = lognormal.variance(noise) / steps
@@ -226,7 +247,7 @@ def test_what_the_law_refuses():
 
 @pytest.mark.parametrize(
     ("field", "factor", "message"),
-    [("zero", 1e-12, "at zero"), ("lost", 1e-9, "off the grid"), ("mass", 0, "sums")],
+    [("zero", 1e-12, "below"), ("lost", 1e-9, "above"), ("mass", 0, "sums")],
 )
 def test_a_law_that_fails_its_checks_is_no_answer(monkeypatch, field, factor, message):
     """Damage to a law before its last rounding is found."""
@@ -239,7 +260,7 @@ def test_a_law_that_fails_its_checks_is_no_answer(monkeypatch, field, factor, me
 
     monkeypatch.setattr(Atoms, "plus", damaged)
     with pytest.raises(ArithmeticError, match=message):
-        upper(1.0, 29)
+        allocation_law.upper(1.0, 29)
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.4, 1.0, 10.0])
