@@ -4,9 +4,8 @@ Every point of a curve's own line is a certified bound, except where `certified`
 otherwise. Reference lines are published formulas for comparison; some are estimates,
 and their names say so.
 
-Reference: Kairouz, Oh, Viswanath, "The Composition Theorem for Differential Privacy",
-2015, arXiv:1311.0776, Theorem 2.1 (what a test can reach); Dong, Roth, Su, "Gaussian
-Differential Privacy", 2022, arXiv:1905.02383 (trade-off curves, the Gaussian ones).
+Reference: Dong, Roth, Su, "Gaussian Differential Privacy", 2022, arXiv:1905.02383, for
+trade-off curves and the Gaussian ones among them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
-    from dpkit.accountants import PrivacyBound, Relation
+    from dpkit.accountants import AttackRisk, PrivacyBound
     from dpkit.declaration import Declaration
 
 Points = tuple[tuple[float, float], ...]
@@ -144,48 +143,46 @@ def against_noise(run: Declaration, delta: float, *, count: int = 25) -> Curve:
     )
 
 
-def profile(event: DpEvent, *, relation: Relation | str, count: int = 41) -> Curve:
+def profile(risk: AttackRisk, *, count: int = 60) -> Curve:
     """Delta against epsilon, the worse of both directions, from epsilon 0 on.
 
     Args:
-      event: everything that is released.
-      relation: the neighbouring relation.
-      count: how many points.
+      risk: by `dpkit.accountants.attack_risk`.
+      count: about how many points.
 
     Returns:
       The curve, down to a delta of about 1e-10.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent
-      >>> curve = profile(GaussianDpEvent(1.0), relation="add_remove", count=5)
-      >>> round(curve.points[0][1], 6)  # 2 Phi(1/2) - 1
+      >>> from dpkit.accountants import attack_risk
+      >>> risk = attack_risk(GaussianDpEvent(1.0), relation="add_remove")
+      >>> round(profile(risk).points[0][1], 6)  # 2 Phi(1/2) - 1
       0.382925
     """
-    from dpkit.accountants import delta_of, epsilon
-
-    last = epsilon(event, _LAST_DELTA, relation=relation).upper
-    if last is None or not math.isfinite(last) or last <= 0:
-        last = 10.0
-    epsilons = [last * n / (count - 1) for n in range(count)]
-    bounds = [delta_of(event, at, relation=relation) for at in epsilons]
-    deltas = [1.0 if b.upper is None else min(1.0, b.upper) for b in bounds]
+    pairs = zip(risk.losses, risk.forward, risk.backward, strict=True)
+    worse = [(float(e), float(max(p, q))) for e, p, q in pairs]
+    shown = [pair for pair in worse if pair[1] >= _LAST_DELTA] or worse[:1]
+    # One point for each stretch of epsilon: the grid is dense near 0.
+    step = shown[-1][0] / count
+    points = shown[:1]
+    for pair in shown[1:]:
+        if pair[0] - points[-1][0] >= step:
+            points.append(pair)
     return Curve(
         name="profile",
         x="epsilon",
         y="delta",
-        points=tuple(zip(epsilons, deltas, strict=True)),
-        certified=all(bound.certified for bound in bounds),
+        points=tuple(points),
+        certified=risk.certified,
     )
 
 
-def trade_off(profile: Curve, *, count: int = 101) -> Curve:
+def trade_off(risk: AttackRisk, *, count: int = 101) -> Curve:
     """The least false negative rate of any test of membership, by false positives.
 
-    A run that is (e, D(e))-private for each point of a profile lies on or above
-    max_e 1 - min(e^e x + D(e), 1 - e^-e (1 - D(e) - x)).
-
     Args:
-      profile: delta against epsilon, certified.
+      risk: by `dpkit.accountants.attack_risk`.
       count: how many points.
 
     Returns:
@@ -193,9 +190,11 @@ def trade_off(profile: Curve, *, count: int = 101) -> Curve:
       guess.
 
     Example:
-      >>> flat = Curve(name="p", x="epsilon", y="delta", points=((0.0, 0.25),))
-      >>> trade_off(flat, count=3).points
-      ((0.0, 0.75), (0.5, 0.25), (1.0, 0.0))
+      >>> from dp_accounting import GaussianDpEvent
+      >>> from dpkit.accountants import attack_risk
+      >>> risk = attack_risk(GaussianDpEvent(1.0), relation="add_remove")
+      >>> round(dict(trade_off(risk).points)[0.5], 4)  # Phi(-1)
+      0.1587
     """
     rates = [n / (count - 1) for n in range(count)]
     references: dict[str, Points] = {"blind guess": ((0.0, 1.0), (1.0, 0.0))}
@@ -206,30 +205,10 @@ def trade_off(profile: Curve, *, count: int = 101) -> Curve:
         name="tradeoff",
         x="false positive rate",
         y="false negative rate",
-        points=tuple((x, 1.0 - recognised(profile.points, x)) for x in rates),
-        certified=profile.certified,
+        points=tuple((x, 1.0 - risk.tpr_at(x)) for x in rates),
+        certified=risk.certified,
         references=references,
     )
-
-
-def recognised(profile: Points, false_positives: float) -> float:
-    """The largest true positive rate of any test, by a privacy profile.
-
-    Args:
-      profile: (epsilon, delta) pairs, each a guarantee.
-      false_positives: in [0, 1].
-
-    Returns:
-      The bound, in [0, 1].
-
-    Example:
-      >>> recognised(((0.0, 0.25), (1.0, 0.0)), 0.5)
-      0.75
-    """
-    from dpkit.report.words import most_recognised
-
-    found = (most_recognised(e, d, false_positives) for e, d in profile)
-    return min(found, default=1.0)
 
 
 def renyi(run: Declaration) -> Curve:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from dpkit.declaration import Declaration
 
 FREE = ("noise_multiplier", "steps", "sampling_rate", "epsilon", "delta")
-_MOST_STEPS = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +87,109 @@ def solve(
     epsilon = _check.positive(epsilon=epsilon)
     if name == "delta":
         return _delta(run, epsilon, accountant)
-    if name == "steps":
-        return _steps(run, epsilon, delta or 0.0, accountant, bracket)
-    return _continuous(run, name, epsilon, delta or 0.0, accountant, bracket)
+    return _searched(run, name, epsilon, delta or 0.0, accountant, bracket)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackLimit:
+    """A limit on what an attacker gains, instead of one on epsilon.
+
+    Attributes:
+      gain: the largest advantage, or the largest true positive rate, in (0, 1).
+      false_positives: the rate at which it is meant; None for the advantage.
+
+    Raises:
+      ValueError: out of range.
+
+    Example:
+      >>> AttackLimit(0.1, 0.01).false_positives
+      0.01
+    """
+
+    gain: float
+    false_positives: float | None = None
+
+    def __post_init__(self) -> None:
+        from dpkit.accountants import _check
+
+        _check.open_probability(gain=self.gain)
+        if self.false_positives is not None:
+            _check.open_probability(false_positives=self.false_positives)
+            if self.gain <= self.false_positives:
+                raise ValueError(
+                    f"gain={self.gain} must be above false_positives="
+                    f"{self.false_positives}: a blind guess reaches that"
+                )
+
+    def of(self, run: Declaration) -> _Gain:
+        """What an attacker gains from a run, at most."""
+        from dpkit.accountants import attack_risk
+
+        risk = attack_risk(run.event, relation=run.relation)
+        rate = self.false_positives
+        gain = risk.advantage if rate is None else risk.tpr_at(rate)
+        return _Gain(gain, risk.certified)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gain:
+    """An upper bound on an attacker's gain, in the form that a search reads."""
+
+    upper: float
+    certified: bool
+    warnings: tuple[str, ...] = ()
+
+
+def solve_attack(
+    run: Declaration,
+    name: str,
+    limit: AttackLimit,
+    *,
+    delta: float | None = None,
+    bracket: tuple[float, float] | None = None,
+) -> tuple[Solution, float]:
+    """The best value of one parameter with which no attacker gains more than a limit.
+
+    Args:
+      run: what will be released; its own value of the parameter is not read.
+      name: "noise_multiplier", "steps" or "sampling_rate".
+      limit: what an attacker may gain.
+      delta: where epsilon is reported too; None for the run's own.
+      bracket: (lowest, highest) value to consider.
+
+    Returns:
+      The solution, whose bound is epsilon at delta, and the certified gain.
+
+    Raises:
+      ValueError: out of reach, or a bad value.
+      NotCertified: no accountant proves an answer.
+      UnsupportedEvent: a part without a proof.
+      UnsupportedRelation: a part without a proof under the relation.
+
+    Example:
+      >>> from dpkit.declaration import declare
+      >>> run = declare({"relation": "add_remove", "delta": 1e-5, "events":
+      ...                [{"kind": "gaussian", "noise_multiplier": 9.0}]})
+      >>> found, gain = solve_attack(run, "noise_multiplier", AttackLimit(0.38292493))
+      >>> round(found.value, 3), gain <= 0.38292493
+      (1.0, True)
+    """
+    from dpkit.accountants import _check
+    from dpkit.accountants import calibration as search
+
+    _check.one_of(FREE[:3], solve=name)
+    delta = run.delta if delta is None else delta
+    if delta is None:
+        raise ValueError("delta is missing: give it, or a file that names it")
+    found = search.solve(
+        lambda value: limit.of(run.varied(name, value)),
+        target=limit.gain,
+        free=name,
+        bracket=bracket,
+    )
+    solved = run.varied(name, found.value)
+    bound = _asked(solved, delta, "best")
+    return Solution(name, found.value, bound, solved), found.bound.upper
 
 
 def _epsilon(run: Declaration, delta: float, accountant: str) -> Solution:
@@ -120,42 +219,7 @@ def _delta(run: Declaration, epsilon: float, accountant: str) -> Solution:
     return Solution("delta", found.upper, bound, run)
 
 
-def _steps(
-    run: Declaration,
-    epsilon: float,
-    delta: float,
-    accountant: str,
-    bracket: tuple[float, float] | None,
-) -> Solution:
-    """The largest number of steps; the cheap Rényi accountant finds the region."""
-    from dpkit.accountants import UnsupportedEvent, UnsupportedRelation
-    from dpkit.accountants.counting import largest_count
-
-    least, most = bracket or (1, _MOST_STEPS)
-    if least < 1 or most < least or int(most) != most:
-        raise ValueError(f"bracket={bracket!r} must be (lowest, highest) step counts")
-
-    def fits(count: int, who: str = accountant) -> bool:
-        bound = _asked(run.varied("steps", count), delta, who)
-        return _upper(bound) <= epsilon
-
-    start = 1
-    if delta > 0:
-        try:
-            start = max(1, largest_count(lambda n: fits(n, "rdp"), int(most)))
-        except (UnsupportedEvent, UnsupportedRelation):
-            start = 1
-    count = largest_count(fits, int(most), start)
-    if count < least:
-        raise ValueError(
-            f"epsilon={epsilon!r} is out of reach at delta={delta!r}: not even"
-            f" {least:.0f} steps fit; take more noise"
-        )
-    found = run.varied("steps", count)
-    return Solution("steps", count, _asked(found, delta, accountant), found)
-
-
-def _continuous(
+def _searched(
     run: Declaration,
     name: str,
     epsilon: float,
@@ -163,25 +227,20 @@ def _continuous(
     accountant: str,
     bracket: tuple[float, float] | None,
 ) -> Solution:
-    """A noise multiplier, or a sampling rate by its inverse: both help as they grow."""
+    """A noise multiplier, a number of steps or a sampling rate."""
     from dpkit.accountants import calibrate
 
-    low, high = bracket or ((1e-9, 1.0) if name == "sampling_rate" else (1e-2, 1e4))
-    inverse = name == "sampling_rate"
-    if inverse and not 0 < low < high <= 1:
-        raise ValueError(f"bracket={bracket!r} must be (lowest, highest) in (0, 1]")
-    span = (1 / high, 1 / low) if inverse else (low, high)
     found = calibrate(
-        lambda x: run.varied(name, 1 / x if inverse else x).event,
+        lambda value: run.varied(name, value).event,
         epsilon=epsilon,
         delta=delta,
         relation=run.relation,
         accountant=accountant,
-        bracket=span,
+        free=name,
+        bracket=bracket,
     )
-    value = 1 / found.value if inverse else found.value
     bound = dataclasses.replace(found.bound, unit=run.unit)
-    return Solution(name, value, bound, run.varied(name, value))
+    return Solution(name, found.value, bound, run.varied(name, found.value))
 
 
 def _asked(run: Declaration, delta: float, accountant: str) -> PrivacyBound:

@@ -124,11 +124,23 @@ def calibrate(
         tuple[float, float] | None,
         typer.Option(help="The lowest and the highest value to consider."),
     ] = None,
+    advantage: Annotated[
+        float | None,
+        typer.Option(help="Instead of epsilon: the most that an attacker may gain."),
+    ] = None,
+    tpr: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="TPR FPR",
+            help="Instead of epsilon: the largest true positive rate of an attacker,"
+            " at a false positive rate.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """What a budget allows: the least noise, or the most steps, certified."""
     from dpkit.accountants import _check
-    from dpkit.solving import FREE
+    from dpkit.solving import FREE, AttackLimit, solve_attack
     from dpkit.solving import solve as solve_for
 
     _check.one_of(FREE, solve=solve)
@@ -147,8 +159,24 @@ def calibrate(
     at = run.delta if delta is None else delta
     if at is None and solve != "delta":
         raise ValueError("missing option --delta; or a CONFIG that names it")
-    if epsilon is None and solve != "epsilon":
-        raise ValueError("missing option --epsilon")
+    targets = [t for t in (epsilon, advantage, tpr) if t is not None]
+    if not targets and solve != "epsilon":
+        raise ValueError("missing option --epsilon, or --advantage, or --tpr")
+    if len(targets) > 1:
+        raise ValueError("give one of --epsilon, --advantage and --tpr")
+    limit = None
+    if tpr is not None:
+        limit = AttackLimit(*tpr)
+    elif advantage is not None:
+        limit = AttackLimit(advantage)
+    if limit is not None:
+        found, gain = solve_attack(run, solve, limit, delta=at, bracket=bracket)
+        name = "advantage" if tpr is None else "true_positives"
+        value = {solve: found.value, name: gain}
+        if tpr is not None:
+            value["false_positives"] = tpr[1]
+        _show(found.run, flags, [found.bound], value, as_json=json)
+        return
     found = solve_for(
         run, solve, epsilon=epsilon, delta=at, accountant=accountant, bracket=bracket
     )

@@ -70,8 +70,10 @@ def _curve(run: "Declaration", x: str) -> "Curve":
     if x == "order":
         return curves.renyi(run)
     if x in ("delta", "fpr"):
-        profile = curves.profile(run.event, relation=run.relation)
-        return profile if x == "delta" else curves.trade_off(profile)
+        from dpkit.accountants import attack_risk
+
+        risk = attack_risk(run.event, relation=run.relation)
+        return curves.profile(risk) if x == "delta" else curves.trade_off(risk)
     if run.delta is None:
         raise ValueError("missing option --delta; or a CONFIG that names it")
     make = curves.against_steps if x == "steps" else curves.against_noise

@@ -202,28 +202,33 @@ def _attack(bound: PrivacyBound) -> dict[str, Any] | None:
 def _static(run: Declaration | None, delta: float) -> dict[str, Any]:
     """What the accountants say of the events, had all been fixed in advance."""
     from dpkit import curves
-    from dpkit.accountants import UnsupportedEvent, UnsupportedRelation, epsilon
+    from dpkit.accountants import (
+        UnsupportedEvent,
+        UnsupportedRelation,
+        attack_risk,
+        epsilon,
+    )
 
     if run is None:
         return {"reason": "nothing was charged"}
     try:
         options: Any = {"relation": run.relation, "unit": run.unit}
         bound = epsilon(run.event, delta, **options)
-        profile = curves.profile(run.event, relation=run.relation)
+        risk = attack_risk(run.event, relation=run.relation)
     except (UnsupportedEvent, UnsupportedRelation) as error:
         return {"reason": str(error)}
     except ValueError:
         if delta > 0:
             raise
         return {"reason": "not all of it is pure, and the budget's delta is 0"}
-    drawn = [profile, curves.trade_off(profile)]
+    drawn = [curves.profile(risk), curves.trade_off(risk)]
     if delta > 0:
         count = 40 if len(run.items) == 1 else 15
         drawn.insert(0, curves.against_steps(run, delta, count=count))
     told: dict[str, Any] = {"bound": bound.to_json()}
-    if profile.certified:
-        rates = {x: curves.recognised(profile.points, x) for x in FALSE_POSITIVES}
-        told["attack"] = _risk(profile.points[0][1], rates)
+    if risk.certified:
+        rates = {x: risk.tpr_at(x) for x in FALSE_POSITIVES}
+        told["attack"] = _risk(risk.advantage, rates)
     return told | {"curves": [curve.to_json() for curve in drawn]}
 
 

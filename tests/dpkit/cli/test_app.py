@@ -11,15 +11,32 @@ from typer.testing import CliRunner
 from dpkit.cli.app import app
 
 RUN = CliRunner()
+LEDGER = (
+    "init",
+    "spend",
+    "show",
+    "verify",
+    "report",
+    "merge",
+    "export",
+    "import",
+    "reserve",
+    "commit",
+    "abort",
+    "remaining",
+    "close",
+)
 COMMANDS = [
     ["demo"],
     ["train"],
     ["budget"],
     ["budget", "epsilon"],
     ["budget", "calibrate"],
+    ["budget", "compare"],
+    ["budget", "curve"],
+    ["budget", "check"],
     ["ledger"],
-    ["ledger", "show"],
-    ["ledger", "verify"],
+    *(["ledger", name] for name in LEDGER),
 ]
 HEAVY = (
     "jax",
@@ -59,7 +76,16 @@ def test_help_without_a_command():
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["budget", "check", "--help"],
+        ["ledger", "report", "--help"],
+    ],
+)
 def test_help_and_version_load_nothing_heavy(words):
     code = (
         "import sys, dpkit\n"

@@ -137,6 +137,23 @@ def test_calibrate_steps(config):
     assert done.exit_code == 2 and "--steps" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "target, gained",
+    [
+        (("--advantage", "0.3829249225"), "advantage"),  # 2 Phi(1/2) - 1
+        (("--tpr", "0.0923622", "0.01"), "true_positives"),  # Phi(Phi^-1(.01) + 1)
+    ],
+)
+def test_calibrate_to_an_attackers_gain(config, target, gained):
+    found = answer("calibrate", config(GAUSSIAN), *target)
+    assert 1 - 1e-6 <= found["noise_multiplier"] <= 1.01
+    assert found[gained] <= float(target[1])
+    assert found["upper"] <= TRUE * 1.001
+    assert budget("calibrate", config(GAUSSIAN), *target).exit_code == 0
+    both = budget("calibrate", config(GAUSSIAN), *target, "--epsilon", "1")
+    assert both.exit_code == 2
+
+
 def test_compare_asks_everybody(config):
     found = answer("compare", config(GAUSSIAN))
     assert [r["accountant"] for r in found["readings"]] == list(ACCOUNTANTS)

@@ -59,8 +59,10 @@ def test_the_facts_are_json_and_complete(facts):
 def test_the_conditional_reading_counts_reservations_whole(facts):
     """What was given back is left out; what did not run is counted all the same."""
     fixed = facts["if_fixed_in_advance"]
-    events = [{"kind": "gaussian", "noise_multiplier": 20, "count": 9}]
-    events.append({"kind": "pure", "epsilon": 0.25})
+    events = [
+        {"kind": "gaussian", "noise_multiplier": 20, "count": 9},
+        {"kind": "pure", "epsilon": 0.25},
+    ]
     run = declare(declared(events))
     known = of_run(run, 1e-5)["bound"]["upper"]
     assert fixed["bound"]["upper"] == pytest.approx(known, rel=1e-6)
@@ -124,8 +126,13 @@ def test_same_facts_same_page(facts, page):
 
 def test_nothing_hostile_gets_through():
     label = HOSTILE.replace("\n", " ")
-    terms = TERMS | {"dataset": label, "unit": label}
-    with Ledger.open(None, budget=Budget(1.0, 1e-5), **terms) as ledger:
+    with Ledger.open(
+        None,
+        budget=Budget(1.0, 1e-5),
+        relation="add_remove",
+        dataset=label,
+        unit=label,
+    ) as ledger:
         ledger.charge(PureDpEvent(0.25), label=label)
         ledger.note(label)
         page = render_account(of_ledger(ledger))
@@ -168,8 +175,8 @@ def test_an_estimate_is_never_shown_without_the_word(facts):
 
 def test_a_scope_with_its_own_budget():
     scopes = {"north": Budget(0.5, 0.0)}
-    terms = TERMS | {"scopes": scopes}
-    with Ledger.open(None, budget=Budget(1.0, 0.0), **terms) as ledger:
+    budget = Budget(1.0, 0.0)
+    with Ledger.open(None, budget=budget, scopes=scopes, **TERMS) as ledger:
         ledger.charge(PureDpEvent(0.25), label="n", scope="north")
         facts = of_ledger(ledger)
     assert facts["scopes"][0]["bound"]["upper"] == 0.25
