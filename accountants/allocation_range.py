@@ -83,20 +83,21 @@ class Range:
 
     def _log_low(self, parts: int, step: float) -> float:
         """log of the lower end: a Chernoff point, or next to nothing in the whole."""
-        own = _chernoff_point(self.noise, parts, self.low_tail**self.slack)
-        whole = _chernoff_point(self.noise, self.steps, self.low_tail)
+        log_tail = math.log(self.low_tail)
+        own = _chernoff_point(self.noise, parts, log_tail * self.slack)
+        whole = _chernoff_point(self.noise, self.steps, log_tail)
         share = 0.3 * step * parts / self.steps
         return math.log(max(own, whole * share / self.slack**8))
 
 
-def _chernoff_point(noise: float, parts: int, tail: float) -> float:
+def _chernoff_point(noise: float, parts: int, log_tail: float) -> float:
     """An s with P[S < s] <= tail: max (log tail - m log phi(theta)) / theta."""
     log_theta, log_phi = _transform(noise)
     with np.errstate(over="ignore"):
-        points = (math.log(tail) - parts * log_phi) * np.exp(-log_theta)
+        points = (log_tail - parts * log_phi) * np.exp(-log_theta)
     best = float(points.max())
     if best <= 0:
-        raise ArithmeticError(f"tail={tail:g} is too small for random allocation")
+        raise ArithmeticError(f"a tail of e^{log_tail:g} is too small for a grid")
     return best
 
 
