@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from dp_accounting import DpEvent
 from numpy.typing import NDArray
+from scipy import optimize
 
 from dpkit.accountants import _check, truncation
 from dpkit.accountants.bounds import DeltaBound, PrivacyBound
@@ -32,7 +33,7 @@ Array = NDArray[Any]
 NAME = "rdp"
 
 _COARSE = np.logspace(-2, 5, 57)
-_REFINEMENTS = 5
+_PRECISION = 1e-3  # of log(order - 1); epsilon is flat there
 _TINY = 5e-324
 
 
@@ -206,15 +207,20 @@ def _scan(
     """Orders and values on a coarse grid, refined where the objective is smallest."""
     orders = np.unique(np.concatenate([1 + _COARSE, knots]))
     rho = curve(orders)
-    for _ in range(_REFINEMENTS):
-        best = int(np.argmin(objective(orders, rho)))
-        around = orders[max(best - 1, 0) : best + 2] - 1
-        extra = 1 + np.geomspace(around[0], around[-1], 8)[1:-1]
-        extra = extra[~np.isin(extra, orders)]
-        rho = np.concatenate([rho, curve(extra)])
-        orders = np.concatenate([orders, extra])
-        by_order = np.argsort(orders)
-        orders, rho = orders[by_order], rho[by_order]
+    best = int(np.argmin(objective(orders, rho)))
+    around = orders[max(best - 1, 0) : best + 2] - 1
+    tried: list[tuple[Array, Array]] = [(orders, rho)]
+
+    def value(log_excess: float) -> float:
+        order = np.array([1 + math.exp(log_excess)])
+        tried.append((order, curve(order)))
+        return float(objective(*tried[-1])[0])
+
+    bounds = math.log(around[0]), math.log(around[-1])
+    optimize.minimize_scalar(
+        value, bounds=bounds, method="bounded", options={"xatol": _PRECISION}
+    )
+    orders, rho = (np.concatenate(parts) for parts in zip(*tried, strict=True))
     return orders, rho
 
 

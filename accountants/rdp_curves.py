@@ -40,6 +40,7 @@ _RELATIONS: dict[str, tuple[Relation, ...]] = {
     "randomized_response": (Relation.REPLACE_ONE, Relation.ZERO_OUT),
     "tree": (Relation.ZERO_OUT,),
 }
+_REMEMBERED = 256
 _WOR_ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)
 _SELECT_ORDERS = 1 + np.logspace(-2, 4, 61)
 
@@ -90,8 +91,26 @@ def knots_of(terms: list[tuple[Curve, int]]) -> Array:
     return np.unique(np.concatenate(tables)) if tables else np.empty(0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Remembered:
+    """A curve that keeps its answers: many questions ask for the same orders."""
+
+    curve: Curve
+    known: dict[bytes, Array] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, orders: Array) -> Array:
+        """The curve's values."""
+        key = orders.tobytes()
+        if key not in self.known:
+            if len(self.known) >= _REMEMBERED:
+                self.known.clear()
+            self.known[key] = self.curve(orders)
+        return self.known[key]
+
+
+@functools.lru_cache(maxsize=64)
 def curve_of(event: DpEvent, relation: Relation) -> Curve:
-    """The curve of one release; refuses what has no proof."""
+    """The curve of one release in normal form; refuses what has no proof."""
     kind = kind_of(event)
     allowed = _RELATIONS.get(kind.name, tuple(Relation))
     if relation not in allowed:
@@ -99,7 +118,8 @@ def curve_of(event: DpEvent, relation: Relation) -> Curve:
     check_relation(NAME, event, relation)
     if kind.name not in _CURVES:
         raise UnsupportedEvent(NAME, event, _ADVICE.get(kind.name, ""))
-    return _CURVES[kind.name]({**kind.read(event), "event": event}, relation)
+    curve = _CURVES[kind.name]({**kind.read(event), "event": event}, relation)
+    return curve if isinstance(curve, Table) else Remembered(curve)
 
 
 def _gaussian(fields: Mapping[str, Any], relation: Relation) -> Curve:
