@@ -89,7 +89,8 @@ def calibrate(
 
     Returns:
       The value, rounded to the private side, and its bound: `bound.upper <= epsilon`.
-      The next looser value, if it is within the bracket, does not fit.
+      The next looser value, if it is within the bracket, does not fit. No lower bound
+      is looked for; `dpkit.epsilon` has it.
 
     Raises:
       ValueError: a bad target or bracket, or one that no value in it reaches.
@@ -117,7 +118,11 @@ def calibrate(
 
     def bound_at(value: Any) -> PrivacyBound:
         return accounting.epsilon(
-            make_event(value), delta, relation=relation, accountant=accountant
+            make_event(value),
+            delta,
+            relation=relation,
+            accountant=accountant,
+            lower=False,
         )
 
     def cheaply(module: ModuleType) -> Callable[[Any], float]:

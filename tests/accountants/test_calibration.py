@@ -20,7 +20,7 @@ def calibrate(*args, **kwargs) -> Any:
 
 
 def epsilon(*args, **kwargs) -> Any:
-    return accounting.epsilon(*args, **kwargs)
+    return accounting.epsilon(*args, lower=False, **kwargs)
 
 
 # (epsilon, delta, noise multiplier): analytic Gaussian, Balle & Wang 2018
@@ -127,14 +127,14 @@ EDGES: list[Any] = [
         0.3,
         1e-5,
     ),
-    ("noise_multiplier", lambda s: repeat(poisson(s, 0.001), 100), "zero_out", 9, 1e-5),
+    ("noise_multiplier", lambda s: repeat(poisson(s, 0.01), 100), "zero_out", 9, 1e-5),
     ("noise_multiplier", lambda b: dp.LaplaceDpEvent(b), "add_remove", 0.7, 0),
     ("steps", lambda n: repeat(gaussian(10), n), "add_remove", 3.0, 1e-5),
     ("steps", lambda n: repeat(poisson(1, 0.01), n), "add_remove", 1.5, 1e-5),
     ("steps", lambda n: repeat(dp.LaplaceDpEvent(10.0), n), "replace_one", 2.0, 0),
     ("steps", lambda n: repeat(dp.ZCDpEvent(0.005), n), "add_remove", 3.0, 1e-5),
     ("sampling_rate", lambda q: repeat(poisson(1, q), 1000), "add_remove", 0.5, 1e-5),
-    ("sampling_rate", lambda q: repeat(poisson(2, q), 10), "add_remove", 6.0, 1e-100),
+    ("sampling_rate", lambda q: repeat(poisson(2, q), 10), "add_remove", 2.0, 1e-30),
 ]
 
 
