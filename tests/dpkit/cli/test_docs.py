@@ -14,7 +14,7 @@ RUN = CliRunner()
 TEXT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
 FILES = re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
 COMMANDS = [
-    re.split(r"\s{3,}", line)[0].removeprefix("dpkit ")
+    re.split(r"\s{2,}", line)[0].removeprefix("dpkit ")
     for line in re.findall(r"^    (dpkit .*)$", TEXT, flags=re.MULTILINE)
 ]
 STEP = '{"kind": "gaussian", "noise_multiplier": 40}'
