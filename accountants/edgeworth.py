@@ -16,20 +16,13 @@ via the Edgeworth Accountant", 2022, arXiv:2206.04236.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 
-import numpy as np
 from dp_accounting import DpEvent
 
-from dpkit.accountants import (
-    _check,
-    edgeworth_series,
-    exact_gaussian,
-    rdp,
-    tilted_edgeworth,
-)
+from dpkit.accountants import _check, exact_gaussian, rdp, tilted_edgeworth
 from dpkit.accountants.bounds import DeltaBound, PrivacyBound
-from dpkit.accountants.cumulants import LossSum, Tilt
+from dpkit.accountants.cumulants import LossSum
+from dpkit.accountants.edgeworth_series import published
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.events import flatten, validate
 from dpkit.accountants.loss_pairs import NAME, check_supported
@@ -41,9 +34,6 @@ FORMS = ("tilted", "aea", "one_sided", "eeai")
 _PAD = 1e-12
 _TINY = 5e-324
 _LOOSE = "no estimate: the loss is not nearly normal; accountant='pld' is tighter"
-_UNPROVEN = "an Edgeworth series without a proof: it can be far below the truth"
-_NEGATIVE = "the series fell below epsilon=0, which shows that it fails here"
-_VACUOUS = "the Berry-Esseen distance is not below delta: the interval says nothing"
 
 Interval = tuple[float, float | None, float]
 
@@ -97,7 +87,7 @@ def epsilon(
     behind = warrant(event)
     if form == "tilted":
         return _tilted(event, losses, delta, relation, behind)
-    return _published(losses, delta, relation, form, order, behind)
+    return published(losses, delta, relation, form, order, behind)
 
 
 def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> DeltaBound:
@@ -254,72 +244,3 @@ def _worse(sides: list[Interval]) -> Interval:
     if not known or max(doubts, default=0.0) > max(known):
         return lower, None, upper
     return lower, min(max(lower, *known), upper), upper
-
-
-def _published(
-    losses: LossSum,
-    delta: float,
-    relation: Relation,
-    form: str,
-    order: int,
-    behind: Warrant,
-) -> PrivacyBound:
-    """The published estimate, alone or with the untilted interval."""
-    if max(losses.escaped) > 0 or not losses.private:
-        raise ValueError(f"form={form!r} needs finite losses: use form='tilted'")
-    estimates, intervals = [], []
-    for backward in (False, True):
-        null, alternative = (losses.at(t, backward=backward) for t in (-1.0, 0.0))
-        if null is None or alternative is None or alternative.variance < 1e-200:
-            raise ValueError(f"form={form!r} has no cumulants here: use form='tilted'")
-        curve = _series(form, order, null, alternative)
-        estimates.append(edgeworth_series.last_crossing(curve, delta, alternative))
-        intervals.append(_untilted(alternative, delta))
-    estimate = max(estimates)
-    bound = PrivacyBound(
-        delta=delta,
-        estimate=max(estimate, 0.0),
-        method_estimate=f"{NAME} {form}, order {order}",
-        relation=relation,
-        warnings=(*behind.warnings, _UNPROVEN, *((_NEGATIVE,) if estimate < 0 else ())),
-    )
-    if form != "eeai":
-        return bound
-    upper = max(interval[1] for interval in intervals)
-    if math.isinf(upper):
-        return dataclasses.replace(bound, warnings=(*bound.warnings, _VACUOUS))
-    return dataclasses.replace(
-        bound,
-        lower=max(interval[0] for interval in intervals),
-        upper=upper,
-        certified=behind.certified,
-        method_lower=f"{NAME} eeai",
-        method_upper=f"{NAME} eeai",
-    )
-
-
-def _series(
-    form: str, order: int, null: Tilt, alternative: Tilt
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The published estimate of delta as a function of epsilon."""
-    if form == "aea":
-        return lambda e: edgeworth_series.two_sided(null, alternative, e, order)
-    return lambda e: edgeworth_series.one_sided(alternative, e, order)
-
-
-def _untilted(alternative: Tilt, delta: float) -> tuple[float, float]:
-    """Lower and upper bound on epsilon: delta for the normal law, give or take D."""
-    apart = alternative.distance + 1e-9
-    if apart >= delta:
-        return 0.0, math.inf
-
-    def normal(e: np.ndarray) -> np.ndarray:
-        return edgeworth_series.one_sided(alternative, e, 0)
-
-    crossings = (
-        max(edgeworth_series.last_crossing(normal, target, alternative), 0.0)
-        for target in (delta + apart, delta - apart)
-        if target < 1
-    )
-    lower, upper = [0.0, *crossings][-2:]
-    return lower * (1 - 1e-9), upper * (1 + 1e-9)

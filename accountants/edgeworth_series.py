@@ -16,6 +16,7 @@ Reference: Wang, Gao, Zhang, Shen, Su, "Analytical Composition of Differential P
 via the Edgeworth Accountant", 2022, arXiv:2206.04236.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -26,12 +27,19 @@ from numpy.polynomial.hermite_e import hermeval
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from dpkit.accountants.cumulants import Tilt
+from dpkit.accountants.bounds import PrivacyBound
+from dpkit.accountants.cumulants import LossSum, Tilt
+from dpkit.accountants.loss_pairs import NAME
+from dpkit.accountants.relations import Relation
+from dpkit.accountants.warrant import Warrant
 
 Array = NDArray[Any]
 
 _ROOT = math.sqrt(2 * math.pi)
 _SCAN = 2000
+_UNPROVEN = "an Edgeworth series without a proof: it can be far below the truth"
+_NEGATIVE = "the series fell below epsilon=0, which shows that it fails here"
+_VACUOUS = "the Berry-Esseen distance is not below delta: the interval says nothing"
 
 
 def two_sided(null: Tilt, alternative: Tilt, epsilon: Any, order: int) -> Array:
@@ -92,7 +100,8 @@ def last_crossing(
       alternative: the loss under P, which says where to look.
 
     Returns:
-      The crossing; the lowest epsilon of the scan if there is none.
+      The crossing; the lowest epsilon of the scan if the estimate is never above
+      `delta`, inf if it is above at the highest one.
 
     Example:
       >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
@@ -107,13 +116,97 @@ def last_crossing(
         return float(scan[0])
     last = int(above[-1])
     if last == _SCAN - 1:
-        return float(scan[-1])
+        return math.inf
 
     def excess(e: float) -> float:
         return float(delta_at(np.array([e]))[0]) - delta
 
     where: Any = optimize.brentq(excess, scan[last], scan[last + 1], xtol=1e-14)
     return float(where)
+
+
+def published(
+    losses: LossSum,
+    delta: float,
+    relation: Relation,
+    form: str,
+    order: int,
+    behind: Warrant,
+) -> PrivacyBound:
+    """The published estimate of epsilon, alone or with the untilted interval.
+
+    Args:
+      losses: of the whole composition.
+      delta: in (0, 1).
+      relation: the neighbouring relation.
+      form: "aea", "one_sided" or "eeai".
+      order: of the series.
+      behind: the event's warrant.
+
+    Returns:
+      The worse of both directions; certified only with an interval.
+
+    Raises:
+      ValueError: infinite losses, or no cumulants.
+    """
+    if max(losses.escaped) > 0 or not losses.private:
+        raise ValueError(f"form={form!r} needs finite losses: use form='tilted'")
+    estimates, intervals = [], []
+    for backward in (False, True):
+        null, alternative = (losses.at(t, backward=backward) for t in (-1.0, 0.0))
+        if null is None or alternative is None or alternative.variance < 1e-200:
+            raise ValueError(f"form={form!r} has no cumulants here: use form='tilted'")
+        curve = _series(form, order, null, alternative)
+        estimates.append(last_crossing(curve, delta, alternative))
+        intervals.append(_untilted(alternative, delta))
+    estimate = max(estimates)
+    bound = PrivacyBound(
+        delta=delta,
+        estimate=max(estimate, 0.0),
+        method_estimate=f"{NAME} {form}, order {order}",
+        relation=relation,
+        warnings=(*behind.warnings, _UNPROVEN, *((_NEGATIVE,) if estimate < 0 else ())),
+    )
+    if form != "eeai":
+        return bound
+    upper = max(interval[1] for interval in intervals)
+    if math.isinf(upper):
+        return dataclasses.replace(bound, warnings=(*bound.warnings, _VACUOUS))
+    return dataclasses.replace(
+        bound,
+        lower=max(interval[0] for interval in intervals),
+        upper=upper,
+        certified=behind.certified,
+        method_lower=f"{NAME} eeai",
+        method_upper=f"{NAME} eeai",
+    )
+
+
+def _series(
+    form: str, order: int, null: Tilt, alternative: Tilt
+) -> Callable[[Array], Array]:
+    """The published estimate of delta as a function of epsilon."""
+    if form == "aea":
+        return lambda e: two_sided(null, alternative, e, order)
+    return lambda e: one_sided(alternative, e, order)
+
+
+def _untilted(alternative: Tilt, delta: float) -> tuple[float, float]:
+    """Lower and upper bound on epsilon: delta for the normal law, give or take D."""
+    apart = alternative.distance + 1e-9
+    if apart >= delta:
+        return 0.0, math.inf
+
+    def normal(e: Array) -> Array:
+        return one_sided(alternative, e, 0)
+
+    crossings = (
+        max(last_crossing(normal, target, alternative), 0.0)
+        for target in (delta + apart, delta - apart)
+        if target < 1
+    )
+    lower, upper = [0.0, *crossings][-2:]
+    return lower * (1 - 1e-9), upper * (1 + 1e-9)
 
 
 def _above(tilt: Tilt, x: Array, order: int, power: Any = 0.0) -> Array:

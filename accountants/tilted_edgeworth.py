@@ -172,16 +172,18 @@ def _solved(
     def value(log_t: float) -> float:
         tilt = at(math.exp(log_t))
         if tilt is None:
-            return math.nan
+            return -1e300
         tried[log_t] = tilt
-        return max(rest(tilt), -1e300)
+        found = rest(tilt)
+        return found if found > -1e300 else -1e300  # also where there is no number
 
-    where: Any = optimize.brentq(value, math.log(low), math.log(high), xtol=1e-12)
-    root = tried.get(float(where))
-    if root is None:
-        value(float(where))
-        root = tried.get(float(where))
-    if root is not None and (abs(rest(root)) > 1e-6 or root.ratio > _LARGEST_RATIO):
+    ends = math.log(low), math.log(high)
+    if not value(ends[0]) > 0 >= value(ends[1]):
+        return list(tried.values()), None
+    where: Any = optimize.brentq(value, *ends, xtol=1e-12)
+    settled = abs(value(float(where))) <= 1e-6
+    root = tried[float(where)] if settled else None
+    if root is not None and root.ratio > _LARGEST_RATIO:
         root = None
     return list(tried.values()), root
 

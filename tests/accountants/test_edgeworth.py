@@ -219,8 +219,8 @@ def test_a_thousand_different_events_with_a_tight_interval():
     found = bound(sequential([repeat(step, 10) for step in steps]), 1e-5)
     assert found.estimate is not None
     assert found.upper <= found.lower * 1.03
-    loose = renyi(sequential(steps), 1e-5)
-    assert bound(sequential(steps), 1e-5).upper <= loose
+    few = sequential(steps[::50])
+    assert bound(few, 1e-5).upper <= renyi(few, 1e-5)
 
 
 @pytest.mark.parametrize(
