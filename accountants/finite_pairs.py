@@ -38,11 +38,19 @@ class FinitePair:
 
     @property
     def infinite(self) -> tuple[float, float]:
-        """Mass at infinite loss: of p where q is 0, of q where p is 0."""
+        """Mass at infinite loss: of p where q is 0, of q where p is 0, and missing."""
+        forward, backward = self.certain
         lost_p, lost_q = self.lost
-        forward = float(self.p[self.q == 0].sum()) + lost_p + _missing(self.p, lost_p)
-        backward = float(self.q[self.p == 0].sum()) + lost_q + _missing(self.q, lost_q)
-        return forward, backward
+        return (
+            forward + _missing(self.p, lost_p),
+            backward + _missing(self.q, lost_q),
+        )
+
+    @property
+    def certain(self) -> tuple[float, float]:
+        """Mass that is known to be at infinite loss, which a lower bound may count."""
+        forward = float(self.p[self.q == 0].sum()) + self.lost[0]
+        return forward, float(self.q[self.p == 0].sum()) + self.lost[1]
 
     @functools.cached_property
     def finite(self) -> tuple[Array, Array, Array]:

@@ -140,7 +140,7 @@ def below(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Losses]
         size = ahead + behind + 1
         p = np.bincount(cell, weights=p, minlength=size)
         q = np.bincount(cell, weights=q, minlength=size)
-        infinite = pair.infinite
+        infinite = pair.certain
     else:
         up_p, up_q = _cells(profile.forward, step, ahead)
         down_q, down_p = _cells(profile.backward, step, behind)

@@ -95,24 +95,34 @@ def _allocated(part: Part, event: RandomAllocationDpEvent, spare: float) -> Prof
     noise, steps, last = part[:3]
     if steps == 1 or not LEAST_NOISE <= noise <= MOST_NOISE:
         return noise_pairs.gaussian(noise)
-    law = functools.partial(_law, noise, steps, last, min(1e-16, max(spare, 1e-290)))
-    lower = functools.partial(law, allocation_law.lower)
+    tail = min(1e-16, max(spare, 1e-290))
+    upper = law(noise, steps, last, tail, allocation_law.upper)
+    if event.selected > 1:
+        return profiles.between(upper, None)
     return profiles.between(
-        law(allocation_law.upper), lower if event.selected == 1 else None
+        upper, lambda: law(noise, steps, last, tail, allocation_law.lower)
     )
 
 
 @functools.lru_cache(maxsize=16)
-def _law(
+def law(
     noise: float,
     steps: int,
     last: int | None,
     tail: float,
     make: Callable[..., AllocationLaw],
 ) -> FinitePair:
-    """A law of random allocation as a pair; a sum of t terms rounds t times."""
-    law = make(noise, steps, _FINENESS, tail, last)
-    return FinitePair(law.p, law.q, (law.infinite_p, law.infinite_q))
+    """A law of random allocation as a pair, its rounding on the safe side.
+
+    All deltas are sums over masses of q, whose errors are relative.
+    """
+    found = make(noise, steps, _FINENESS, tail, last)
+    scale = 1 + found.rounding
+    if make is allocation_law.lower:
+        scale = 1 / scale
+    return FinitePair(
+        found.p * scale, found.q * scale, (found.infinite_p, found.infinite_q)
+    )
 
 
 def _wor_gaussian(fields: Mapping[str, Any], relation: Relation) -> Profile:
