@@ -220,7 +220,7 @@ def test_a_thousand_different_events_with_a_tight_interval():
     assert found.estimate is not None
     assert found.upper <= found.lower * 1.03
     few = sequential(steps[::50])
-    assert bound(few, 1e-5).upper <= renyi(few, 1e-5)
+    assert bound(few, 1e-5).upper <= renyi(few, 1e-5) * (1 + 1e-4)
 
 
 @pytest.mark.parametrize(
