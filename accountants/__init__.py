@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dpkit.accountants.allocation_event import RandomAllocationDpEvent
     from dpkit.accountants.attack import AttackRisk, attack_risk
     from dpkit.accountants.bounds import Budget, DeltaBound, PrivacyBound
-    from dpkit.accountants.calibration import Calibration, calibrate
+    from dpkit.accountants.calibration import Calibration, calibrate, solve
     from dpkit.accountants.chain import Entry
     from dpkit.accountants.errors import (
         BudgetExceeded,
@@ -79,6 +79,7 @@ _HOME = {
     "merge": "merging",
     "repeat": "events",
     "sequential": "events",
+    "solve": "calibration",
     "to_json": "events",
     "validate": "events",
 }
@@ -118,6 +119,7 @@ __all__ = [
     "merge",
     "repeat",
     "sequential",
+    "solve",
     "to_json",
     "validate",
 ]
