@@ -34,7 +34,7 @@ _STATIC = (
 _RELEASED = (
     "It holds for everything that is listed below together: a reader may see all of"
     " it, and all that was computed from it. It does not hold for what was released"
-    " from the same data without being charged here."
+    " from the same data and is not listed."
 )
 
 
