@@ -267,6 +267,30 @@ class Ledger:
             self.plan({label: (event, count)}, label=label, delta=delta, scope=scope)
         return Grant(self._book, *self._book.enter(wanted))
 
+    def granted(self, key: str) -> Grant:
+        """The reservation with this key, for the one holder who settles it.
+
+        Nothing is entered, so it still counts as held once: settle it where nobody else
+        may be at work. To repeat its releases, `reserve` again with the key.
+
+        Args:
+          key: as given to `reserve`.
+
+        Returns:
+          The grant.
+
+        Raises:
+          ValueError: no reservation has the key, or it was aborted.
+        """
+        with self._store.reading() as session:
+            found = [e for e in session.with_key(key) if e.kind == "reserve"]
+            if not found:
+                raise ValueError(f"key={key!r} names no reservation of this ledger")
+            entry = found[-1]
+            if any(e.kind == "abort" for e in session.about(entry.seq)):
+                raise ValueError(f"key={key!r}: entry seq={entry.seq} was aborted")
+        return Grant(self._book, entry, False)
+
     def plan(
         self,
         items: Mapping[str, tuple[DpEvent, int]],

@@ -7,6 +7,7 @@ and is flagged where the facts rule it out.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,7 @@ def compare(
     unit: str | None = None,
     accountants: Sequence[str] = (),
     tolerance: float = 1e-6,
+    peers: bool = False,
 ) -> list[Reading]:
     """Asks every accountant about epsilon at delta, by itself, with its time.
 
@@ -79,9 +81,11 @@ def compare(
       unit: the privacy unit, to be shown with the answers.
       accountants: names; all that there are where none is given.
       tolerance: the relative difference that is not flagged, at least 0.
+      peers: whether to ask dp-accounting's own accountants too, which can take minutes
+        and whose answers are estimates.
 
     Returns:
-      One reading for each accountant.
+      One reading for each accountant, then for each peer.
 
     Raises:
       ValueError: an unknown accountant, or a bad event, delta or tolerance.
@@ -104,6 +108,10 @@ def compare(
     for name in names:
         _check.one_of(tuple(ACCOUNTANTS), accountants=name)
     readings = [_read(name, event, delta, relation, unit) for name in names]
+    if peers:
+        from dpkit.accountants.crosscheck import PEERS
+
+        readings += [_read(name, event, delta, relation, unit) for name in PEERS]
     return flagged(readings, tolerance=tolerance)
 
 
@@ -159,13 +167,21 @@ def _read(
     name: str, event: DpEvent, delta: float, relation: Any, unit: str | None
 ) -> Reading:
     """One accountant's answer, or why it has none."""
-    from dpkit.accountants import NotCertified, UnsupportedEvent, UnsupportedRelation
+    from dpkit.accountants import (
+        NotCertified,
+        UnsupportedEvent,
+        UnsupportedRelation,
+        crosscheck,
+    )
     from dpkit.accountants.accounting import ACCOUNTANTS
 
+    ask: Any = functools.partial(crosscheck.epsilon, peer=name)
+    if name in ACCOUNTANTS:
+        ask = ACCOUNTANTS[name].epsilon
     start = time.perf_counter()
     bound = unsupported = None
     try:
-        bound = ACCOUNTANTS[name].epsilon(event, delta, relation=relation)
+        bound = ask(event, delta, relation=relation)
         bound = dataclasses.replace(bound, unit=unit)
     except (UnsupportedEvent, UnsupportedRelation, NotCertified) as error:
         unsupported = str(error)

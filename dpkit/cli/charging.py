@@ -17,7 +17,7 @@ from dpkit.cli.output import emit, facts
 from dpkit.report.identity import entry_json, identity
 
 if TYPE_CHECKING:
-    from dpkit.accountants import Grant, Ledger
+    from dpkit.accountants import Ledger
     from dpkit.accountants.chain import Entry
 
 Label = Annotated[
@@ -106,7 +106,7 @@ def commit(
 ) -> None:
     """Settle a reservation, once all its releases are made."""
     with opened(ledger) as book:
-        with _granted(book, key) as grant:
+        with book.granted(key) as grant:
             _show(book, grant.commit(ran), {"key": key, "ran": ran}, as_json=json)
 
 
@@ -124,7 +124,7 @@ def abort(
 ) -> None:
     """Give a reservation back: only if nothing at all was released."""
     with opened(ledger) as book:
-        with _granted(book, key) as grant:
+        with book.granted(key) as grant:
             entry = grant.abort(nothing_released=nothing_released)
             _show(book, entry, {"key": key}, as_json=json)
 
@@ -159,23 +159,6 @@ def remaining(
             return
         rows = [("event", event_in_words(to_json(cost))), ("counted as", way)]
         facts([("remaining", f"{count:,}"), *rows, *_terms(book)])
-
-
-def _granted(book: "Ledger", key: str) -> "Grant":
-    """The reservation with this key, as its one holder has it.
-
-    No "resume" is entered: whoever has the key and settles it is the holder.
-    """
-    from dpkit.accountants import Grant
-
-    entries = book.entries()
-    aborted = {entry.body["ref"] for entry in entries if entry.kind == "abort"}
-    for entry in reversed(entries):
-        if entry.kind == "reserve" and entry.body.get("key") == key:
-            if entry.seq in aborted:
-                raise ValueError(f"key={key!r}: entry seq={entry.seq} was aborted")
-            return Grant(book._book, entry, False)
-    raise ValueError(f"key={key!r} names no reservation of this ledger")
 
 
 def _show(

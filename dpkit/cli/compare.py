@@ -24,6 +24,10 @@ def compare(
         float,
         typer.Option("--tol", help="The relative difference that is not flagged."),
     ] = 1e-6,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="Ask dp-accounting's accountants too; slow."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """All accountants side by side: bounds, estimates, times, contradictions.
@@ -37,7 +41,7 @@ def compare(
     deltas = delta or ([run.delta] if run.delta is not None else [])
     if not deltas:
         raise ValueError("missing option --delta; or a CONFIG that names it")
-    readings = _readings(run, deltas, names(accountants), tolerance)
+    readings = _readings(run, deltas, names(accountants), tolerance, peers=peers)
     if json:
         emit(
             {
@@ -107,7 +111,12 @@ def show(readings: "Sequence[Reading]") -> None:
 
 
 def _readings(
-    run: "Declaration", deltas: Sequence[float], names: list[str], tolerance: float
+    run: "Declaration",
+    deltas: Sequence[float],
+    names: list[str],
+    tolerance: float,
+    *,
+    peers: bool = False,
 ) -> "list[Reading]":
     """All readings at all deltas."""
     from dpkit.comparison import compare as compare_all
@@ -122,6 +131,7 @@ def _readings(
             unit=run.unit,
             accountants=names,
             tolerance=tolerance,
+            peers=peers,
         )
     ]
 

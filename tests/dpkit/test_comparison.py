@@ -3,10 +3,11 @@
 import math
 from types import SimpleNamespace
 
+import dp_accounting as dp
 import pytest
 from dp_accounting import GaussianDpEvent
 
-from dpkit.accountants import PrivacyBound, PureDpEvent, UnsupportedEvent
+from dpkit.accountants import PrivacyBound, PureDpEvent, UnsupportedEvent, repeat
 from dpkit.accountants.accounting import ACCOUNTANTS
 from dpkit.comparison import compare
 
@@ -88,3 +89,25 @@ def test_delta_zero_is_for_pure_releases():
     found = compare(PureDpEvent(0.5), delta=0.0, relation="zero_out")
     upper = {r.accountant: r.bound.upper for r in found if r.bound is not None}
     assert upper["pure"] == pytest.approx(0.5, rel=1e-12)
+
+
+def test_a_peer_below_the_truth_is_flagged():
+    """dp-accounting's rounding is absolute: at 1e-12 it is below the truth."""
+    event = repeat(dp.PoissonSampledDpEvent(1 - 1e-12, dp.GaussianDpEvent(10.0)), 1000)
+    found = compare(
+        event, 1e-14, relation="add_remove", accountants=["pld"], peers=True
+    )
+    by_name = {reading.accountant: reading for reading in found}
+    assert list(by_name) == ["pld", "dp-accounting pld", "dp-accounting rdp"]
+    assert any("below" in flag for flag in by_name["dp-accounting pld"].flags)
+    assert not by_name["pld"].flags
+    for name in ("dp-accounting pld", "dp-accounting rdp"):
+        assert not by_name[name].bound.certified
+        assert by_name[name].bound.upper is None
+
+
+def test_a_peer_that_does_not_know_an_event_says_so():
+    found = compare(
+        PureDpEvent(0.5), 1e-6, relation="zero_out", accountants=["pure"], peers=True
+    )
+    assert all(reading.unsupported for reading in found[1:])
