@@ -109,3 +109,21 @@ def test_dpkit_commands_run(tmp_path, monkeypatch):
 def test_links_lead_somewhere():
     for link in re.findall(r"\]\(([^)]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_the_accounting_page_runs(capsys):
+    text = (ROOT / "docs" / "accounting.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(code, "docs/accounting.md", "exec"), {"__name__": "example"})
+    upper, advantage, recognised, noise = map(float, capsys.readouterr().out.split())
+    assert 6.187 < upper < 6.189
+    assert 0.4 < advantage < 0.5
+    assert 0.1 < recognised < 0.2
+    assert 3.812 < noise < 3.814
+
+
+def test_pages_link_to_what_is_there():
+    for page in (ROOT / "docs").rglob("*.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in link:
+                assert (page.parent / link).exists(), (page, link)
