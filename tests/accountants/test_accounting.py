@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dpkit.accountants
-from dpkit.accountants import accounting, pld, rdp
+from dpkit.accountants import accounting, pld
 from dpkit.accountants.accounting import epsilon_curve
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.events import (
