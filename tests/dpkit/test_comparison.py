@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from dp_accounting import GaussianDpEvent
@@ -32,7 +33,7 @@ def guess(answer):
 def test_everybody_in_the_registry_is_asked(monkeypatch):
     found = compare(GaussianDpEvent(1.0), **AT, unit="user")
     assert [r.accountant for r in found] == list(ACCOUNTANTS)
-    known = {r.accountant: r for r in found}
+    known: dict[str, Any] = {r.accountant: r for r in found}
     for name in ("pld", "rdp"):
         upper = known[name].bound.upper
         assert TRUE - 1e-9 <= upper <= 1.2 * TRUE

@@ -1,6 +1,7 @@
 """Curves against closed forms of the Gaussian, and the words of an attacker's gain."""
 
 import math
+from typing import Any
 from statistics import NormalDist
 
 import pytest
@@ -101,7 +102,7 @@ def test_noise_for_a_budget(epsilon, delta, sigma):
 def test_steps_for_a_budget_are_the_largest():
     """mu^2 = steps / sigma^2, and mu = 1 / 3.7306 is the largest for (1, 1e-5)."""
     run = GAUSSIAN.varied("noise_multiplier", 100.0)
-    found = solve(run, "steps", epsilon=1.0, delta=1e-5)
+    found: Any = solve(run, "steps", epsilon=1.0, delta=1e-5)
     assert found.value == math.floor((100 / 3.73063163482) ** 2)
     assert found.bound.upper <= 1.0
     over = solve(
