@@ -1,8 +1,8 @@
 """Curves against closed forms of the Gaussian, and the words of an attacker's gain."""
 
 import math
-from typing import Any
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 
