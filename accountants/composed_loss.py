@@ -33,6 +33,7 @@ _LOG_TAIL = 37.0
 _SPANS = np.geomspace(0.01, 60.0, 28)
 _MOST_BLOCKS, _BLOCK_BUDGET = 2048, 16_000
 _MARGIN = 4
+_LARGEST = 700.0
 _WORSE = math.log(30.0)
 _DROPPED = 1e-13
 
@@ -93,6 +94,9 @@ class ComposedLoss:
         gap = np.minimum(epsilon / self.step - (at + self.first), 0.0)
         share = near[at] - np.exp(gap * self.step) * far[at]
         finite = self._scale(at + self.first) * np.maximum(share, 0.0)
+        # Where the scale is no number any more, nothing is known but 0 and 1.
+        huge = self._exponent(at + self.first) > _LARGEST
+        finite = np.where(huge, max(side, 0), finite)
         error = self._error(epsilon / self.step)
         return np.clip(self.infinite + finite + side * error, 0.0, 1.0)
 
@@ -107,9 +111,12 @@ class ComposedLoss:
         place = self.first + np.arange(len(near))
         error = self._error(place - 1.0)
         values = self._scale(place) * np.maximum(near - far, 0.0) + side * error
+        values = np.where(self._exponent(place) > _LARGEST, max(side, 0), values)
         above = np.flatnonzero(values > target)
         if side < 0 and not len(above):
             return 0.0
+        if side > 0 and len(above) and above[-1] == len(near) - 1:
+            return max(0.0, self._renyi(target))  # the errors alone are too much
         cell = min(int(above[-1]) + 1, len(near) - 1) if len(above) else 0
         high = (self.first + cell) * self.step
         scale = float(self._scale(place[cell]))
@@ -146,15 +153,18 @@ class ComposedLoss:
         rounding = side * 2 * _UNIT * (len(flipped) + 8)
         return np.asarray(near) * (1 + rounding), np.asarray(far) * (1 - rounding)
 
+    def _exponent(self, place: Array) -> Array:
+        """K - t l at grid indices."""
+        return self.tilt.log_moment - self.tilt.slope * place
+
     def _scale(self, place: Array) -> Array:
         """e^(K - t l) at grid indices."""
-        exponent = self.tilt.log_moment - self.tilt.slope * place
-        return np.exp(np.minimum(exponent, 700.0))
+        return np.exp(np.minimum(self._exponent(place), _LARGEST))
 
     def _error(self, place: Array) -> Array:
         """What the error of the masses is worth in delta, at places in grid steps."""
-        exponent = self.tilt.log_bound(0.0, self.step) - self.tilt.slope * place
-        return self.error * np.exp(np.minimum(exponent, 700.0))
+        exponent = self._exponent(place) + log_peak(self.tilt.slope / self.step)
+        return self.error * np.exp(np.minimum(exponent, _LARGEST))
 
 
 class Chain:
@@ -253,7 +263,7 @@ class Chain:
             means.append(count * float(weights @ losses.index))
         # Logarithms of sums round by a few units, each counted `rounds` times.
         moment = rounds * math.fsum(moments)
-        moment += 8 * _UNIT * (rounds * self._size + abs(moment))
+        moment += 32 * _UNIT * (rounds * self._size + abs(moment))
         return Tilt(slope, moment, rounds * math.fsum(means))
 
     def _window(self, rounds: int, tilt: Tilt) -> tuple[int, int]:
@@ -302,7 +312,8 @@ def settled(losses: Losses, slope: float, uses: int) -> tuple[Losses, float]:
     Args:
       losses: a lower law, with its excess.
       slope: the tilt for each grid step.
-      uses: how often the release is composed; points of no weight are dropped.
+      uses: how often the release is composed; points of no weight are dropped, and
+        so are those that stand more than one step too high.
 
     Returns:
       The losses, and the slack in grid steps of each release.
@@ -311,7 +322,7 @@ def settled(losses: Losses, slope: float, uses: int) -> tuple[Losses, float]:
     if excess is None or not losses.masses.any():
         return losses, 0.0
     _, weights = _tilted(losses, slope)
-    kept = weights >= _DROPPED / uses
+    kept = (weights >= _DROPPED / uses) & (excess <= 1)
     excess = np.where(kept, excess, 0.0)
     order = np.argsort(excess)[::-1]
     moved = np.cumsum(np.where(kept, weights, 0.0)[order])

@@ -29,6 +29,7 @@ Array = NDArray[Any]
 
 _SCAN = np.concatenate([[0.0], np.geomspace(1e-9, 1e5, 700)])
 _FAINT = 1e-300
+_ROUNDING = 4e-16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,20 +142,26 @@ def below(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Losses]
         p = np.bincount(cell, weights=p, minlength=size)
         q = np.bincount(cell, weights=q, minlength=size)
         infinite = pair.certain
+        lost = np.full(size, _ROUNDING * len(loss))
     else:
-        up_p, up_q = _cells(profile.forward, step, ahead)
-        down_q, down_p = _cells(profile.backward, step, behind)
-        p = np.concatenate([down_p[::-1], [1 - up_p.sum() - down_p.sum()], up_p])
-        q = np.concatenate([down_q[::-1], [1 - up_q.sum() - down_q.sum()], up_q])
+        up_p, up_q, up_lost = _cells(profile.forward, step, ahead)
+        down_q, down_p, down_lost = _cells(profile.backward, step, behind)
+        middle = [1 - up_p.sum() - down_p.sum()], [1 - up_q.sum() - down_q.sum()]
+        p = np.concatenate([down_p[::-1], middle[0], up_p])
+        q = np.concatenate([down_q[::-1], middle[1], up_q])
+        least = max(min(middle[0][0], middle[1][0]), _FAINT)
+        lost = np.concatenate([down_lost[::-1], [_ROUNDING * 100 / least], up_lost])
         infinite = (0.0, 0.0)
     some = (p > _FAINT) & (q > _FAINT)
     p, q = np.where(some, p, 0.0), np.where(some, q, 0.0)
     loss = np.zeros(len(p))
     loss[some] = np.log(p[some] / q[some])
     excess = np.where(some, np.arange(-behind, ahead + 1) - loss / step, 0.0)
+    # The masses round, so the log-ratio of a cell may be off by `lost`, either way.
+    lost = lost / step
     return (
-        Losses(-behind, p, infinite[0], excess),
-        Losses(-ahead, q[::-1].copy(), infinite[1], -excess[::-1]),
+        Losses(-behind, p, infinite[0], excess + lost),
+        Losses(-ahead, q[::-1].copy(), infinite[1], (lost - excess)[::-1]),
     )
 
 
@@ -163,10 +170,10 @@ def _split(pair: FinitePair, step: float, first: int, last: int) -> Losses:
 
     What lies below `first` is moved up to it, what lies above `last` to infinity.
     """
-    loss, p, _ = pair.finite
+    loss, p, q = pair.finite
     place = loss / step
     cell = np.floor(place)
-    rounding = 4e-16 * (1 + np.abs(place))
+    rounding = _ROUNDING * (1 + (np.abs(np.log(p)) + np.abs(np.log(q))) / step)
     share = np.expm1((place - cell + rounding) * step) / np.expm1(step)
     share = np.minimum(share, 1.0)
     lower = p * np.exp((cell - place) * step) * (1 - share)
@@ -194,9 +201,15 @@ def _masses(values: Array, step: float) -> Array:
     return np.maximum(masses, 0.0)
 
 
-def _cells(side: Side, step: float, count: int) -> tuple[Array, Array]:
-    """Masses of P and Q with losses in ((k - 1/2)h, (k + 1/2)h], k from 1 to count."""
+def _cells(side: Side, step: float, count: int) -> tuple[Array, Array, Array]:
+    """Masses of P and Q with losses in ((k - 1/2)h, (k + 1/2)h], k from 1 to count.
+
+    The third array is what rounding may have done to the log-ratio of the two.
+    """
     if side.tails is None:
         raise TypeError("a side without tails has no cells")
     p, q = side.tails(step * (np.arange(1, count + 1) - 0.5))
-    return -np.diff(p, append=0.0), -np.diff(q, append=0.0)
+    in_p, in_q = -np.diff(p, append=0.0), -np.diff(q, append=0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = 16 * _ROUNDING * (p / in_p + q / in_q)
+    return in_p, in_q, np.where((in_p > 0) & (in_q > 0), lost, 0.0)

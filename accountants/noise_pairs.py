@@ -278,7 +278,10 @@ def _laplace_side(width: float) -> Side:
     """Lap(w, 1) against Lap(0, 1); beyond a loss of w there is nothing."""
 
     def above(e: Array) -> Array:
-        return -np.expm1(np.minimum((e - width) / 2, 0.0)) * (1 + _PAD)
+        # What e itself rounds is a part of the gap, which is small near the end.
+        gap = np.maximum(width - e, 0.0)
+        rounding = _PAD * (1 + width / np.maximum(gap, np.finfo(float).tiny))
+        return -np.expm1(-gap / 2) * (1 + np.minimum(rounding, 1.0))
 
     def tails(e: Array) -> tuple[Array, Array]:
         inside = e < width

@@ -201,7 +201,9 @@ class Rounds:
         """One direction; outcomes that stand anywhere are merged on a finer grid."""
         step, slope = chain.step, tilt.slope
         if any(p.lower is not None and not p.lattice for p, _ in self._terms):
-            finer = max(1, min(_MOST_FINER, _FINER_WIDTH // chain.width(rounds, tilt)))
+            reach = max(e.forward + e.backward for e in self._extents)
+            longest = max(chain.width(rounds, tilt), math.ceil(reach / step))
+            finer = max(1, min(_MOST_FINER, _FINER_WIDTH // longest))
             step, slope = step / finer, slope / finer
         uses = rounds * self._size
         parts = [
