@@ -4,8 +4,9 @@ r"""The front door: epsilon at delta and delta at epsilon, by the best certified
 naming whose it is. The loss distributions ("pld") are tight, so the Rényi accountant is
 asked where they give no answer or read a part by a coarser pair; basic composition
 ("pure") wherever it applies. The others are never smaller: zCDP is a Rényi curve,
-Gaussian-DP is exact where the loss distributions are, and the Edgeworth interval
-contains their answer; they are quicker, or independent readings. Everything here is
+Gaussian-DP is exact where the loss distributions are, and the Edgeworth interval is
+wider than theirs unless there are so many releases that a grid is coarse, when it is
+asked too. They are quicker, or independent readings. Everything here is
 static: valid for parameters that were fixed before any output was seen. Spending that
 adapts to outputs needs a ledger.
 """
@@ -28,6 +29,7 @@ from dpkit.accountants.rounds import Rounds
 
 Bound = TypeVar("Bound", PrivacyBound, DeltaBound)
 _MANY = 10**8
+_AGREEMENT = 1e-6
 ACCOUNTANTS: dict[str, ModuleType] = {
     "rdp": rdp,
     "pld": pld,
@@ -238,7 +240,10 @@ def _whole(event: DpEvent | Iterable[DpEvent]) -> DpEvent:
 
 def _tried(event: DpEvent, relation: Relation) -> list[ModuleType]:
     """The accountants that read an event; if there is none, rdp, to say why."""
-    return [m for m in _WINNERS if m.supports(event, relation)] or [rdp]
+    winners = _WINNERS
+    if sum(count for _, count in flatten(event)) > _MANY:
+        winners = (*_WINNERS, edgeworth)  # a grid may be too coarse
+    return [m for m in winners if m.supports(event, relation)] or [rdp]
 
 
 def _rdp_can_win(event: DpEvent, bounds: list[PrivacyBound]) -> bool:
@@ -279,17 +284,26 @@ def _rank(bound: PrivacyBound | DeltaBound) -> tuple[bool, float]:
 def _best(bounds: list[Bound]) -> Bound:
     """The bound with the smallest certified upper, with the best lower and estimate."""
     chosen = min(bounds, key=_rank)
-    lowers = [b for b in bounds if b.lower is not None]
+    lowers = [b for b in bounds if b.lower is not None and b.certified]
     if lowers and chosen.upper is not None:
         lower = max(lowers, key=lambda b: b.lower or 0.0)
-        capped = min(lower.lower or 0.0, chosen.upper)
-        chosen = replace(chosen, lower=capped, method_lower=lower.method_lower)
-    if chosen.estimate is None:
-        for bound in bounds:
-            if bound.estimate is not None and bound.estimate < math.inf:
-                return replace(
-                    chosen,
-                    estimate=bound.estimate,
-                    method_estimate=bound.method_estimate,
-                )
+        least = lower.lower or 0.0
+        if least > chosen.upper * (1 + _AGREEMENT):
+            raise ArithmeticError(
+                f"{lower.method_lower} says at least {least!r}, {chosen.method_upper} "
+                f"at most {chosen.upper!r}, both certified: one of them is wrong"
+            )
+        least = min(least, chosen.upper)
+        chosen = replace(chosen, lower=least, method_lower=lower.method_lower)
+    estimates = [b for b in bounds if b.estimate is not None]
+    if chosen.estimate is None and estimates:
+        nearest = min(estimates, key=lambda b: b.estimate or 0.0)
+        chosen = replace(
+            chosen, estimate=nearest.estimate, method_estimate=nearest.method_estimate
+        )
+    if chosen.estimate is not None and chosen.upper is not None:
+        if chosen.estimate > chosen.upper:
+            chosen = replace(
+                chosen, estimate=chosen.upper, method_estimate=chosen.method_upper
+            )
     return chosen

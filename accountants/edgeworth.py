@@ -204,6 +204,8 @@ def _epsilon(losses: LossSum, delta: float, backward: bool) -> Interval:
         return 0.0, 0.0, 0.0
     at = functools.partial(losses.at, backward=backward)
     lower, estimate, upper = tilted_edgeworth.epsilon(at, math.log(rest))
+    if math.isnan(upper):
+        return 0.0, None, math.inf  # losses too far apart for moments in floats
     return (
         0.0 if losses.escaped[backward] else lower,
         estimate if losses.smooth or upper == 0 else None,
@@ -215,6 +217,8 @@ def _delta(losses: LossSum, epsilon: float, backward: bool) -> Interval:
     """Lower bound, estimate and upper bound on delta in one direction."""
     at = functools.partial(losses.at, backward=backward)
     low, middle, high = tilted_edgeworth.log_delta(at, epsilon)
+    if math.isnan(high):
+        return 0.0, None, 1.0
     escaped = losses.escaped[backward]
     upper = (escaped + math.exp(high)) * (1 + _PAD)
     upper = max(min(upper, _variation(losses, backward)), _TINY)

@@ -166,8 +166,8 @@ def supports(event: DpEvent, relation: Relation | str) -> bool:
       False where `epsilon` would raise UnsupportedEvent or UnsupportedRelation.
 
     Example:
-      >>> from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
-      >>> supports(PoissonSampledDpEvent(0.1, GaussianDpEvent(1.0)), "replace_one")
+      >>> from dp_accounting import LaplaceDpEvent, PoissonSampledDpEvent
+      >>> supports(PoissonSampledDpEvent(0.1, LaplaceDpEvent(1.0)), "replace_one")
       False
     """
     validate(event)

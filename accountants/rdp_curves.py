@@ -31,7 +31,6 @@ NAME = "rdp"
 
 _DIRECTED = (Relation.ADD_REMOVE, Relation.ZERO_OUT)
 _RELATIONS: dict[str, tuple[Relation, ...]] = {
-    "poisson_gaussian": _DIRECTED,
     "poisson_laplace": _DIRECTED,
     "mixture_gaussian": _DIRECTED,
     "truncated_poisson_gaussian": _DIRECTED,
@@ -131,6 +130,10 @@ def _gaussian(fields: Mapping[str, Any], relation: Relation) -> Curve:
 def _poisson_gaussian(fields: Mapping[str, Any], relation: Relation) -> Curve:
     """Removing is never better than adding (Mironov et al. 2019, Theorem 5)."""
     rate = fields["sampling_rate"]
+    if relation is Relation.REPLACE_ONE:
+        return functools.partial(
+            renyi.replaced, noise_multiplier=fields["noise_multiplier"], rate=rate
+        )
     return functools.partial(
         renyi.mixture,
         noise_multiplier=fields["noise_multiplier"],

@@ -74,11 +74,35 @@ def _mixture_at(
     return log_moment(loss, log_density, power) / (order - 1) * _PAD
 
 
-def sampled_loss(exponent: Array, rate: float) -> Array:
+def replaced(orders: Array, noise_multiplier: float, rate: float) -> Array:
+    """(1-q) N(0) + q N(1) against (1-q) N(0) + q N(-1): equal both ways.
+
+    By the same quadrature as `mixture`; the mass of P^a Q^(1-a) lies between -1 and a.
+    """
+    sd = noise_multiplier
+    step = min(sd / 8, sd**2 / 4)
+    return np.array([_replaced_at(order, sd, rate, step) for order in orders])
+
+
+def _replaced_at(order: float, sd: float, rate: float, step: float) -> float:
+    """`replaced` at one order."""
+    low, high = -1 - 12.0 * sd, order + 12.0 * sd
+    if (high - low) / step > _MAX_POINTS:
+        return float("inf")
+    x = np.arange(low, high + step, step)
+    ahead = sampled_loss((2 * x - 1) / (2 * sd**2), rate)
+    behind = sampled_loss((-2 * x - 1) / (2 * sd**2), rate)
+    log_density = -0.5 * (x / sd) ** 2 + np.log(step / (sd * np.sqrt(2 * np.pi)))
+    return log_moment(ahead - behind, log_density + behind, order) / (order - 1) * _PAD
+
+
+def sampled_loss(exponent: Array, rate: float | Array) -> Array:
     """log(1 - q + q e^z), precise where it is near 0 and finite where e^z is not."""
     small, large = np.minimum(exponent, 30.0), np.maximum(exponent, 30.0)
     far = large + np.log(rate) + np.log1p((1 - rate) / rate * np.exp(-large))
-    return np.where(exponent < 30.0, np.log1p(rate * np.expm1(small)), far)
+    with np.errstate(divide="ignore"):
+        near = np.log1p(rate * np.expm1(small))
+    return np.where(rate == 1, exponent, np.where(exponent < 30.0, near, far))
 
 
 def _add_reach(t: float, sd: float, shifts: Array, log_p: Array) -> float:
@@ -161,8 +185,11 @@ def two_point(orders: Array, epsilon: float) -> Array:
 def bounded_range(orders: Array, epsilon: float) -> Array:
     r"""The worst two-point pair with losses t and t - eps, over t in [0, eps].
 
-    Q puts (e^-t - e^-eps) / (1 - e^-eps) on loss t. Capped by a eps^2 / 8 and by eps,
-    which are proven bounds themselves.
+    Q puts (e^-t - e^-eps) / (1 - e^-eps) on loss t. E_Q[w^a] is largest where
+
+        e^t = (1 - 1/a) (1 - e^(-a eps)) / (e^-eps - e^(-a eps)).
+
+    Capped by a eps^2 / 8 and by eps, which are proven bounds themselves.
 
     Reference: Dong, Durfee, Rogers 2020, arXiv:1909.13830.
     """
@@ -170,27 +197,24 @@ def bounded_range(orders: Array, epsilon: float) -> Array:
         return np.zeros(orders.shape)
     worst = np.array([_worst_split(order, epsilon) for order in orders])
     cap = np.minimum(orders * epsilon**2 / 8, epsilon)
-    return np.minimum(worst * (1 + 1e-7), cap)
+    return np.minimum(worst * (1 + 1e-9), cap)
 
 
 def _worst_split(order: float, epsilon: float) -> float:
-    """The largest divergence over t, by a grid refined twice around its maximum."""
-    low, high = 0.0, epsilon
-    best = 0.0
-    for _ in range(3):
-        t = np.linspace(low, high, 129)[1:-1]
-        values = _split_moment(order, epsilon, t)
-        at = int(np.argmax(values))
-        best = max(best, float(values[at]))
-        low, high = t[max(at - 1, 0)], t[min(at + 1, len(t) - 1)]
-    return best / (order - 1)
+    """The largest divergence over t; flat there, so a rounded t costs nothing."""
+    rest = np.log(-np.expm1(-order * epsilon)) - np.log(
+        -np.expm1((1 - order) * epsilon)
+    )
+    t = np.array([epsilon + np.log1p(-1 / order) + rest]).clip(0.0, epsilon)
+    return float(_split_moment(order, epsilon, t)[0]) / (order - 1)
 
 
 def _split_moment(order: float, epsilon: float, t: Array) -> Array:
     """log E_Q[w^order] for each split t."""
     denominator = -np.expm1(-epsilon)
-    upper = np.log(np.exp(-t) * -np.expm1(t - epsilon) / denominator)
-    lower = np.log(-np.expm1(-t) / denominator)
+    with np.errstate(divide="ignore"):
+        upper = -t + np.log(-np.expm1(t - epsilon) / denominator)
+        lower = np.log(-np.expm1(-t) / denominator)
     losses = np.stack([t, t - epsilon])
     return log_moment(losses, np.stack([upper, lower]), order, axis=0)
 

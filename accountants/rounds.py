@@ -42,6 +42,7 @@ _ROUGH = 10
 _COARSEST = 0.2
 _CHEAP_WIDTH = 2**16
 _MAX_POINTS = 2**20
+_MOST_RELEASES = 10**12
 _FINER_WIDTH = 2**19
 _MOST_FINER = 64
 _NEGLIGIBLE = 1e-6
@@ -103,14 +104,19 @@ class Rounds:
             moved = self._moved * math.sqrt(rounds)
             return exact_gaussian.epsilon(moved, delta)
         upper = max(self.each_way(rounds, delta))
-        if not (lower and self.bounded_below):
+        if not (lower and self.bounded_below) or math.isinf(upper):
             return None, upper
         tilts = [chain.tilt_for_delta(rounds, delta) for chain in self._chains]
         found = max(below.epsilon(delta, -1) for below in self._below(rounds, tilts))
         return min(found * (1 - 1e-9), upper), upper
 
     def each_way(self, rounds: int, delta: float) -> list[float]:
-        """Upper bounds of the directions, forward first; one if they are equal."""
+        """Upper bounds of the directions, forward first; one if they are equal.
+
+        So many releases that no grid is fine enough get inf.
+        """
+        if self._most * self._size > _MOST_RELEASES:
+            return [math.inf]
         return [
             chain.composed(rounds, chain.tilt_for_delta(rounds, delta)).epsilon(
                 delta, 1
@@ -124,6 +130,8 @@ class Rounds:
             return None, 1.0
         if not self._terms:
             return exact_gaussian.delta(self._moved * math.sqrt(rounds), epsilon)
+        if self._most * self._size > _MOST_RELEASES:
+            return None, 1.0
         at = np.array([epsilon])
         tilts = [chain.tilt_for_epsilon(rounds, epsilon) for chain in self._chains]
         upper = max(
@@ -143,6 +151,8 @@ class Rounds:
         if not self._terms:
             moved = self._moved * math.sqrt(rounds)
             return gaussian(1 / moved) if moved else NOTHING
+        if self._most * self._size > _MOST_RELEASES:
+            return EVERYTHING
         sides = [self._side(chain, rounds) for chain in self._chains]
         return Profile(sides[0], sides[-1])
 

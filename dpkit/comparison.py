@@ -185,10 +185,8 @@ def _read(
         bound = dataclasses.replace(bound, unit=unit)
     except (UnsupportedEvent, UnsupportedRelation, NotCertified) as error:
         unsupported = str(error)
-    except ValueError as error:
-        # The arguments were checked: what is left is delta = 0, which few can answer.
-        if delta > 0:
-            raise
+    except (ValueError, ArithmeticError) as error:
+        # The arguments were checked: one reader's failure is not the others'.
         unsupported = str(error)
     return Reading(
         accountant=name,

@@ -182,7 +182,7 @@ def test_unproven_answers_are_estimates():
     assert any("not proven" in warning for warning in found.warnings)
 
 
-@settings(derandomize=True, max_examples=12, deadline=None)
+@settings(derandomize=True, max_examples=6, deadline=None)
 @given(
     st.floats(0.5, 20),
     st.floats(1e-4, 1.0),
@@ -192,7 +192,7 @@ def test_unproven_answers_are_estimates():
 def test_monotone_in_noise_rate_steps_and_delta(noise, rate, steps, delta):
     def at(noise=noise, rate=rate, steps=steps, delta=delta):
         event = repeat(poisson(noise, rate), steps)
-        return epsilon(event, delta, relation="add_remove").upper
+        return epsilon(event, delta, relation="add_remove", lower=False).upper
 
     base, slack = at(), 1 + 5e-5
     assert at(noise=noise * 1.1) <= base * slack

@@ -361,7 +361,10 @@ SERIES = [
 ]
 
 
-@pytest.mark.parametrize(("noise", "rate", "steps", "delta", "two", "one"), SERIES)
+@pytest.mark.parametrize(
+    ("noise", "rate", "steps", "delta", "two", "one"),
+    [SERIES[0], *(pytest.param(*row, marks=pytest.mark.slow) for row in SERIES[1:])],
+)
 def test_the_published_series(noise, rate, steps, delta, two, one):
     # The authors look at the removed record alone; we take the worse direction.
     event = repeat(poisson(noise, rate), steps)
@@ -387,6 +390,7 @@ def test_the_published_series_falls_far_below_the_truth():
     assert found.estimate < 0.5 * 3.2388781
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "value"), [(50_000, 0.29995), (10**6, 0.39820)])
 def test_the_published_intervals_setting(steps, value):
     # The authors' code, order 1, at rates 0.08 sqrt(log m / m).

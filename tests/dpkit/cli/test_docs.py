@@ -27,7 +27,16 @@ def test_the_files(tmp_path, text):
     assert read(path).delta == 1e-5
 
 
-@pytest.mark.parametrize("line", [c for c in COMMANDS if c.startswith("budget")])
+def budget_commands():
+    """The commands on budgets; those that solve by an attack take a while."""
+    for line in COMMANDS:
+        if line.startswith("budget"):
+            long = "--advantage" in line or "--tpr" in line or "--peers" in line
+            marks = [pytest.mark.slow] if long else []
+            yield pytest.param(line, marks=marks)
+
+
+@pytest.mark.parametrize("line", list(budget_commands()))
 def test_the_budget_commands(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
     Path("run.toml").write_text(FILES[1])
