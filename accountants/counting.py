@@ -208,8 +208,13 @@ def _advice(
 ) -> str:
     """What would fit, or what to do."""
     epsilon, left = account.room()
-    if account.rule == "approx" and epsilon <= ZERO:
+    if account.rule == "approx" and epsilon <= ZERO and account.filter is None:
         return "nothing is left"
+    if sealed and account.rule == "approx" and epsilon <= ZERO:
+        return (
+            "what is left is in the filter of earlier charges, where it doesn't fit: "
+            "take fewer steps (ledger.remaining tells how many) or more noise"
+        )
     if sealed and account.rule == "approx":
         if delta is not None and exact(delta) > left:
             return f"delta={delta:g} was asked for, delta={above(left):g} is left"

@@ -32,6 +32,8 @@ from dpkit.accountants.store import Store
 from dpkit.accountants.terms import Terms
 from dpkit.accountants.totals import ZERO, above, add, exact
 
+_MERGED = "merged into "
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -65,7 +67,8 @@ def merge(
       length before it was retired.
 
     Raises:
-      Incompatible: other relation, unit or data set, or two forks of one ledger.
+      Incompatible: other relation, unit or data set, two forks of one ledger, or one
+        that was merged before.
       BudgetExceeded: the budget given is below what was spent.
       FileExistsError: `into` is there.
       RuntimeError: a ledger was written to meanwhile; merge again.
@@ -99,6 +102,7 @@ def merge(
             )
         _retire(parts, merged)
         return merged
+    _refuse_merged(found)
     draft = _draft(terms, parts)
     _retire(parts, draft, store)
     return Ledger(store)
@@ -123,6 +127,18 @@ def _checked(ledgers: list[Ledger]) -> tuple[str, ...]:
             "entries, so their sum has no meaning; keep the longer one"
         )
     return tuple(ids)
+
+
+def _refuse_merged(ledgers: list[Ledger]) -> None:
+    """Refuse a ledger whose budget an earlier merge has handed on already."""
+    for ledger in ledgers:
+        last = ledger.entries()[-1]
+        text = str(last.body.get("text", "")) if last.kind == "close" else ""
+        if text.startswith(_MERGED):
+            raise Incompatible(
+                f"ledger id={ledger.id} was {text}: that one holds what it spent and "
+                "what it had left; merge that one"
+            )
 
 
 def _draft(terms: Terms, parts: list[_Part]) -> Ledger:
@@ -156,7 +172,7 @@ def _retire(parts: list[_Part], merged: Ledger, store: Store | None = None) -> N
                     "nothing was changed; merge again"
                 )
             if not state_of(head).closed:
-                remark(session, "close", f"merged into {merged.id}")
+                remark(session, "close", f"{_MERGED}{merged.id}")
         if store is not None and not store.create(*merged.entries()):
             raise FileExistsError(f"into={store.path} is there already")
 

@@ -65,9 +65,20 @@ class Pricer:
                 raise NotCertified(
                     f"{event!r} is not proven: a ledger counts proofs only"
                 )
+            self._refuse_foreign(event)
             return EventPrices(self, from_json(text), text, self._relation)
 
         return self._once(("event", text), make)
+
+    def _refuse_foreign(self, event: DpEvent) -> None:
+        """Raise UnsupportedRelation for what no accountant reads under the relation."""
+        names = ("rdp", "pld", "pure", "zcdp")
+        if any(_accountant(name).supports(event, self._relation) for name in names):
+            return
+        try:
+            _accountant("rdp").rdp_curve(event, (2.0,), relation=self._relation)
+        except UnsupportedEvent:
+            return  # what a filter says of it tells more
 
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
         """A certified bound for this relation and unit."""

@@ -222,8 +222,9 @@ def test_a_killed_merge_is_not_finished_once_an_old_ledger_went_on(tmp_path):
     with pytest.raises(FileExistsError):
         merge(parts, tmp_path / "m.db")
     assert not parts[0].retired
-    again = merge(parts, tmp_path / "again.db")
-    assert again.spent().upper == sum(part.spent().upper for part in parts)
+    # The other one's budget was handed on already.
+    with pytest.raises(Incompatible, match="merged into"):
+        merge(parts, tmp_path / "again.db")
 
 
 # Lines of text -----------------------------------------------------------------
@@ -317,3 +318,12 @@ def test_costs_too_small_to_be_true_are_found_by_a_recount(tmp_path):
     forged = Ledger.import_jsonl(tmp_path / "a.jsonl", None)
     with pytest.raises(LedgerCorrupt, match="seq=1"):
         forged.verify(recount=True)
+
+
+def test_a_ledger_is_merged_once(tmp_path):
+    """Merged twice, its budget would be handed on twice."""
+    parts = [_ledger(tmp_path / name) for name in ("a.db", "b.db")]
+    merge(parts, tmp_path / "first.db")
+    with pytest.raises(Incompatible, match="merged into"):
+        merge(parts, tmp_path / "second.db")
+    assert not (tmp_path / "second.db").exists()
