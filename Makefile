@@ -33,6 +33,7 @@ check: install
 bench: install
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m experiments.bench.step_time --markdown docs/bench/step_time.md
+	$(BIN)/python -m experiments.bench.accounting --markdown docs/bench/accounting.md
 
 lock: install
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv

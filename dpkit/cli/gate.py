@@ -81,7 +81,7 @@ def _recorded(
     from dpkit.accountants import Incompatible
 
     with opened(name) as book:
-        book.verify()
+        book.verify(recount=True)
         for field, given in (("relation", relation), ("unit", unit)):
             if given is not None and given != str(getattr(book, field)):
                 raise Incompatible(
