@@ -37,6 +37,8 @@ Array = NDArray[Any]
 _SMALLEST = 1e-12
 _FLOOR = 1e-10
 _POINTS = 2000
+_LARGEST = 700.0
+_ROUNDING = 1e-14
 _RENYI_POINTS = 60
 
 
@@ -86,11 +88,13 @@ class AttackRisk:
           T(fpr), in [fpr, 1].
         """
         fpr = _check.probability(fpr=fpr)
-        with np.errstate(over="ignore"):
-            ahead = np.exp(self.losses) * fpr + self.forward
+        ahead = np.array(self.forward)
+        if fpr > 0:
+            ahead += np.exp(np.minimum(self.losses + math.log(fpr), _LARGEST))
         falls = np.exp(-self.losses)
         behind = falls * fpr + 1 - falls + falls * self.backward
-        return float(min(1.0, max(fpr, min(ahead.min(), behind.min()))))
+        least = min(float(ahead.min()), float(behind.min())) * (1 + _ROUNDING)
+        return min(1.0, max(fpr, least))
 
     @functools.cached_property
     def gaussian_parameter(self) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dpkit.accountants import exact_gaussian, quadrature
 from dpkit.accountants.event_kinds import kind_of
+from dpkit.accountants.event_types import BoundedRangeDpEvent
 from dpkit.accountants.events import flatten
 from dpkit.accountants.loss_pairs import GROWING, PAIRS, Points, check_supported
 from dpkit.accountants.quadrature import Nodes, OutOfReach
@@ -76,7 +77,10 @@ class LossSum:
       private: False if a part gives no guarantee at all.
       moved: the shift, in deviations, of all unsampled Gaussians together.
       only_gaussian: whether that is everything.
-      escaped: the mass of infinite loss in each direction.
+      escaped: the mass of infinite loss in each direction, from above.
+      certain: the same from below.
+      attained: whether each pair is reached, not only never exceeded: else nothing is
+        bounded from below.
       smooth: whether no release has finitely many outcomes: sums of such losses can lie
         on a lattice, which a series doesn't see.
 
@@ -100,6 +104,10 @@ class LossSum:
         self.moved, others = exact_gaussian.total_shift(releases, relation)
         self.only_gaussian = not others
         self.escaped = (0.0, 0.0)
+        self.certain = (0.0, 0.0)
+        self.attained = not any(
+            isinstance(release, BoundedRangeDpEvent) for release, _ in releases
+        )
         self.smooth = True
         self._identical = self.moved == 0 and len(others) == 1
         self._points: dict[float, list[Nodes]] = {}
@@ -130,7 +138,7 @@ class LossSum:
         """Sort the releases by how their points are found."""
         sampled: list[tuple[float, float, int]] = []
         fixed: list[quadrature.Row] = []
-        log_kept = [0.0, 0.0]
+        log_kept, log_certain = [0.0, 0.0], [0.0, 0.0]
         for event, count in others:
             kind = kind_of(event)
             fields = kind.read(event)
@@ -138,6 +146,8 @@ class LossSum:
                 pair = PAIRS[kind.name](fields, relation)
                 for side, mass in enumerate(pair.infinite):
                     log_kept[side] += count * math.log1p(-mass) if mass < 1 else -np.inf
+                for side, mass in enumerate(pair.certain):
+                    log_certain[side] += count * math.log1p(-min(mass, 0.5))
                 if max(pair.infinite) < 1:
                     fixed.append((*quadrature.finite(pair), count))
             elif kind.name == "poisson_gaussian" and relation != Relation.REPLACE_ONE:
@@ -147,6 +157,7 @@ class LossSum:
                 self._growing.append((GROWING[kind.name](fields, relation), count))
         self.smooth = not fixed
         self.escaped = (-math.expm1(log_kept[0]), -math.expm1(log_kept[1]))
+        self.certain = (-math.expm1(log_certain[0]), -math.expm1(log_certain[1]))
         self._sampled = np.array(sampled, dtype=float).reshape(-1, 3).T
         self._fixed = quadrature.packed(fixed)
 

@@ -207,7 +207,7 @@ def _epsilon(losses: LossSum, delta: float, backward: bool) -> Interval:
     if math.isnan(upper):
         return 0.0, None, math.inf  # losses too far apart for moments in floats
     return (
-        0.0 if losses.escaped[backward] else lower,
+        0.0 if losses.escaped[backward] or not losses.attained else lower,
         estimate if losses.smooth or upper == 0 else None,
         upper,
     )
@@ -222,7 +222,9 @@ def _delta(losses: LossSum, epsilon: float, backward: bool) -> Interval:
     escaped = losses.escaped[backward]
     upper = (escaped + math.exp(high)) * (1 + _PAD)
     upper = max(min(upper, _variation(losses, backward)), _TINY)
-    lower = min((escaped + math.exp(low)) * (1 - _PAD), upper)
+    lower = min((losses.certain[backward] + math.exp(low)) * (1 - _PAD), upper)
+    if not losses.attained:
+        return 0.0, None, upper
     if middle is None or not losses.smooth:
         return lower, None, upper
     return lower, escaped + math.exp(middle), upper

@@ -42,15 +42,14 @@ class FinitePair:
         forward, backward = self.certain
         lost_p, lost_q = self.lost
         return (
-            forward + _missing(self.p, lost_p),
-            backward + _missing(self.q, lost_q),
+            forward + lost_p + _missing(self.p, lost_p),
+            backward + lost_q + _missing(self.q, lost_q),
         )
 
     @property
     def certain(self) -> tuple[float, float]:
         """Mass that is known to be at infinite loss, which a lower bound may count."""
-        forward = float(self.p[self.q == 0].sum()) + self.lost[0]
-        return forward, float(self.q[self.p == 0].sum()) + self.lost[1]
+        return float(self.p[self.q == 0].sum()), float(self.q[self.p == 0].sum())
 
     @functools.cached_property
     def finite(self) -> tuple[Array, Array, Array]:

@@ -289,7 +289,9 @@ class Ledger:
             entry = found[-1]
             if any(e.kind == "abort" for e in session.about(entry.seq)):
                 raise ValueError(f"key={key!r}: entry seq={entry.seq} was aborted")
-        return Grant(self._book, entry, False)
+        grant = Grant(self._book, entry, False)
+        grant.committed = self._book.committed(entry)
+        return grant
 
     def plan(
         self,

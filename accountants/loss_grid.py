@@ -30,6 +30,7 @@ Array = NDArray[Any]
 _SCAN = np.concatenate([[0.0], np.geomspace(1e-9, 1e5, 700)])
 _FAINT = 1e-300
 _ROUNDING = 4e-16
+_LACKING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,9 @@ def above(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Losses]
         )
     forward = _values(profile.forward, step, ahead)
     backward = forward if profile.symmetric else _values(profile.backward, step, behind)
-    start, growth = max(forward[0], backward[0]), np.expm1(step)
+    # D(0) is one total variation, which both values bound: unshared, mass is lost.
+    start, growth = min(forward[0], backward[0]), np.expm1(step)
+    forward[0] = backward[0] = start
     fall = forward[1] + backward[1] - 2 * start
     middle = np.array([max(0.0, 1 + fall / growth - start)])
     up, down = _masses(forward, step), _masses(backward, step)
@@ -125,8 +128,8 @@ def above(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Losses]
     with_record = np.concatenate([down_p[::-1], middle, up])
     without = np.concatenate([up_q[::-1], middle, down])
     return (
-        Losses(-len(down), with_record, float(forward[-1]) + _FAINT),
-        Losses(-len(up), without, float(backward[-1]) + _FAINT),
+        _whole(Losses(-len(down), with_record, float(forward[-1]) + _FAINT)),
+        _whole(Losses(-len(up), without, float(backward[-1]) + _FAINT)),
     )
 
 
@@ -187,6 +190,14 @@ def _split(pair: FinitePair, step: float, first: int, last: int) -> Losses:
     )
     infinite = pair.infinite[0] + float(p[~inside].sum()) + _FAINT
     return Losses(first, masses, infinite)
+
+
+def _whole(losses: Losses) -> Losses:
+    """The same losses; refuses a law from above that lacks mass."""
+    total = float(losses.masses.sum()) + losses.infinite
+    if total < 1 - _LACKING:
+        raise ArithmeticError(f"a loss distribution sums to {total!r}, not to 1")
+    return losses
 
 
 def _values(side: Side, step: float, count: int) -> Array:

@@ -123,8 +123,10 @@ def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> Del
     lower, upper = None, 1.0
     for floor in _FLOORS:
         # What is negligible depends on the answer.
-        lower, upper = Rounds(event, relation, (1,), floor).delta(1, epsilon)
-        if upper >= floor:
+        low, high = Rounds(event, relation, (1,), floor).delta(1, epsilon)
+        if high <= upper:
+            lower, upper = low, high
+        if high >= floor:
             break
     behind = warrant(event)
     return DeltaBound(

@@ -28,6 +28,7 @@ from dpkit.accountants.warrant import check_relation
 NAME = "pld"
 
 _FINENESS = 1 / 100
+_SMALLEST_TAIL = 1e-220  # what its grid can hold; the rest counts as infinite loss
 _DIRECTED = (Relation.ADD_REMOVE, Relation.ZERO_OUT)
 RELATIONS: dict[str, tuple[Relation, ...]] = {
     "poisson_laplace": _DIRECTED,
@@ -95,7 +96,7 @@ def _allocated(part: Part, event: RandomAllocationDpEvent, spare: float) -> Prof
     noise, steps, last = part[:3]
     if steps == 1 or not LEAST_NOISE <= noise <= MOST_NOISE:
         return noise_pairs.gaussian(noise)
-    tail = min(1e-16, max(spare, 1e-290))
+    tail = min(1e-16, max(spare, _SMALLEST_TAIL))
     upper = law(noise, steps, last, tail, allocation_law.upper)
     if event.selected > 1:
         return profiles.between(upper, None)
@@ -194,7 +195,9 @@ def _approx_dp(fields: Mapping[str, Any], relation: Relation) -> Profile:
 
 def _bounded_range(fields: Mapping[str, Any], relation: Relation) -> Profile:
     """Read as pure, a pair that dominates it but is more than it ever is."""
-    return profiles.between(finite_pairs.approximate(fields["epsilon"], 0.0), None)
+    pair = finite_pairs.approximate(fields["epsilon"], 0.0)
+    loss = fields["epsilon"]
+    return profiles.between(pair, None, lattice=loss if 0 < loss <= 700 else None)
 
 
 _ELSEWHERE = (

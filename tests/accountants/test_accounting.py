@@ -29,7 +29,6 @@ from tests.accountants.worked_runs import (
     pmf_pair,
     poisson,
     rdp_curve,
-    truncated,
 )
 
 STEP = poisson(1, 0.01)
@@ -168,7 +167,11 @@ def test_what_nobody_reads_is_refused_with_a_reason():
     with pytest.raises(UnsupportedEvent, match="never added"):
         epsilon(MetricLocalPureDpEvent(1.0, "metre"), 1e-5, relation="add_remove")
     with pytest.raises(UnsupportedRelation, match="add_remove, zero_out"):
-        epsilon(truncated(1, 0.1, 100, 50), 1e-5, relation="replace_one")
+        epsilon(
+            dp.PoissonSampledDpEvent(0.1, dp.LaplaceDpEvent(1.0)),
+            1e-5,
+            relation="replace_one",
+        )
     both = [ApproxDpEvent(1.0, 1e-6), dp.ZCDpEvent(0.1)]
     with pytest.raises(UnsupportedEvent):
         epsilon(both, 1e-5, relation="add_remove")

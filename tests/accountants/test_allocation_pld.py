@@ -125,3 +125,11 @@ def test_best_is_the_loss_distribution_and_replacement_is_refused():
     assert found.method_upper == "pld"
     with pytest.raises(UnsupportedRelation):
         pld.epsilon(allocated(1, 29), 1e-5, relation="replace_one")
+
+
+def test_a_tiny_delta_is_an_answer():
+    event = allocated(2.7, 100)
+    for e in (10.0, 100.0):
+        found: Any = pld.delta_of(event, e, relation="zero_out")
+        assert 0 < found.upper < 1e-60
+    assert bound(event, 1e-250).upper > 0

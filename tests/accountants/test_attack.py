@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from dpkit.accountants import attack_risk
-from dpkit.accountants.events import PureDpEvent, repeat, sequential
+from dpkit.accountants.events import ApproxDpEvent, PureDpEvent, repeat, sequential
 from tests.accountants.worked_runs import gaussian, pmf_pair, poisson, rdp_curve
 
 
@@ -92,3 +92,10 @@ def test_unproven_parts_are_not_certified():
 def test_a_rate_is_a_probability(fpr):
     with pytest.raises(ValueError, match="fpr"):
         risk(gaussian(1)).tpr_at(fpr)
+
+
+def test_what_is_lost_for_certain_is_seen_at_no_false_alarm():
+    # Losses beyond 710, whose exponential is no float.
+    found = risk([gaussian(0.02), ApproxDpEvent(1.0, 0.3)])
+    assert found.tpr_at(0.0) >= 0.3
+    assert risk(PureDpEvent(1500.0)).tpr_at(0.0) == 1.0

@@ -334,7 +334,7 @@ def test_a_fixed_cost_above_the_target_is_out_of_reach():
 def test_events_without_a_proof_are_refused():
     with pytest.raises(UnsupportedRelation):
         calibrate(
-            lambda s: truncated(s, 0.1, 100, 20),
+            lambda s: dp.PoissonSampledDpEvent(0.1, dp.LaplaceDpEvent(s)),
             epsilon=1.0,
             delta=1e-5,
             relation="replace_one",

@@ -9,7 +9,7 @@ import pytest
 from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant, privacy_loss_distribution
 
-from dpkit.accountants import epsilon, exact_gaussian, pld, rdp
+from dpkit.accountants import PrivacyBound, epsilon, exact_gaussian, pld, rdp
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.events import (
     ApproxDpEvent,
@@ -547,3 +547,53 @@ def test_extreme_parameters_give_an_answer_without_warnings(event):
     found = bound(event, 1e-6, relation).upper
     assert found >= 0
     assert found <= renyi(event, 1e-6, relation) * 1.001 or (found == math.inf)
+
+
+@pytest.mark.parametrize(
+    ("rate", "noise", "copies", "times"), [(0.01, 1, 10, 100), (0.01, 2, 10, 3)]
+)
+def test_a_parallel_composition_is_no_cheaper_than_its_child(
+    rate, noise, copies, times
+):
+    # Both directions' values at 0 bound one total variation; unequal, they lose mass.
+    child = repeat(poisson(noise, rate), copies)
+    plain = bound(repeat(child, times), 1e-5)
+    for event in (ParallelDpEvent([child]), ParallelDpEvent([child, gaussian(50)])):
+        found = upper(repeat(event, times), 1e-5)
+        assert plain.lower <= found <= plain.upper * 1.02
+        target = plain.upper * 0.5
+        one = delta_of(repeat(event, times), target).upper
+        assert one >= delta_of(repeat(child, times), target).lower
+
+
+def test_a_law_from_above_lacks_nothing():
+    for event in [poisson(1, 0.1), dp.LaplaceDpEvent(2.0), truncated(1, 0.1, 100, 15)]:
+        chains = Rounds(event, Relation.ADD_REMOVE)._chains
+        for chain in chains:
+            for losses, _ in chain._terms:
+                assert losses.masses.sum() + losses.infinite >= 1 - 1e-9
+
+
+def test_bounded_range_has_no_lower_bound_as_pure():
+    event = repeat(BoundedRangeDpEvent(1.0), 100)
+    assert bound(event, 1e-5).lower == 0
+    best: Any = epsilon(event, 1e-5, relation="add_remove")
+    assert best.method_upper == "rdp"
+    assert best.lower <= best.estimate <= best.upper < 35
+
+
+def test_an_allowance_is_no_mass_that_is_there():
+    event = repeat(DiscreteGaussianDpEvent(91.0, 1), 2)
+    found = delta_of(event, 6.5, "zero_out")
+    assert found.lower <= 5e-324
+
+
+def test_contradictions_of_certified_bounds_are_errors(monkeypatch):
+    def wrong(event, delta, *, relation, lower=True):
+        return PrivacyBound(
+            delta=delta, lower=9.0, upper=9.0, certified=True, relation=relation
+        )
+
+    monkeypatch.setattr(pld, "epsilon", wrong)
+    with pytest.raises(ArithmeticError, match="one of them is wrong"):
+        epsilon(repeat(PureDpEvent(0.1), 3), 1e-5, relation="add_remove")

@@ -257,9 +257,12 @@ def test_cut_batches_are_declared_wholly_or_not_at_all(change, option):
     assert done.stderr.count("\n") == 1
 
 
-def test_cut_batches_have_no_bound_under_replace_one():
+def test_cut_batches_under_replace_one_have_the_plain_bound_and_a_correction():
     done = budget("epsilon", CUT | {"--relation": "replace_one"}, "--json")
-    assert (done.exit_code, done.stdout) == (5, "")
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["certified"]
+    assert told["method_upper"] == "rdp"
 
 
 def test_delta_is_never_shown_smaller_than_it_is():
