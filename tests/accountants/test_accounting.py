@@ -29,6 +29,7 @@ from tests.accountants.worked_runs import (
     pmf_pair,
     poisson,
     rdp_curve,
+    truncated,
 )
 
 STEP = poisson(1, 0.01)
