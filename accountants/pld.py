@@ -94,7 +94,9 @@ def bound_at(
     )
 
 
-def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> DeltaBound:
+def delta_of(
+    event: DpEvent, epsilon: float, *, relation: Relation | str, lower: bool = True
+) -> DeltaBound:
     """Bounds on delta at epsilon, by composing privacy loss distributions.
 
     Privacy: static regime only (every parameter fixed before any output is seen).
@@ -103,6 +105,7 @@ def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> Del
       event: what was released.
       epsilon: at least 0, finite.
       relation: the neighbouring relation.
+      lower: whether to look for a lower bound too, which takes as long again.
 
     Returns:
       A bound; `lower` is None where a release's pair need not be attained.
@@ -120,22 +123,23 @@ def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> Del
     relation = as_relation(relation)
     epsilon = _check.non_negative(epsilon=epsilon)
     validate(event)
-    lower, upper = None, 1.0
+    least, upper = None, 1.0
     for floor in _FLOORS:
         # What is negligible depends on the answer.
-        low, high = Rounds(event, relation, (1,), floor).delta(1, epsilon)
+        rounds = Rounds(event, relation, (1,), floor)
+        low, high = rounds.delta(1, epsilon, lower=lower)
         if high <= upper:
-            lower, upper = low, high
+            least, upper = low, high
         if high >= floor:
             break
     behind = warrant(event)
     return DeltaBound(
         epsilon=epsilon,
-        lower=lower,
+        lower=least,
         estimate=upper,
         upper=upper,
         certified=behind.certified,
-        method_lower=NAME if lower is not None else None,
+        method_lower=NAME if least is not None else None,
         method_upper=NAME,
         method_estimate=NAME,
         relation=relation,

@@ -124,8 +124,10 @@ class Rounds:
             for chain in self._chains
         ]
 
-    def delta(self, rounds: int, epsilon: float) -> tuple[float | None, float]:
-        """Lower bound, if there is one, and upper bound on delta at epsilon."""
+    def delta(
+        self, rounds: int, epsilon: float, *, lower: bool = True
+    ) -> tuple[float | None, float]:
+        """Lower bound (None if not asked for or not known) and upper bound on delta."""
         if not self._private:
             return None, 1.0
         if not self._terms:
@@ -139,7 +141,7 @@ class Rounds:
             for chain, tilt in zip(self._chains, tilts, strict=True)
         )
         upper = min(1.0, upper * (1 + 1e-12))
-        if not self.bounded_below:
+        if not (lower and self.bounded_below):
             return None, upper
         found = max(float(b.delta(at, -1)[0]) for b in self._below(rounds, tilts))
         return min(found * (1 - 1e-9), upper), upper

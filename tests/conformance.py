@@ -174,7 +174,7 @@ def _split_all(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
 @functools.cache
 def _claimed_delta(event: Any, epsilon: float, relation: Relation) -> float:
     """The certified upper bound on delta, from the accountants."""
-    bound = pld.delta_of(event, epsilon, relation=relation)
+    bound = pld.delta_of(event, epsilon, relation=relation, lower=False)
     assert bound.certified
     assert bound.upper is not None
     return bound.upper
