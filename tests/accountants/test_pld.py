@@ -44,7 +44,7 @@ def bound(event, delta, relation="add_remove") -> Any:
 
 
 def upper(event, delta, relation="add_remove") -> Any:
-    found = bound(event, delta, relation)
+    found = pld.epsilon(event, delta, relation=relation, lower=False)
     assert found.certified
     assert found.method_upper == "pld"
     return found.upper

@@ -10,14 +10,14 @@ import pytest
 from dpkit.training.gradients import clipped_grad
 from tests.oracles import gradients as oracle
 
-MODES: list[dict[str, Any]] = [
+MODES: list[Any] = [
     {"mode": "vmap"},
-    {"mode": "microbatch", "microbatch_size": 1},
     {"mode": "microbatch", "microbatch_size": 3},
-    {"mode": "microbatch", "microbatch_size": 64},
     {"mode": "microbatch", "microbatch_size": 4, "constant_time": True},
+    pytest.param({"mode": "microbatch", "microbatch_size": 1}, marks=pytest.mark.slow),
+    pytest.param({"mode": "microbatch", "microbatch_size": 64}, marks=pytest.mark.slow),
 ]
-IDS = ["vmap", "single", "three", "wider_than_batch", "constant_time"]
+IDS = ["vmap", "three", "constant_time", "single", "wider_than_batch"]
 
 
 def squared_loss(w, example, key):

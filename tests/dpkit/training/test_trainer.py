@@ -224,14 +224,19 @@ def interrupted(tmp_path, step=7):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"optimizer": optax.sgd(0.2, momentum=0.9)}, "program"),
-        ({"average_decay": 0.5}, "program"),
         ({"plan": PLAN.with_noise(2.0)}, "program"),
-        ({"devices": 1}, "devices"),
-        ({"microbatch_size": 4}, "microbatch_size"),
         ({"insecure_seed": 1, "allow_insecure_ledger": True}, "insecure_seed"),
         ({"facts": {"mine": 1}}, "mine"),
-        ({"constant_time": False}, "program"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ({"optimizer": optax.sgd(0.2, momentum=0.9)}, "program"),
+                ({"average_decay": 0.5}, "program"),
+                ({"devices": 1}, "devices"),
+                ({"microbatch_size": 4}, "microbatch_size"),
+                ({"constant_time": False}, "program"),
+            ]
+        ),
     ],
 )
 def test_noise_is_never_reused_on_another_run(tmp_path, change, name):
