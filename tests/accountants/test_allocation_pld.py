@@ -127,6 +127,7 @@ def test_best_is_the_loss_distribution_and_replacement_is_refused():
         pld.epsilon(allocated(1, 29), 1e-5, relation="replace_one")
 
 
+@pytest.mark.slow
 def test_a_tiny_delta_is_an_answer():
     event = allocated(2.7, 100)
     for e in (10.0, 100.0):

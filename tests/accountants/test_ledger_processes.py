@@ -217,6 +217,7 @@ def _whole_lines(path):
     return [line for line in lines if line.endswith("\n")]
 
 
+@pytest.mark.slow
 def test_nothing_is_left_beside_a_file_that_processes_raced_for(tmp_path):
     path = tmp_path / "ledger.db"
     workers = [_start(RESERVES, path, name, 2, 4) for name in ("a", "b")]
@@ -259,6 +260,7 @@ def test_threads_share_a_ledger(ledger_url):
         ledger.verify()
 
 
+@pytest.mark.slow
 def test_a_forked_child_may_use_the_ledger(ledger_url):
     """Each transaction has its own connection, so none is carried across the fork."""
     script = (

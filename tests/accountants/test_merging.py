@@ -185,6 +185,7 @@ for moment in ("_publish", "_sync_folder", "writing"):
 """
 
 
+@pytest.mark.slow
 def test_a_merge_killed_at_any_moment_can_be_made_again(tmp_path):
     """Killed before the new file has its name, after, and between two retirements."""
     moments = {"_publish": (False, 0), "_sync_folder": (True, 0), "writing": (True, 1)}

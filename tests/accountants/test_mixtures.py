@@ -90,6 +90,7 @@ def test_one_shift_is_a_gaussian_at_losses_where_little_is_left():
         np.testing.assert_allclose(curve(losses), known.forward(losses), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_rare_shift_far_away_hides_no_loss_of_the_near_one():
     event = dp_event.MixtureOfGaussiansDpEvent(1.0, *FAR)
     truth = _truth(*FAR, 0.0)

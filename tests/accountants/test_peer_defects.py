@@ -55,6 +55,7 @@ def test_d4_one_grid_for_all_is_too_coarse_for_small_epsilons():
     assert peer > 1.8 * ours(event, 1e-6)
 
 
+@pytest.mark.slow
 def test_d5_a_convolution_for_each_event_against_one_for_all():
     # Its time grows with the square of the kinds; ours takes one transform for each.
     # Here only that ours reads many kinds at once and stays between its neighbours.

@@ -160,6 +160,7 @@ def test_an_emptied_file_is_never_taken_for_a_new_ledger(path):
         Ledger.open(path, **TERMS)
 
 
+@pytest.mark.slow
 def test_bytes_flipped_anywhere_are_noticed_or_harmless(path):
     """A flipped byte is refused, or lies where nothing is stored."""
     whole = bytearray(path.read_bytes())

@@ -150,6 +150,7 @@ def test_bad_charges_write_nothing(ledger, command, words):
     assert ledger.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_reservation_is_settled_by_another_process(ledger):
     words = ["--event", NOISE, "--count", "10", "--delta", "1e-6", "--key", "train"]
     start = [sys.executable, "-m", "dpkit", "ledger"]
