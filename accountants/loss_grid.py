@@ -176,8 +176,9 @@ def _split(pair: FinitePair, step: float, first: int, last: int) -> Losses:
     loss, p, q = pair.finite
     place = loss / step
     cell = np.floor(place)
-    rounding = _ROUNDING * (1 + (np.abs(np.log(p)) + np.abs(np.log(q))) / step)
-    share = np.expm1((place - cell + rounding) * step) / np.expm1(step)
+    with np.errstate(over="ignore"):  # all that rounding may do is move it whole
+        rounding = _ROUNDING * (1 + (np.abs(np.log(p)) + np.abs(np.log(q))) / step)
+        share = np.expm1((place - cell + rounding) * step) / np.expm1(step)
     share = np.minimum(share, 1.0)
     lower = p * np.exp((cell - place) * step) * (1 - share)
     inside = cell < last

@@ -42,6 +42,7 @@ _ROUGH = 10
 _COARSEST = 0.2
 _CHEAP_WIDTH = 2**16
 _MAX_POINTS = 2**20
+_LEAST_STEP = 1e-14
 _MOST_RELEASES = 10**12
 _FINER_WIDTH = 2**19
 _MOST_FINER = 64
@@ -246,7 +247,7 @@ class Rounds:
         pairs = list(zip(self._terms, self._extents, strict=True))
         variance = sum(n * e.variance for (_, n), e in pairs) / releases
         reach = max(e.forward + e.backward for e in self._extents)
-        return max(math.sqrt(variance) / _ROUGH, reach / _MAX_POINTS, 1e-14)
+        return max(math.sqrt(variance) / _ROUGH, reach / _MAX_POINTS, _LEAST_STEP)
 
     def _step(self, chain: Chain, tilt: Tilt) -> float:
         """The step whose bias is 1 / (12 fineness^2) of epsilon.
@@ -274,7 +275,7 @@ class Rounds:
         """The step, made to divide the only atom of the losses if there is one."""
         lattices = {profile.lattice for profile, _ in self._terms}
         lattice = lattices.pop()
-        if lattices or lattice is None:
+        if lattices or lattice is None or lattice < _LEAST_STEP:
             return step
         return lattice / max(1, math.ceil(lattice / step))
 

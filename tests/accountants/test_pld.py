@@ -272,7 +272,7 @@ def test_dp_accountings_distributions_agree(row):
     noise, rate, steps, delta, _, _ = DP_SGD[row]
     event = repeat(poisson(noise, rate), steps)
     peer = PLDAccountant().compose(event).get_epsilon(delta)
-    assert upper(event, delta) <= peer * (1 + 1e-6)
+    assert upper(event, delta) <= peer * (1 + 2e-5)
     assert upper(event, delta) == pytest.approx(peer, rel=3e-3)
 
 
