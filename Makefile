@@ -16,6 +16,10 @@ install: .venv/ready
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# Tests run side by side, one on each core: threads of their own would only wait.
+test test-all: export OPENBLAS_NUM_THREADS = 1
+test test-all: export OMP_NUM_THREADS = 1
+
 demo: install
 	$(BIN)/dpkit demo
 
