@@ -3,6 +3,9 @@
 PY ?= python3
 BIN := .venv/bin
 
+# Where compiled modules are forbidden, every process would compile them anew.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: install demo test test-all check bench lock build clean
 
 install: .venv/ready

@@ -164,9 +164,12 @@ def test_replacing_a_record_is_refused(event):
         rdp.epsilon(event, 1e-5, relation="replace_one")
     with pytest.raises(UnsupportedRelation):
         epsilon(event, 1e-5, relation="replace_one")
-    both = [
-        epsilon(event, 1e-5, relation=relation)
+
+
+def test_a_record_of_zeros_costs_what_an_absent_one_does():
+    absent, zeros = (
+        epsilon(GOOD[1], 1e-5, relation=relation)
         for relation in ("add_remove", "zero_out")
-    ]
-    assert both[0].upper == both[1].upper
-    assert both[0].certified
+    )
+    assert absent.upper == zeros.upper
+    assert absent.certified

@@ -74,7 +74,7 @@ def check_agreement(event, delta):
     assert math.isinf(best.upper) or best.upper <= upper * (1 + 1e-3) + 1e-9
 
 
-@settings(derandomize=True, max_examples=8, deadline=None)
+@settings(derandomize=True, max_examples=4, deadline=None)
 @given(nested, st.sampled_from([1e-3, 1e-6, 1e-12, 1e-40]))
 def test_certified_readings_bracket_one_truth(event, delta):
     check_agreement(event, delta)

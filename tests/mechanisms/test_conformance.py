@@ -13,14 +13,15 @@ from tests.conformance import (
 
 
 def rows():
-    """Every row; what zero_out repeats of add_remove waits for the slow run."""
+    """Every row; the long ones, and what zero_out repeats of add_remove, are slow."""
     for row in ROWS:
         again = row.relation == "zero_out" and any(
             (other.mechanism, other.sampler, other.relation)
             == (row.mechanism, row.sampler, "add_remove")
             for other in ROWS
         )
-        yield pytest.param(row, marks=[pytest.mark.slow] if again else [], id=row.name)
+        slow = again or row.name.startswith("truncated")
+        yield pytest.param(row, marks=pytest.mark.slow if slow else (), id=row.name)
 
 
 @pytest.mark.parametrize("row", list(rows()))

@@ -174,7 +174,9 @@ class OneDrawForAll(PoissonSampler):
         return super().draw(jnp.broadcast_to(key[0], key.shape), num_records)
 
 
-@pytest.mark.parametrize("row", [PLAIN, TRUNCATED], ids=repr)
+@pytest.mark.parametrize(
+    "row", [PLAIN, pytest.param(TRUNCATED, marks=pytest.mark.slow)], ids=repr
+)
 def test_noise_too_small(row):
     with pytest.raises(AssertionError, match="Finding"):
         check_audit(mutated(row, TooQuiet))
@@ -192,6 +194,7 @@ def test_contributions_past_the_bound(cls):
         check_bound(mutated(PLAIN, cls))
 
 
+@pytest.mark.slow
 def test_clipping_switched_off_is_seen_from_outside_too():
     with pytest.raises(AssertionError, match="Finding"):
         check_audit(mutated(PLAIN, Unclipped))

@@ -43,7 +43,7 @@ def test_words_are_those_of_the_element_index():
         assert pair == threefry.threefry_2x32((3, 4), (0, index))
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (5,), (4, 3), (2, 1, 3)])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 1, 3)])
 def test_words_agree_with_jax(shape):
     high, low = random_words(jax.random.key(5), shape)
     expected = jax.random.bits(jax.random.key(5), shape)
@@ -100,7 +100,7 @@ def test_inverse_normal_is_accurate_in_both_tails(dtype, error):
     expected = accuracy_oracle()
     with jax.enable_x64(dtype == "float64"):
         pair = jnp.asarray(high, jnp.uint32), jnp.asarray(low, jnp.uint32)
-        z = np.asarray(normal_of_words(*pair, dtype), np.float64)
+        z = np.float64(jax.jit(normal_of_words, static_argnums=2)(*pair, dtype))
     distance = np.abs(z - expected)
     central = np.abs(expected) <= 1
     assert distance[central].max() <= error

@@ -87,11 +87,10 @@ def test_no_records_give_the_noise_alone():
 
 def test_sums_are_taken_in_float32_and_integers_stay():
     # 4096 + 1 is not a float16; 70,000 is past its range.
-    records = {"half": jnp.ones((70_000,), "float16"), "count": jnp.ones((7,), int)}
-    total = run(Whole(), jax.random.key(0), {"half": records["half"]})
+    records = {"half": np.ones(70_000, "float16"), "count": np.ones(70_000, "int32")}
+    total = jax.jit(functools.partial(run, Whole()))(jax.random.key(0), records)
     assert (float(total["half"]), total["half"].dtype) == (70_000.0, jnp.float32)
-    counts = run(Whole(), jax.random.key(0), {"count": records["count"]})
-    assert (int(counts["count"]), counts["count"].dtype) == (7, jnp.int32)
+    assert (int(total["count"]), total["count"].dtype) == (70_000, jnp.int32)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +137,7 @@ def test_public_names_resolve_lazily():
 
 def test_a_sum_in_two_words_is_nearly_exact():
     rng = np.random.default_rng(0)
-    for n in (0, 1, 2, 3, 7, 100, 1023):
+    for n in (0, 1, 2, 7, 1023):
         x = rng.normal(size=(n, 4)) * 10.0 ** rng.integers(-8, 8, size=(n, 1))
         x = x.astype(np.float32)
         total, rest = jax.jit(exact_sum)(x)

@@ -12,12 +12,12 @@ from tests.oracles import gradients as oracle
 
 MODES: list[Any] = [
     {"mode": "vmap"},
-    {"mode": "microbatch", "microbatch_size": 3},
     {"mode": "microbatch", "microbatch_size": 4, "constant_time": True},
+    pytest.param({"mode": "microbatch", "microbatch_size": 3}, marks=pytest.mark.slow),
     pytest.param({"mode": "microbatch", "microbatch_size": 1}, marks=pytest.mark.slow),
     pytest.param({"mode": "microbatch", "microbatch_size": 64}, marks=pytest.mark.slow),
 ]
-IDS = ["vmap", "three", "constant_time", "single", "wider_than_batch"]
+IDS = ["vmap", "constant_time", "three", "single", "wider_than_batch"]
 
 
 def squared_loss(w, example, key):
@@ -144,7 +144,7 @@ def test_low_precision_gradients_are_summed_in_float32():
     # Added up in bfloat16, 1024 aligned gradients of norm one stall at 256.
     w = jnp.zeros(1, jnp.bfloat16)
     x = jnp.ones((1024, 1), jnp.bfloat16)
-    for mode in MODES[:3]:
+    for mode in MODES[:2]:
         total, _ = jax.jit(clipped_grad(linear_loss, clip_norm=1.0, **mode))(w, x)
         assert total.dtype == jnp.float32
         np.testing.assert_array_equal(total, [1024.0])

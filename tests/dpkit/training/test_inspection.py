@@ -27,7 +27,7 @@ def test_a_loss_with_batch_statistics_is_refused():
             return nn.BatchNorm(use_running_average=False)(nn.Dense(3)(x)).sum()
 
     model = Normalised()
-    variables = model.init(jax.random.key(0), jnp.ones((1, 4)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 4)))
     stats = variables["batch_stats"]
 
     def returning_state(params, x, key):
@@ -51,7 +51,7 @@ def test_layer_and_group_norm_pass():
             return nn.GroupNorm(num_groups=2)(x).sum()
 
     model = Normalised()
-    params = model.init(jax.random.key(0), jnp.ones((1, 4)))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 4)))["params"]
     total, _ = call(lambda p, x, key: model.apply({"params": p}, x[None]), params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(total))
 

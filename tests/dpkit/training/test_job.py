@@ -219,7 +219,9 @@ def stop_at(step):
     return on_progress
 
 
-@pytest.mark.parametrize("noise", ["1.0", "1.5", "3.0"])
+@pytest.mark.parametrize(
+    "noise", ["1.5", *(pytest.param(z, marks=pytest.mark.slow) for z in ("1.0", "3.0"))]
+)
 def test_a_run_fits_the_budget_that_it_is_given_for_its_own_noise(tmp_path, noise):
     """The ledger rounds costs up: a budget of just the computed epsilon is too small
     for about every second run."""
@@ -386,7 +388,9 @@ def test_no_secret_may_stay_unnoticed(unfinished, monkeypatch):
         ({"relation": "zero_out"}, Incompatible),
         ({"unit": "user"}, Incompatible),
         ({"dataset": "other 1"}, Incompatible),
-        ({"budget": Budget(1.0, 1e-4)}, BudgetExceeded),
+        pytest.param(
+            {"budget": Budget(1.0, 1e-4)}, BudgetExceeded, marks=pytest.mark.slow
+        ),
         ({"budget": Budget(0.0, 0.0)}, BudgetExceeded),
     ],
 )
@@ -479,7 +483,9 @@ def test_a_full_disk_releases_nothing_and_can_be_resumed(tmp_path, monkeypatch):
     assert not run(load_config(QUICK), out).already_finished
 
 
-@pytest.mark.parametrize("moment", ["_npz", "_result"])
+@pytest.mark.parametrize(
+    "moment", ["_npz", pytest.param("_result", marks=pytest.mark.slow)]
+)
 def test_a_death_after_the_last_step_is_no_loss(tmp_path, monkeypatch, moment):
     from dpkit.training import job
 

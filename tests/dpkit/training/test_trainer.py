@@ -127,7 +127,7 @@ def test_progress_is_certified_monotone_and_says_nothing_private():
     }
 
 
-@pytest.mark.parametrize("public", [True, False])
+@pytest.mark.parametrize("public", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_scores_on_private_rows_stay_private(tmp_path, public):
     seen = []
     folder = RunFolder(tmp_path / "run")
@@ -161,6 +161,7 @@ def test_noise_and_batches_are_fresh_in_every_run():
     assert first.run_id != second.run_id
 
 
+@pytest.mark.slow
 def test_a_fixed_seed_repeats_and_is_marked(tmp_path):
     runs = [train(new_ledger(), insecure_seed=1) for _ in range(2)]
     assert runs[0].params_sha256 == runs[1].params_sha256
@@ -225,11 +226,11 @@ def interrupted(tmp_path, step=7):
     ("change", "name"),
     [
         ({"plan": PLAN.with_noise(2.0)}, "program"),
-        ({"insecure_seed": 1, "allow_insecure_ledger": True}, "insecure_seed"),
         ({"facts": {"mine": 1}}, "mine"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
+                ({"insecure_seed": 1, "allow_insecure_ledger": True}, "insecure_seed"),
                 ({"optimizer": optax.sgd(0.2, momentum=0.9)}, "program"),
                 ({"average_decay": 0.5}, "program"),
                 ({"devices": 1}, "devices"),
@@ -391,7 +392,9 @@ def test_settings_that_would_fail_later_are_refused(setting, error):
     assert entry_kinds(ledger) == ["genesis"]
 
 
-@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize(
+    "constant", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_the_trainer_asks_for_constant_time_unless_told_otherwise(
     monkeypatch, constant
 ):
