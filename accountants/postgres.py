@@ -11,6 +11,8 @@ A COMMIT returns once the server has flushed the entry: synchronous_commit is on
 whatever the defaults say, and a server with fsync=off is refused. A standby that lags
 behind when it takes over has forgotten charges: replicate synchronously.
 
+An open ledger keeps one idle connection; a child process that inherits it opens its own.
+
 A writer needs usage of the schema, select and insert on `entries`, and select and
 update on `meta`; nobody needs to update or delete entries. An administrator may make
 the schema, empty, beforehand.
@@ -20,13 +22,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import QueuePool
 
 from dpkit.accountants.errors import LedgerCorrupt
 
@@ -109,7 +112,7 @@ class Postgres:
 
     @contextlib.contextmanager
     def transaction(self, *, writes: bool) -> Iterator[sa.Connection]:
-        """One transaction on its own connection, with PostgreSQL's errors translated.
+        """One transaction, with PostgreSQL's errors translated.
 
         LOCK TABLE takes no snapshot, so what is read afterwards is the present.
         """
@@ -133,10 +136,10 @@ class Postgres:
 
     @contextlib.contextmanager
     def _transaction(self, begin: str, writes: bool) -> Iterator[sa.Connection]:
-        """Begins, yields, commits; any exception rolls back."""
+        """Begins, yields, commits; any exception rolls back and hangs up."""
         ending = False
         try:
-            with self.engine.connect() as connection:
+            with self.engine.connect() as connection, _whole_or_closed(connection):
                 connection.exec_driver_sql(begin)
                 yield connection
                 _refuse_failed(connection)
@@ -227,20 +230,47 @@ def _engine(url: sa.URL) -> sa.Engine:
     options: dict[str, Any] = {
         name: value for name, value in _PATIENCE.items() if name not in url.query
     }
+    # Statements prepared on one connection of a pooler are unknown on the next.
+    options |= {"client_encoding": "utf8", "prepare_threshold": None}
     try:
-        return sa.create_engine(
+        engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
-            poolclass=NullPool,
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=-1,
+            pool_pre_ping=True,
             pool_reset_on_return=None,
             isolation_level="AUTOCOMMIT",
             use_native_hstore=False,
-            connect_args=options | {"client_encoding": "utf8"},
+            connect_args=options,
         )
     except ImportError as error:
         raise ValueError(
             "path: postgresql:// URLs need the extra `postgres`: "
             f"pip install 'dpkit-jax[postgres]' ({error})"
         ) from None
+    _ENGINES.add(engine)
+    return engine
+
+
+def _forget_connections() -> None:
+    """In a child process: the parent's connections stay open, and the parent's."""
+    for engine in _ENGINES:
+        engine.dispose(close=False)
+
+
+_ENGINES: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_forget_connections)
+
+
+@contextlib.contextmanager
+def _whole_or_closed(connection: sa.Connection) -> Iterator[None]:
+    """A connection goes back to the pool only after a transaction that succeeded."""
+    try:
+        yield
+    except BaseException:
+        connection.invalidate()
+        raise
 
 
 def _refuse_failed(connection: sa.Connection) -> None:

@@ -3,7 +3,7 @@
 A write is one transaction, lock → read → check → append → commit, so that two processes
 never decide on the same state, and it ends only once the entry is durable. How each
 database keeps that promise is in sqlite.py and postgres.py; here is what they share.
-Every transaction opens its own connection: nothing is carried across a fork.
+No connection is carried across a fork.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import json
 import select
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -389,6 +390,55 @@ def test_a_server_lost_before_the_commit(postgres, monkeypatch, written):
     assert ledger.head == head
     ledger.charge(EIGHTH, label="x", key="k3")
     ledger.verify()
+
+
+def _backend(ledger):
+    with ledger._store.reading() as session:
+        mine = "select pg_backend_pid()"
+        return session._connection.exec_driver_sql(mine).scalar_one()
+
+
+@slow
+def test_one_connection_serves_until_it_is_lost(postgres):
+    ledger = _spent(postgres.url())
+    first = _backend(ledger)
+    ledger.charge(EIGHTH, label="x")
+    assert _backend(ledger) == first
+    postgres.sql("select pg_terminate_backend(%s)", first)
+    ledger.charge(EIGHTH, label="x")
+    assert _backend(ledger) != first
+    # What failed half way never serves again.
+    second = _backend(ledger)
+    with pytest.raises(KeyError), ledger._store.writing():
+        raise KeyError
+    assert _backend(ledger) != second
+    ledger.close()
+    query = "select count(*) from pg_stat_activity where application_name = 'dpkit'"
+    assert postgres.sql(query + " and pid = %s", second) == [(0,)]
+    Ledger.open(postgres.url(_schema(ledger))).verify()
+
+
+@slow
+def test_a_forked_child_opens_a_connection_of_its_own(postgres):
+    """In a process without JAX, whose threads a fork would lose."""
+    url = postgres.url(_schema(_spent(postgres.url())))
+    program = """
+import os, sys
+from dpkit.accountants import Ledger, PureDpEvent
+ledger = Ledger.open(sys.argv[1])
+child = os.fork()
+for number in range(10):
+    ledger.charge(PureDpEvent(1 / 256), label="x", key=f"{bool(child)} {number}")
+if child:
+    sys.exit(os.waitpid(child, 0)[1])
+os._exit(0)
+"""
+    run = [sys.executable, "-c", program, url]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    ledger = Ledger.open(url)
+    ledger.verify()
+    assert ledger.spent().upper == 0.375 + 20 / 256
 
 
 class _Gap:
