@@ -1,8 +1,8 @@
 """The values of a free parameter that a calibration can return, in order of privacy.
 
-They are integers, or numbers of seven significant digits, and carry an index that grows
-towards more privacy: up for noise, down for steps and rates. Whatever falls between two
-values is rounded to the private one.
+They are integers, or numbers of seven significant digits or fewer, and carry an index
+that grows towards more privacy: up for noise, down for steps and rates. Whatever falls
+between two values is rounded to the private one.
 """
 
 import dataclasses
@@ -12,8 +12,7 @@ from dpkit.accountants import _check
 
 FREE = ("noise_multiplier", "steps", "sampling_rate")
 
-_DIGITS = 6
-_DECADE = 9 * 10**_DIGITS
+DIGITS = 7
 # name: whether the loss grows with it, and about which power of it the loss is.
 _POWERS = {
     "noise_multiplier": (False, 1.2),
@@ -36,6 +35,7 @@ class Axis:
       growing: whether the loss grows with it.
       first: the loosest index.
       last: the most private index.
+      digits: significant digits of values that are no integers.
 
     Example:
       >>> axis = Axis.of("noise_multiplier", (0.5, 2.0))
@@ -47,11 +47,17 @@ class Axis:
     growing: bool
     first: int
     last: int
+    digits: int = DIGITS
 
     @classmethod
-    def of(cls, free: str, bracket: tuple[float, float] | None) -> "Axis":
-        """The axis of a parameter; ValueError for a bad name or bracket."""
+    def of(
+        cls, free: str, bracket: tuple[float, float] | None, digits: int = DIGITS
+    ) -> "Axis":
+        """The axis of a parameter; ValueError for a bad name, bracket or digits."""
         _check.one_of(FREE, free=free)
+        digits = _check.integer_at_least(1, digits=digits)
+        if digits > DIGITS:
+            raise ValueError(f"digits={digits}: must be at most {DIGITS}")
         low, high = bracket or _BRACKETS[free]
         if free == "steps":
             low = _check.integer_at_least(1, lowest=low)
@@ -63,12 +69,12 @@ class Axis:
             raise ValueError(
                 f"bracket={bracket!r} must be (lowest, highest), increasing"
             )
-        whole, growing = free == "steps", _POWERS[free][0]
-        ends = _rounded(low, whole, up=True), _rounded(high, whole, up=False)
+        shown, growing = 0 if free == "steps" else digits, _POWERS[free][0]
+        ends = _rounded(low, shown, up=True), _rounded(high, shown, up=False)
         if ends[0] > ends[1]:
-            raise ValueError(f"bracket={bracket!r} holds no number of 7 digits")
+            raise ValueError(f"bracket={bracket!r} holds no number of {digits} digits")
         first, last = (-ends[1], -ends[0]) if growing else ends
-        return cls(free, growing, first, last)
+        return cls(free, growing, first, last, digits)
 
     @property
     def slope(self) -> float:
@@ -85,12 +91,14 @@ class Axis:
         place = -index if self.growing else index
         if self.free == "steps":
             return place
-        exponent, rest = divmod(place, _DECADE)
-        return float(f"{rest + 10**_DIGITS}e{exponent - _DIGITS}")
+        least = 10 ** (self.digits - 1)
+        exponent, rest = divmod(place, 9 * least)
+        return float(f"{rest + least}e{exponent - self.digits + 1}")
 
     def place(self, value: float) -> int:
         """The index of a value, or of the next more private one."""
-        place = _rounded(value, self.free == "steps", up=not self.growing)
+        digits = 0 if self.free == "steps" else self.digits
+        place = _rounded(value, digits, up=not self.growing)
         return -place if self.growing else place
 
     def log(self, index: int) -> float:
@@ -105,13 +113,14 @@ class Axis:
         return min(max(index, self.first), self.last)
 
 
-def _rounded(value: float, whole: bool, *, up: bool) -> int:
-    """The place of a value among integers or numbers of seven digits."""
-    if whole:
+def _rounded(value: float, digits: int, *, up: bool) -> int:
+    """The place of a value among numbers of so many digits; 0 for the integers."""
+    if not digits:
         return math.ceil(value) if up else math.floor(value)
-    digits, exponent = f"{value:.{_DIGITS}e}".split("e")
-    place = int(exponent) * _DECADE + int(digits.replace(".", "")) - 10**_DIGITS
-    near = float(f"{digits}e{exponent}")
+    shown, exponent = f"{value:.{digits - 1}e}".split("e")
+    least = 10 ** (digits - 1)
+    place = int(exponent) * 9 * least + int(shown.replace(".", "")) - least
+    near = float(f"{shown}e{exponent}")
     if near == value:
         return place
     if up:

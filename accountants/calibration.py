@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from dp_accounting import DpEvent
 
 from dpkit.accountants import _check, accounting, gdp, rdp
-from dpkit.accountants.axis import Axis
+from dpkit.accountants.axis import DIGITS, Axis
 from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.errors import NotCertified
 from dpkit.accountants.relations import Relation, as_relation
@@ -52,7 +52,7 @@ class Calibration(Generic[Bound]):
     """A calibrated parameter and the bound that it was checked with.
 
     Attributes:
-      value: the parameter: 7 significant digits, or an integer.
+      value: the parameter: at most 7 significant digits, or an integer.
       bound: the certified bound at `value`; its `upper` is at most the target.
 
     Example:
@@ -73,6 +73,7 @@ def calibrate(
     accountant: str = "best",
     free: str = "noise_multiplier",
     bracket: tuple[float, float] | None = None,
+    digits: int = DIGITS,
 ) -> Calibration[PrivacyBound]:
     """The loosest value of one parameter whose certified epsilon fits.
 
@@ -86,6 +87,7 @@ def calibrate(
         "steps" or "sampling_rate" (the largest; epsilon must not fall with them).
       bracket: (lowest, highest) value to consider; without one (1e-2, 1e4), (1, 10^9)
         or (1e-9, 1).
+      digits: significant digits of the answer, 1 to 7; steps are whole anyway.
 
     Returns:
       The value, rounded to the private side, and its bound: `bound.upper <= epsilon`.
@@ -114,7 +116,7 @@ def calibrate(
     epsilon = _check.positive(epsilon=epsilon)
     delta = _check.half_open_probability(delta=delta)
     relation = as_relation(relation)
-    axis = Axis.of(free, bracket)
+    axis = Axis.of(free, bracket, digits)
 
     def bound_at(value: Any) -> PrivacyBound:
         return accounting.epsilon(
@@ -147,6 +149,7 @@ def solve(
     target: float,
     free: str = "noise_multiplier",
     bracket: tuple[float, float] | None = None,
+    digits: int = DIGITS,
 ) -> Calibration[Bound]:
     """The loosest value of one parameter whose certified bound is within a target.
 
@@ -158,6 +161,7 @@ def solve(
       target: above 0, finite; what `upper` may be at most.
       free: "noise_multiplier", "steps" or "sampling_rate", as for `calibrate`.
       bracket: (lowest, highest) value to consider, as for `calibrate`.
+      digits: significant digits of the answer, as for `calibrate`.
 
     Returns:
       The value, rounded to the private side, and its bound: `bound.upper <= target`.
@@ -176,7 +180,7 @@ def solve(
       1.0
     """
     target = _check.positive(target=target)
-    return _Search(bound_at, target, Axis.of(free, bracket)).solve("target")
+    return _Search(bound_at, target, Axis.of(free, bracket, digits)).solve("target")
 
 
 class _Falling:

@@ -11,7 +11,8 @@ A COMMIT returns once the server has flushed the entry: synchronous_commit is on
 whatever the defaults say, and a server with fsync=off is refused. A standby that lags
 behind when it takes over has forgotten charges: replicate synchronously.
 
-An open ledger keeps one idle connection; a child process that inherits it opens its own.
+An open ledger keeps one connection, idle between calls; a child process that inherits
+the ledger opens its own.
 
 A writer needs usage of the schema, select and insert on `entries`, and select and
 update on `meta`; nobody needs to update or delete entries. An administrator may make

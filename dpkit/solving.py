@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dpkit.declaration import Declaration
 
 FREE = ("noise_multiplier", "steps", "sampling_rate", "epsilon", "delta")
+DIGITS = 7  # as accountants/axis.py has it, which is not loaded for a --help
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,7 @@ def solve(
     delta: float | None,
     accountant: str = "best",
     bracket: tuple[float, float] | None = None,
+    digits: int = DIGITS,
 ) -> Solution:
     """The best value of one parameter with which the run keeps a budget.
 
@@ -56,6 +58,7 @@ def solve(
       delta: in [0, 1); None for the run's own, or where it is the question.
       accountant: "best", or one by name.
       bracket: (lowest, highest) value to consider.
+      digits: significant digits of the answer, 1 to 7; steps are whole anyway.
 
     Returns:
       The solution, rounded to the safe side and verified.
@@ -87,7 +90,7 @@ def solve(
     epsilon = _check.positive(epsilon=epsilon)
     if name == "delta":
         return _delta(run, epsilon, accountant)
-    return _searched(run, name, epsilon, delta or 0.0, accountant, bracket)
+    return _searched(run, name, epsilon, delta or 0.0, accountant, bracket, digits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +150,7 @@ def solve_attack(
     *,
     delta: float | None = None,
     bracket: tuple[float, float] | None = None,
+    digits: int = DIGITS,
 ) -> tuple[Solution, float]:
     """The best value of one parameter with which no attacker gains more than a limit.
 
@@ -156,6 +160,7 @@ def solve_attack(
       limit: what an attacker may gain.
       delta: where epsilon is reported too; None for the run's own.
       bracket: (lowest, highest) value to consider.
+      digits: significant digits of the answer, 1 to 7; steps are whole anyway.
 
     Returns:
       The solution, whose bound is epsilon at delta, and the certified gain.
@@ -186,6 +191,7 @@ def solve_attack(
         target=limit.gain,
         free=name,
         bracket=bracket,
+        digits=digits,
     )
     solved = run.varied(name, found.value)
     bound = _asked(solved, delta, "best")
@@ -226,6 +232,7 @@ def _searched(
     delta: float,
     accountant: str,
     bracket: tuple[float, float] | None,
+    digits: int,
 ) -> Solution:
     """A noise multiplier, a number of steps or a sampling rate."""
     from dpkit.accountants import calibrate
@@ -238,6 +245,7 @@ def _searched(
         accountant=accountant,
         free=name,
         bracket=bracket,
+        digits=digits,
     )
     bound = dataclasses.replace(found.bound, unit=run.unit)
     return Solution(name, found.value, bound, run.varied(name, found.value))

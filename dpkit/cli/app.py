@@ -62,6 +62,13 @@ def root(
             "--debug", help="Show the traceback of an error; may stand anywhere."
         ),
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            help="Print documents, warnings and errors alone; may stand anywhere.",
+        ),
+    ] = False,
 ) -> None:
     """Differential privacy for learning, on one honest ledger.
 

@@ -33,7 +33,7 @@ from dpkit.cli.options import (
     Steps,
     Unit,
 )
-from dpkit.cli.output import emit, facts
+from dpkit.cli.output import emit, facts, line
 
 if TYPE_CHECKING:
     from dpkit.accountants import PrivacyBound
@@ -124,6 +124,14 @@ def calibrate(
         tuple[float, float] | None,
         typer.Option(help="The lowest and the highest value to consider."),
     ] = None,
+    rounding: Annotated[
+        int,
+        typer.Option(
+            metavar="DIGITS",
+            help="Significant digits of the answer, 1 to 7, rounded to the private side"
+            " and checked there.",
+        ),
+    ] = 7,
     advantage: Annotated[
         float | None,
         typer.Option(help="Instead of epsilon: the most that an attacker may gain."),
@@ -140,10 +148,13 @@ def calibrate(
 ) -> None:
     """What a budget allows: the least noise, or the most steps, certified."""
     from dpkit.accountants import _check
-    from dpkit.solving import FREE, AttackLimit, solve_attack
+    from dpkit.solving import DIGITS, FREE, AttackLimit, solve_attack
     from dpkit.solving import solve as solve_for
 
     _check.one_of(FREE, solve=solve)
+    digits = _check.integer_at_least(1, rounding=rounding)
+    if digits > DIGITS:
+        raise ValueError(f"rounding={digits}: must be at most {DIGITS}")
     flags = RunFlags(
         noise_multiplier=noise_multiplier,
         sampling=sampling,
@@ -152,9 +163,10 @@ def calibrate(
         max_batch_size=max_batch_size,
         max_records=max_records,
     )
-    if solve in flags.given:
-        value = flags.facts()[solve]
-        raise ValueError(f"{solve}={value!r}: it is what --solve asks for")
+    asked = {"epsilon": epsilon, "delta": delta}
+    asked |= {name: flags.facts()[name] for name in flags.given}
+    if asked.get(solve) is not None:
+        raise ValueError(f"{solve}={asked[solve]!r}: it is what --solve asks for")
     run = _declared(config, flags, relation=relation, unit=unit, free=solve)
     at = run.delta if delta is None else delta
     if at is None and solve != "delta":
@@ -166,11 +178,15 @@ def calibrate(
         raise ValueError("give one of --epsilon, --advantage and --tpr")
     limit = None
     if tpr is not None:
+        if not 0 < tpr[1] < tpr[0] < 1:
+            raise ValueError(f"tpr={tpr}: needed 0 < FPR < TPR < 1")
         limit = AttackLimit(*tpr)
     elif advantage is not None:
-        limit = AttackLimit(advantage)
+        limit = AttackLimit(_check.open_probability(advantage=advantage))
     if limit is not None:
-        found, gain = solve_attack(run, solve, limit, delta=at, bracket=bracket)
+        found, gain = solve_attack(
+            run, solve, limit, delta=at, bracket=bracket, digits=digits
+        )
         name = "advantage" if tpr is None else "true_positives"
         value = {solve: found.value, name: gain}
         if tpr is not None:
@@ -178,7 +194,13 @@ def calibrate(
         _show(found.run, flags, [found.bound], value, as_json=json)
         return
     found = solve_for(
-        run, solve, epsilon=epsilon, delta=at, accountant=accountant, bracket=bracket
+        run,
+        solve,
+        epsilon=epsilon,
+        delta=at,
+        accountant=accountant,
+        bracket=bracket,
+        digits=digits,
     )
     value = {} if solve in ("epsilon", "delta") else {solve: found.value}
     _show(found.run, flags, [found.bound], value, as_json=json)
@@ -243,7 +265,7 @@ def _show(
                 chosen.append(("noise multiplier", repr(noise)))
             facts([epsilon, *chosen, *rest, *_described(run, flags, told, value)])
         if readings is not None:
-            typer.echo()
+            line()
             compare.show(readings)
     refuse_uncertified(all(bound.certified for bound in bounds))
 

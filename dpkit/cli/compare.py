@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpkit.cli.options import Accountants, ConfigFile, Deltas, Json, Relation, Unit
-from dpkit.cli.output import emit, facts, note, table
+from dpkit.cli.output import emit, facts, line, note, table
 
 if TYPE_CHECKING:
     from dpkit.accountants import PrivacyBound
@@ -53,7 +53,7 @@ def compare(
     else:
         told = [("relation", run.relation), ("unit", run.unit), ("regime", "static")]
         facts([*told, *(("assumed", text) for text in run.assumed)])
-        typer.echo()
+        line()
         show(readings)
     for reading in readings:
         for flag in reading.flags:

@@ -9,7 +9,7 @@ import typer
 
 from dpkit.cli.files import write
 from dpkit.cli.options import ConfigFile, Delta, Json, Relation, Unit
-from dpkit.cli.output import dumps, emit, facts, table
+from dpkit.cli.output import dumps, emit, facts, line, table
 
 if TYPE_CHECKING:
     from dpkit.curves import Curve
@@ -57,7 +57,7 @@ def curve(
     warrant = "upper bounds" if x != "fpr" else "lower bounds"
     words = f"certified {warrant}" if found.certified else "an estimate"
     facts([*told, (found.y, words), ("written to", out)])
-    typer.echo()
+    line()
     every = max(1, -(-len(found.points) // _ROWS))
     shown = [*found.points[:-1:every], found.points[-1]]
     table([f"{found.x}:", f"{found.y}:"], _rows(shown, rising=x != "fpr"))
@@ -92,13 +92,13 @@ def _write(folder: Path, found: "Curve", run: "Declaration", document: str) -> N
     """The curve in three forms."""
     from dpkit.report.figures import curve_page
 
-    folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["line", found.x, found.y])
     for name, points in {"": found.points, **found.references}.items():
         writer.writerows([name, repr(x), repr(y)] for x, y in points)
+    page = curve_page(found, relation=str(run.relation), unit=run.unit)
+    folder.mkdir(parents=True, exist_ok=True)
     write(folder / "curve.csv", text.getvalue())
     write(folder / "curve.json", document)
-    page = curve_page(found, relation=str(run.relation), unit=run.unit)
     write(folder / "curve.html", page)

@@ -1,8 +1,8 @@
 """Exit codes, and how an exception becomes one line and one of them.
 
 A command raises what the library raises. `Command` names the option that was at fault,
-`Root` prints one line on standard error and exits. With `--debug`, which may stand
-anywhere on the line, the traceback comes first.
+`Root` prints one line on standard error and exits. Two options may stand anywhere on
+the line: with `--debug` the traceback comes first, `--quiet` is output.py's.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dpkit.cli.output import note, plain
+from dpkit.cli.output import note, plain, quieted
 
 _INTERRUPTED = "dpkit: interrupted; the same command goes on with an unfinished run"
 
@@ -82,16 +82,17 @@ class Root(TyperGroup):
     ) -> Any:
         """Run one command line and exit."""
         given = list(sys.argv[1:] if args is None else args)
-        words = [word for word in given if word != "--debug"]
+        words = [word for word in given if word not in ("--debug", "--quiet")]
         try:
-            code = self._run(
-                debug=len(words) < len(given),
-                args=words,
-                prog_name=prog_name or "dpkit",
-                complete_var=complete_var,
-                windows_expand_args=windows_expand_args,
-                **extra,
-            )
+            with quieted("--quiet" in given):
+                code = self._run(
+                    debug="--debug" in given,
+                    args=words,
+                    prog_name=prog_name or "dpkit",
+                    complete_var=complete_var,
+                    windows_expand_args=windows_expand_args,
+                    **extra,
+                )
         except (BrokenPipeError, SystemExit) as error:
             # Typer and Rich turn a broken pipe into exit code 1.
             causes = (error, error.__context__)

@@ -17,7 +17,7 @@ def write(path: Path, text: str) -> None:
     Example:
       >>> write(Path("/nonexistent/a.txt"), "a")
       Traceback (most recent call last):
-      FileNotFoundError: [Errno 2] No such file or directory: ...
+      FileNotFoundError: [Errno 2] No such file or directory: '/nonexistent/a.txt'
     """
     temporary = _written(path, text)
     try:
@@ -66,7 +66,8 @@ def _written(path: Path, text: str) -> Path:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except OSError as error:
+        # A write that fails, on a full disk, doesn't say which file.
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
     return temporary

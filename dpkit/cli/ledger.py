@@ -13,7 +13,7 @@ from dpkit.cli.bounds import bound_in_words
 from dpkit.cli.errors import Command
 from dpkit.cli.opening import opened, place
 from dpkit.cli.options import Json, LedgerFile
-from dpkit.cli.output import emit, facts, table
+from dpkit.cli.output import emit, facts, line, table
 from dpkit.report.identity import identity, identity_in_words
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def show(ledger: LedgerFile, json: Json = False) -> None:
                 ("entries", len(entries)),
             ]
         )
-        typer.echo()
+        line()
         table(["seq:", "time", "kind", "label", "cost", "what"], _rows(entries))
 
 

@@ -2,12 +2,15 @@
 
 Standard output carries the answer alone. Notes, progress and errors go to standard
 error. With `--json` standard output is one JSON object with a `schema_version`, or
-empty when the command failed before it had an answer.
+empty when the command failed before it had an answer. With `--quiet` neither text nor
+progress is shown, only documents that were asked for, warnings and errors.
 """
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -16,6 +19,40 @@ SCHEMA_VERSION = 1
 
 # Wide enough for a row of a ledger where nobody looks at a terminal's edge.
 _WIDTH_OF_A_PIPE = 160
+
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quieted(on: bool) -> Generator[None]:
+    """Run the block with or without text for people.
+
+    Args:
+      on: whether to say nothing.
+
+    Example:
+      >>> with quieted(True):
+      ...     facts([("delta", "1e-5")])
+    """
+    token = _quiet.set(on)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def is_quiet() -> bool:
+    """Whether text for people is unwanted.
+
+    Returns:
+      True within `quieted(True)`.
+
+    Example:
+      >>> is_quiet()
+      False
+    """
+    return _quiet.get()
 
 
 def emit(document: Mapping[str, Any]) -> None:
@@ -72,7 +109,21 @@ def facts(rows: Iterable[tuple[str, Any]]) -> None:
     known = [(name, plain(str(value))) for name, value in rows if value is not None]
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
-        typer.echo(f"{name:<{width}}  {value}")
+        line(f"{name:<{width}}  {value}")
+
+
+def line(text: str = "") -> None:
+    """Print one line for people.
+
+    Args:
+      text: the line.
+
+    Example:
+      >>> line("what is protected")
+      what is protected
+    """
+    if not is_quiet():
+        typer.echo(text)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -88,6 +139,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
        ─────────────────
        reserve      12
     """
+    if is_quiet():
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -103,8 +156,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     Console(file=sys.stdout, width=width, highlight=False).print(grid)
 
 
+def confirm(text: str) -> None:
+    """Print one line on standard error that says what was done.
+
+    Args:
+      text: the line.
+
+    Example:
+      >>> confirm("written: report.html")
+    """
+    if not is_quiet():
+        note(text)
+
+
 def note(text: str) -> None:
-    """Print one line on standard error.
+    """Print one line on standard error, wanted or not.
 
     Args:
       text: the line.

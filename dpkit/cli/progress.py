@@ -7,9 +7,9 @@ of a step depends on the realised batch.
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dpkit.cli.output import note, plain
+from dpkit.cli.output import is_quiet, note, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +41,9 @@ def shown_progress(
       >>> with shown_progress("at delta 1e-05") as (on_progress, on_message):
       ...     on_message("preparing")
     """
+    if is_quiet():
+        yield _silent, _silent
+        return
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, markup=False)
@@ -127,5 +130,5 @@ def _lines(title: str, timed: bool) -> OnProgress:
     return update
 
 
-def _silent(text: str) -> None:
+def _silent(_: Any) -> None:
     """Says nothing."""

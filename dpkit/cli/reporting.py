@@ -9,7 +9,7 @@ from dpkit.cli.bounds import refuse_uncertified
 from dpkit.cli.files import write
 from dpkit.cli.opening import opened
 from dpkit.cli.options import Json
-from dpkit.cli.output import dumps, emit, facts, note, plain, table
+from dpkit.cli.output import confirm, dumps, emit, facts, line, plain, table
 
 _FORMATS = ("text", "json", "html")
 
@@ -66,7 +66,7 @@ def _give(text: str, out: Path | None) -> None:
         typer.echo(text, nl=False)
         return
     write(out, text)
-    note(f"written: {out}")
+    confirm(f"written: {out}")
 
 
 def _show(document: dict[str, Any]) -> None:
@@ -78,14 +78,14 @@ def _show(document: dict[str, Any]) -> None:
     names = ("ledger", "head", "dataset", "regime", "relation", "unit")
     rows = [(name, document.get(name)) for name in names]
     facts([("guarantee", headline(result)), *rows, *_budget(document)])
-    typer.echo()
+    line()
     for text in guarantee(result):
-        typer.echo(plain(text))
-    typer.echo()
+        line(plain(text))
+    line()
     adaptive = document["bound"]["regime"] == "adaptive"
     second = "if all had been fixed in advance" if adaptive else "by the whole profile"
     table(["an attacker, at most", "certified:", f"{second}:"], attack_rows(document))
-    typer.echo()
+    line()
     heads = ["entry:", "time", "label", "count:", "event", "cost", "state"]
     table(heads, charge_rows(document["charges"]))
     for title in ("assumed", "not_covered"):

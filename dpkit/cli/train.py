@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpkit.cli.options import Json
-from dpkit.cli.output import emit, facts, note
+from dpkit.cli.output import confirm, emit, facts
 
 if TYPE_CHECKING:
     from dpkit.training import Config, Run
@@ -67,7 +67,7 @@ def demo(
     text = resources.files("dpkit.training").joinpath("demo.toml").read_text("utf-8")
     if write_config is not None:
         _write_new(write_config, text)
-        note(f"written: now edit it, and dpkit train {write_config} --out DIR")
+        confirm(f"written: now edit it, and dpkit train {write_config} --out DIR")
         return
     from dpkit.training import load_config
 
@@ -104,7 +104,7 @@ def _train(config: "Config", out: Path, offline: bool, as_json: bool) -> None:
             on_message=on_message,
         )
     if done.already_finished:
-        note(f"{done.folder}: this run is already finished; nothing was changed")
+        confirm(f"{done.folder}: this run is already finished; nothing was changed")
     if as_json:
         emit(done.result)
     else:

@@ -42,3 +42,21 @@ def test_ends_are_rounded_inwards_and_kept_to():
     assert axis.near(-100.0) == axis.first
     assert axis.near(100.0) == axis.last
     assert isinstance(Axis.of("steps", None).value(-1000), int)
+
+
+@pytest.mark.parametrize("digits", range(1, 8))
+def test_fewer_digits_are_rounded_to_the_private_side(digits):
+    noise = Axis.of("noise_multiplier", None, digits)
+    rate = Axis.of("sampling_rate", None, digits)
+    for value in (math.pi / 4, 0.12345678, 1 / 3):
+        above, below = noise.value(noise.place(value)), rate.value(rate.place(value))
+        assert below < value < above
+        assert float(f"{value:.{digits - 1}e}") in (above, below)
+        assert noise.value(noise.place(value) - 1) == below
+    assert noise.value(noise.place(1.0)) == 1.0
+
+
+@pytest.mark.parametrize("digits", [0, 8, 2.5, True])
+def test_digits_out_of_range_are_refused(digits):
+    with pytest.raises((ValueError, TypeError), match="digits"):
+        Axis.of("noise_multiplier", None, digits)

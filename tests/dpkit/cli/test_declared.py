@@ -1,13 +1,17 @@
 """`budget` on files: epsilon, calibrate, compare, curve, check, and their codes."""
 
 import csv
+import errno
 import json
+from pathlib import Path
 
 import pytest
+from dp_accounting import GaussianDpEvent
 from typer.testing import CliRunner
 
-from dpkit.accountants import Budget, Ledger, PrivacyBound, PureDpEvent
+from dpkit.accountants import Budget, Ledger, PrivacyBound, PureDpEvent, epsilon
 from dpkit.accountants.accounting import ACCOUNTANTS
+from dpkit.cli import files
 from dpkit.cli.app import app
 
 RUN = CliRunner()
@@ -284,3 +288,53 @@ def test_the_gate_refuses_an_edited_ledger(ledger):
     ledger.write_bytes(ledger.read_bytes().replace(b'"0.5"', b'"0.1"'))
     done = budget("check", ledger, "--max-epsilon", "1", "--delta", "1e-5")
     assert (done.exit_code, done.stdout) == (3, "")
+
+
+def calibrated(*words):
+    done = RUN.invoke(app, ["budget", "calibrate", *words, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("digits", "noise"), [("7", 3.730632), ("3", 3.74), ("1", 4)])
+def test_an_answer_of_fewer_digits_is_checked_itself(config, digits, noise):
+    found = calibrated(config(GAUSSIAN), "--epsilon", "1", "--rounding", digits)
+    assert found["noise_multiplier"] == noise
+    assert found["upper"] <= 1
+    checked = epsilon(GaussianDpEvent(noise), 1e-5, relation="add_remove")
+    assert found["upper"] == pytest.approx(checked.upper, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--solve epsilon --epsilon 1", "--epsilon: epsilon=1.0"),
+        ("--solve delta --epsilon 1 --delta 1e-5", "--delta: delta=1e-05"),
+        ("--epsilon 1 --rounding 8", "--rounding: rounding=8"),
+        ("--advantage 1.5", "--advantage: advantage=1.5"),
+        ("--tpr 0.01 0.05", "--tpr: tpr=(0.01, 0.05)"),
+        ("--tpr 1.5 0.05", "--tpr: tpr=(1.5, 0.05)"),
+    ],
+)
+def test_a_calibration_that_contradicts_itself_is_refused(config, words, named):
+    done = RUN.invoke(app, ["budget", "calibrate", config(GAUSSIAN), *words.split()])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"dpkit budget calibrate: {named}")
+
+
+def test_a_full_disk_names_the_file(config, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.chdir(tmp_path)
+    config(GAUSSIAN)
+    for words in (
+        "ledger report run.json --format json --out r.json",
+        "budget curve run.json --x delta --out curves",
+    ):
+        done = RUN.invoke(app, words.split())
+        assert done.exit_code == 2
+        assert "No space left" in done.stderr
+        assert "r.json: " in done.stderr or "curve.csv: " in done.stderr
+    assert not Path("r.json").exists()

@@ -3,8 +3,21 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from dpkit.cli import output
+from dpkit.cli.app import app
+from dpkit.cli.output import quieted
+from dpkit.cli.progress import shown_progress
+
+RUN = """
+relation = "add_remove"
+delta = 1e-5
+[[events]]
+kind = "gaussian"
+noise_multiplier = 2.0
+"""
+TERMS = "--epsilon 3 --delta 1e-5 --relation add_remove --unit user".split()
 
 
 def test_json_has_a_schema_version(capsys):
@@ -45,3 +58,48 @@ def test_facts_are_aligned_and_notes_go_to_standard_error(capsys):
     captured = capsys.readouterr()
     assert captured.out == "a          1\nlong name  x y\n"
     assert captured.err == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["budget", "check", "run.toml", "--max-epsilon", "9", "--delta", "1e-5"], 0),
+        (["budget", "epsilon", "run.toml", "--accountants", "rdp,gdp"], 0),
+        pytest.param(["budget", "compare", "run.toml"], 0, marks=pytest.mark.slow),
+        (["budget", "curve", "run.toml", "--x", "delta"], 0),
+        (["ledger", "report", "run.toml"], 0),
+        (["ledger", "report", "run.toml", "--out", "r.html", "--format", "html"], 0),
+        (["ledger", "init", "a.db", *TERMS], 0),
+        (["demo", "--write-config", "my.toml"], 0),
+    ],
+)
+def test_quiet_commands_say_nothing(tmp_path, monkeypatch, words, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text(RUN)
+    done = CliRunner().invoke(app, [*words, "--quiet"])
+    assert (done.exit_code, done.output) == (code, "")
+    again = [word.replace("a.db", "b.db").replace("my.", "our.") for word in words]
+    assert CliRunner().invoke(app, again).output != ""
+
+
+def test_quiet_commands_still_give_documents_and_errors(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text(RUN)
+    done = CliRunner().invoke(
+        app, ["budget", "--quiet", "epsilon", "run.toml", "--json"]
+    )
+    assert json.loads(done.stdout)["certified"]
+    words = ["budget", "check", "run.toml", "--max-epsilon", "0", "--delta", "1e-5"]
+    done = CliRunner().invoke(app, [*words, "--quiet"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "exceeds --max-epsilon" in done.stderr
+    done = CliRunner().invoke(app, ["budget", "epsilon", "none.toml", "--quiet"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "none.toml" in done.stderr
+
+
+def test_quiet_runs_show_no_progress(capsys):
+    with quieted(True), shown_progress("at delta 1e-5") as (on_progress, on_message):
+        on_message("preparing")
+        on_progress(None)
+    assert capsys.readouterr() == ("", "")
