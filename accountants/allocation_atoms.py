@@ -19,6 +19,8 @@ from dpkit.accountants import lognormal
 Array = NDArray[Any]
 
 _PAIRS = 20_000
+# About how many pairs of atoms a table adds up in the time of one pass.
+_PASS = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,24 +72,27 @@ class Atoms:
         """The sum of two independent copies, on a grid as fine or twice as fine.
 
         x_I + x_(I+d) lies at the fine index ratio I + f(d), so one pass over d serves
-        all I at once. From some d on, f(d) stays within one cell above ratio (I + d),
-        and running sums over I finish all of those together.
+        all I at once. From some d on, f(d) stays within half a cell above
+        ratio (I + d), and running sums over I finish all of those together.
         """
         ratio, mass, size = round(self.step / step), self.mass, len(self.mass)
         out = np.zeros(ratio * (size - 1) + 2)
         near = min(size, _near(step, self.step))
         places, upward = _split(np.arange(near), ratio, self.step, step)
         base = int(places[0])
-        for d in range(near):
-            pairs = mass[: size - d] * mass[d:]
-            if d:
-                pairs *= 2
-            up = pairs * upward[d]
-            place, length = int(places[d]) - base, ratio * (size - d - 1) + 1
-            out[place : place + length : ratio] += pairs - up
+        twice, ends = 2 * mass, (places - base).tolist()
+        for d, share in enumerate(upward.tolist()):
+            pairs = (twice if d else mass)[: size - d] * mass[d:]
+            up = pairs * share
+            pairs -= up
+            place, length = ends[d], ratio * (size - d - 1) + 1
+            out[place : place + length : ratio] += pairs
             out[place + 1 : place + 1 + length : ratio] += up
         if near < size:
-            down, up = self._far(near, step)
+            numbers = np.arange(near, size) - (near - 1)
+            down, up = 2 * self._beside(
+                self.mass[near:], self.log_values[near:], numbers, step
+            )
             first, end = ratio * near - base, ratio * size - base
             out[first:end:ratio] += down
             out[first + 1 : end + 1 : ratio] += up
@@ -99,11 +104,28 @@ class Atoms:
 
     def plus(self, other: "Atoms", low: int, high: int) -> "Atoms":
         """The sum with an independent law whose step is a multiple of this one's."""
-        ratio = round(other.step / self.step)
         mine = self.start + np.arange(len(self.mass))
+        ratio = round(other.step / self.step)
         theirs = ratio * (other.start + np.arange(len(other.mass)))
         first, size = sum_range(mine, theirs, self.step)
         out = np.zeros(size)
+        near = _near(self.step, self.step)
+        if 2 * near * _PASS < len(mine) * len(theirs):
+            self._add_in_passes(other, near, out, first)
+        else:
+            self._add_in_tables(other, mine, theirs, out, first)
+        zero = self.zero * other.zero
+        zero += _lift(out, mine - first, other.zero * self.mass, self.step)
+        zero += _lift(out, theirs - first, self.zero * other.mass, self.step)
+        lost = self.lost + other.lost
+        longest = max(len(self.mass), len(other.mass))
+        rounding = self.rounding + other.rounding + sum_rounding(longest)
+        return Atoms(self.step, first, out, zero, lost, rounding)._within(low, high)
+
+    def _add_in_tables(
+        self, other: "Atoms", mine: Array, theirs: Array, out: Array, first: int
+    ) -> None:
+        """Adds the sums of all pairs, which stand at these indices, to `out`."""
         nearest, gaps = gap_range(mine, theirs)
         places, upward = _split(gaps, 1, self.step, self.step)
         for block in blocks(len(theirs), len(mine)):
@@ -112,25 +134,57 @@ class Atoms:
             place = (lower + places[gap]).ravel()
             pairs = other.mass[block, None] * self.mass
             up = pairs * upward[gap]
-            out += np.bincount(place, (pairs - up).ravel(), size)
-            out += np.bincount(place + 1, up.ravel(), size)
-        zero = self.zero * other.zero
-        zero += _lift(out, mine - first, other.zero * self.mass, self.step)
-        zero += _lift(out, theirs - first, self.zero * other.mass, self.step)
-        lost = self.lost + other.lost
-        rounding = self.rounding + other.rounding + sum_rounding(len(other.mass))
-        return Atoms(self.step, first, out, zero, lost, rounding)._within(low, high)
+            out += np.bincount(place, (pairs - up).ravel(), len(out))
+            out += np.bincount(place + 1, up.ravel(), len(out))
 
-    def _far(self, near: int, step: float) -> tuple[Array, Array]:
-        """For each J >= near, what all x_I + x_J with I <= J - near leave at x_J, and
-        above.
+    def _add_in_passes(self, other: "Atoms", near: int, out: Array, first: int) -> None:
+        """The same as in `doubled`: one pass over d, and running sums beyond `near`."""
+        ratio, size, count = (
+            round(other.step / self.step),
+            len(self.mass),
+            len(other.mass),
+        )
+        places, upward = _split(np.arange(near), 1, self.step, self.step)
+        rises, shares = places.tolist(), upward.tolist()
+        offset = ratio * other.start - self.start
+        for d in range(1 - near, near):
+            # Of theirs, those from `begin` to `end` have one of mine d steps above.
+            begin = max(0, -((offset + d) // ratio))
+            end = min(count, (size - 1 - offset - d) // ratio + 1)
+            if begin >= end:
+                continue
+            meets, length = offset + d + ratio * begin, ratio * (end - begin - 1) + 1
+            pairs = other.mass[begin:end] * self.mass[meets : meets + length : ratio]
+            up = pairs * shares[abs(d)]
+            pairs -= up
+            place = self.start + meets - max(d, 0) + rises[abs(d)] - first
+            out[place : place + length : ratio] += pairs
+            out[place + 1 : place + 1 + length : ratio] += up
+        for small, large in ((self, other), (other, self)):
+            fine = round(large.step / self.step)
+            places = fine * (large.start + np.arange(len(large.mass)))
+            below = (places - near) // round(small.step / self.step) - small.start + 1
+            far = slice(int(np.count_nonzero(below <= 0)), None)
+            numbers = np.minimum(below[far], len(small.mass))
+            beside = large.mass[far], large.log_values[far], numbers
+            down, up = small._beside(*beside, self.step)
+            out[places[far] - first] += down
+            out[places[far] - first + 1] += up
+
+    def _beside(
+        self, mass: Array, log_values: Array, numbers: NDArray[np.int64], step: float
+    ) -> Array:
+        """What is left at each of some large atoms, and one step higher, by its sums
+        with the first so many of these, all small beside it.
+
+        At most half of a sum goes up, so the difference below keeps its digits.
         """
-        back = np.arange(len(self.mass)) - (len(self.mass) - 1)
-        scale = np.exp(back * self.step)
-        masses = np.cumsum(self.mass)[:-near]
-        up = np.cumsum(self.mass * scale)[:-near] / (scale[near:] * math.expm1(step))
-        both = 2 * self.mass[near:]
-        return both * np.maximum(masses - up, 0.0), both * np.minimum(up, masses)
+        values = np.exp(self.log_values - self.log_values[-1])
+        masses = np.concatenate([[0.0], np.cumsum(self.mass)])[numbers]
+        means = np.concatenate([[0.0], np.cumsum(self.mass * values)])[numbers]
+        shift = np.exp(self.log_values[-1] - log_values)
+        up = means * shift / math.expm1(step)
+        return mass * np.array([masses - up, up])
 
     def _within(self, low: int, high: int) -> "Atoms":
         """The same on the indices from `low` to `high` at most."""
@@ -207,5 +261,5 @@ def _lift(out: Array, places: Array, mass: Array, step: float) -> float:
 
 
 def _near(fine: float, coarse: float) -> int:
-    """The d from which log(1 + e^(-d h)) is at most one fine step; at least 1."""
-    return max(1, math.ceil(-math.log(math.expm1(fine)) / coarse))
+    """The d from which 1 + e^(-d h) is at most half way to e^fine; at least 1."""
+    return max(1, math.ceil(-math.log(math.expm1(fine) / 2) / coarse))

@@ -8,7 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from dpkit.accountants import allocation_law, lognormal
+from dpkit.accountants import allocation_atoms, allocation_law, lognormal
 from dpkit.accountants.allocation_atoms import Atoms
 from dpkit.accountants.allocation_law import AllocationLaw
 from tests.oracles import allocation as oracle
@@ -281,3 +281,28 @@ def test_the_transform_of_a_lognormal(noise):
             total = mpmath.quad(part, mpmath.linspace(-14, 11 + 1 / s, 24))
             exact = mpmath.log1p(total) if u < 0 else mpmath.log(total)
             assert value == pytest.approx(float(exact), rel=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3, 7])
+@pytest.mark.parametrize("shift", [-900, -300, 0, 300, 900])
+def test_two_ways_to_add_agree(monkeypatch, ratio, shift):
+    """Running sums for atoms that are far apart, and a table of all pairs."""
+    rng = np.random.default_rng(ratio)
+
+    def atoms(step, start, size):
+        mass = rng.random(size) * 10.0 ** rng.integers(-12, 0, size)
+        return Atoms(step, start, mass / mass.sum(), 0.0, 0.0, 0.0)
+
+    one, other = atoms(0.02, shift, 500), atoms(0.02 * ratio, 0, 300)
+    found = []
+    for cost in (0, math.inf):
+        monkeypatch.setattr(allocation_atoms, "_PASS", cost)
+        found.append(one.plus(other, -(10**6), 10**6))
+    passes, table = found
+    assert passes.start == table.start
+    np.testing.assert_allclose(passes.mass, table.mass, rtol=1e-12, atol=1e-300)
+    exact = math.fsum(one.mass * np.exp(one.log_values)) + math.fsum(
+        other.mass * np.exp(other.log_values)
+    )
+    mean = math.fsum(passes.mass * np.exp(passes.log_values))
+    assert mean == pytest.approx(exact, rel=1e-12)
