@@ -237,17 +237,22 @@ def gap_range(mine: Array, theirs: Array) -> tuple[int, Array]:
 
 def offsets(gaps: Array, ratio: int, coarse: float, fine: float) -> Array:
     """f(d): log(1 + e^(d h)) in fine steps, for gaps d in coarse ones."""
-    return ratio * gaps + np.log1p(np.exp(-gaps * coarse)) / fine
+    return ratio * gaps + _excess(gaps, coarse, fine)
+
+
+def _excess(gaps: Array, coarse: float, fine: float) -> Array:
+    """log(1 + e^(-d h)) in fine steps."""
+    return np.log1p(np.exp(-gaps * coarse)) / fine
 
 
 def _split(
     gaps: Array, ratio: int, coarse: float, fine: float
 ) -> tuple[NDArray[np.int64], Array]:
     """Fine indices below x_0 + x_d, and the shares that go one index higher."""
-    places = offsets(gaps, ratio, coarse, fine)
-    lower = np.floor(places)
-    upward = np.expm1((places - lower) * fine) / math.expm1(fine)
-    return lower.astype(np.int64), np.clip(upward, 0.0, 1.0)
+    excess = _excess(gaps, coarse, fine)
+    whole = np.floor(excess)
+    upward = np.expm1((excess - whole) * fine) / math.expm1(fine)
+    return ratio * gaps + whole.astype(np.int64), np.clip(upward, 0.0, 1.0)
 
 
 def _lift(out: Array, places: Array, mass: Array, step: float) -> float:
