@@ -41,6 +41,7 @@ bench: install
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m experiments.bench.step_time --markdown docs/bench/step_time.md
 	$(BIN)/python -m experiments.bench.accounting --markdown docs/bench/accounting.md
+	$(BIN)/python -m experiments.bench.ledger --folder . --markdown docs/bench/ledger.md
 
 lock: install
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv

@@ -6,13 +6,15 @@ one, and what no ledger can beat, one bare row written durably to the same datab
 is this process's (a server's is not in it); the ratio is large to small. The folder
 should be on a real disk.
 
-    python -m experiments.bench.ledger --folder . --entries 100000
+    python -m experiments.bench.ledger --folder . --markdown docs/bench/ledger.md
     python -m experiments.bench.ledger --url "postgresql://me@host/db"
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import statistics
 import tempfile
 import time
@@ -109,6 +111,29 @@ def row(database: str, count: int, times: dict[str, list[tuple[float, float]]]) 
     )
 
 
+def page(rows: list[str], rounds: int) -> str:
+    """The whole page."""
+    table = "\n".join([HEAD, *rows])
+    return f"""\
+# Ledger: time of a reservation
+
+Medians of {rounds} interleaved rounds in one process, {platform.machine()}, \
+{os.cpu_count()} cores,
+milliseconds of wall time: `Ledger.reserve` with a new key returns once its entry is on
+disk. CPU is this process's; a server's is not in it. A bare row is one row written
+durably to the same database by the same library: no ledger can be faster. The ratio is
+that of the large ledger to the small one. The server is on the same machine.
+
+{table}
+
+Made by
+
+    python -m experiments.bench.ledger --folder . --markdown docs/bench/ledger.md
+
+and, for PostgreSQL's row, with `--url "postgresql://me@host/db"`.
+"""
+
+
 HEAD = f"""\
 | database | entries | reserve, ms | CPU | with {SMALL} entries | bare row | ratio |
 |---|---|---|---|---|---|---|"""
@@ -121,19 +146,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--folder", type=Path, help="where the SQLite files are made")
     parser.add_argument("--url", help="a PostgreSQL database, without ?ledger=")
+    parser.add_argument("--markdown", type=Path, help="write the page here")
     options = parser.parse_args()
     names = ("bare", "small", "large")
-    print(HEAD)
+    rows = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         places = {name: f"sqlite:///{folder}/{name}.db" for name in names}
         times = measure(places, options.entries, options.rounds)
-        print(row("SQLite", options.entries, times))
+        rows.append(row("SQLite", options.entries, times))
     if options.url:
         sign = "&" if "?" in options.url else "?"
         run = uuid.uuid4().hex[:8]
         places = {n: f"{options.url}{sign}ledger=bench_{run}_{n}" for n in names}
         times = measure(places, options.entries, options.rounds)
-        print(row("PostgreSQL", options.entries, times))
+        rows.append(row("PostgreSQL", options.entries, times))
+    if options.markdown:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
+        options.markdown.write_text(page(rows, options.rounds))
+    print("\n".join([HEAD, *rows]))
 
 
 if __name__ == "__main__":
