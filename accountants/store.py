@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -43,6 +43,16 @@ _entries = sa.Table(
     # By hash, since keys may be longer than PostgreSQL's B-trees allow.
     sa.Index("ix_entries_key", "key", postgresql_using="hash"),
 )
+
+
+_noted = sa.select(_meta.c.value).where(_meta.c.name == "head").scalar_subquery()
+_in_order = _entries.select().order_by(_entries.c.seq)
+_LAST = sa.select(_entries, _noted.label("noted"))
+_LAST = _LAST.order_by(_entries.c.seq.desc()).limit(1)
+_AT = _entries.select().where(_entries.c.seq == sa.bindparam("wanted"))
+_WITH_KEY = _in_order.where(_entries.c.key == sa.bindparam("wanted"))
+_ABOUT = _in_order.where(_entries.c.ref == sa.bindparam("wanted"))
+_NOTE_HEAD = _meta.update().where(_meta.c.name == "head")
 
 
 class Database(Protocol):
@@ -91,43 +101,41 @@ class Session:
 
     def head(self) -> Entry:
         """The last entry, after checking that `meta` names the same head."""
-        rows = self._rows(_entries.select().order_by(_entries.c.seq.desc()).limit(1))
-        last = next(rows, None)
-        noted = self.meta().get("head")
-        if last is None or noted != _position(last):
-            found = "no entry" if last is None else f"entry seq={last.seq}"
-            raise LedgerCorrupt(f"{found} is last, but the head noted is {noted!r}")
+        row = self._connection.execute(_LAST).first()
+        if row is None:
+            raise LedgerCorrupt("no entry is last: the table `entries` was emptied")
+        last = _entry(row)
+        if row.noted != _position(last):
+            raise LedgerCorrupt(
+                f"entry seq={last.seq} is last, but the head noted is {row.noted!r}"
+            )
         return last
 
     def get(self, seq: int) -> Entry:
         """The entry at `seq`."""
-        found = next(self._rows(_entries.select().where(_entries.c.seq == seq)), None)
+        found = next(self._rows(_AT, seq), None)
         if found is None:
             raise LedgerCorrupt(f"entry seq={seq} is missing")
         return found
 
     def with_key(self, key: str) -> list[Entry]:
         """Entries that carry this idempotency key, in order."""
-        where = _entries.c.key == key
-        return list(self._rows(_entries.select().where(where).order_by(_entries.c.seq)))
+        return list(self._rows(_WITH_KEY, key))
 
     def about(self, seq: int) -> list[Entry]:
         """Entries that refer to the entry at `seq` (commit, abort, …), in order."""
-        where = _entries.c.ref == seq
-        return list(self._rows(_entries.select().where(where).order_by(_entries.c.seq)))
+        return list(self._rows(_ABOUT, seq))
 
     def all(self) -> Iterator[Entry]:
         """Every entry, in order."""
-        yield from self._rows(_entries.select().order_by(_entries.c.seq))
+        yield from self._rows(_in_order)
 
     def append(self, entry: Entry) -> None:
         """Adds `entry`; it counts once the transaction is committed."""
         row = {"seq": entry.seq, "hash": entry.hash, "entry": entry.text}
         row |= {"key": entry.body.get("key"), "ref": entry.body.get("ref")}
         self._connection.execute(_entries.insert(), row)
-        self._connection.execute(
-            _meta.update().where(_meta.c.name == "head").values(value=_position(entry))
-        )
+        self._connection.execute(_NOTE_HEAD, {"value": _position(entry)})
 
     def found(self, entries: Sequence[Entry]) -> None:
         """Starts the ledger: its tables, and its first entries."""
@@ -143,16 +151,13 @@ class Session:
         """The database's own check of its pages: "ok", or the first complaint."""
         return self._database.integrity(self._connection)
 
-    def _rows(self, query: sa.Select) -> Iterator[Entry]:
-        """Parsed entries, after checking the columns that only repeat the text."""
-        for row in self._connection.execute(query):
-            if not isinstance(row.entry, str) or not isinstance(row.hash, str):
-                raise LedgerCorrupt(f"entry seq={row.seq}: a column is not text")
-            entry = chain.parse(row.entry, row.hash, row.seq)
-            repeated = (entry.body.get("key"), entry.body.get("ref"))
-            if (row.key, row.ref) != repeated:
-                raise LedgerCorrupt(f"entry seq={row.seq}: an index column was edited")
-            yield entry
+    def _rows(
+        self, query: sa.Select, wanted: int | str | None = None
+    ) -> Iterator[Entry]:
+        """The entries that a query finds."""
+        given = None if wanted is None else {"wanted": wanted}
+        for row in self._connection.execute(query, given):
+            yield _entry(row)
 
 
 class Store:
@@ -235,6 +240,16 @@ class Store:
             raise ValueError("the ledger object was closed; open the ledger again")
         with self._lock, self._database.transaction(writes=writes) as connection:
             yield Session(self._database, connection)
+
+
+def _entry(row: sa.Row[Any]) -> Entry:
+    """A row, parsed, after checking the columns that only repeat its text."""
+    if not isinstance(row.entry, str) or not isinstance(row.hash, str):
+        raise LedgerCorrupt(f"entry seq={row.seq}: a column is not text")
+    entry = chain.parse(row.entry, row.hash, row.seq)
+    if (row.key, row.ref) != (entry.body.get("key"), entry.body.get("ref")):
+        raise LedgerCorrupt(f"entry seq={row.seq}: an index column was edited")
+    return entry
 
 
 def _position(entry: Entry) -> str:
