@@ -9,6 +9,7 @@ from dpkit.cli import output
 from dpkit.cli.app import app
 from dpkit.cli.output import quieted
 from dpkit.cli.progress import shown_progress
+from dpkit.training import Progress
 
 RUN = """
 relation = "add_remove"
@@ -101,5 +102,5 @@ def test_quiet_commands_still_give_documents_and_errors(tmp_path, monkeypatch):
 def test_quiet_runs_show_no_progress(capsys):
     with quieted(True), shown_progress("at delta 1e-5") as (on_progress, on_message):
         on_message("preparing")
-        on_progress(None)
+        on_progress(Progress(1, 1, 1.0, None, 1.0))
     assert capsys.readouterr() == ("", "")
