@@ -338,3 +338,52 @@ def test_a_full_disk_names_the_file(config, tmp_path, monkeypatch):
         assert "No space left" in done.stderr
         assert "r.json: " in done.stderr or "curve.csv: " in done.stderr
     assert not Path("r.json").exists()
+
+
+# The defects of dp-accounting 0.6.0 that change an epsilon (test_peer_defects.py).
+DEFECTS = {
+    "a count that is ignored": (
+        "replace_one 1e-6 randomized_response probability=0.5 categories=2 count=20",
+        "pld: below a certified lower bound",
+    ),
+    "a replaced record moves twice": (
+        "replace_one 1e-5 gaussian noise_multiplier=1 count=10",
+        "rdp: below a certified lower bound",
+    ),
+    "no answer at a tiny delta": (
+        "add_remove 1e-15 poisson_gaussian noise_multiplier=1 sampling_rate=0.5"
+        " count=20",
+        "pld: above the smallest certified upper bound",
+    ),
+    "one grid for all": (
+        "add_remove 1e-6 poisson_gaussian noise_multiplier=4 sampling_rate=1e-4"
+        " count=10000",
+        "pld: above the smallest certified upper bound",
+    ),
+    "fractional orders": (
+        "add_remove 1e-5 poisson_gaussian noise_multiplier=0.5 sampling_rate=0.1"
+        " count=100",
+        "rdp: above the smallest certified upper bound",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_comparison_shows_what_a_peer_gets_wrong(config, defect):
+    words, wanted = DEFECTS[defect]
+    relation, delta, kind, *fields = words.split()
+    event = {"kind": kind} | {
+        name: float(value) if "." in value or "e" in value else int(value)
+        for name, value in (field.split("=") for field in fields)
+    }
+    run = {"relation": relation, "delta": float(delta), "events": [event]}
+    options = ["--accountants", "pld", "--peers", "--json"]
+    done = RUN.invoke(app, ["budget", "compare", config(run), *options])
+    assert done.exit_code == 0, done.output
+    ours, *peers = json.loads(done.stdout)["readings"]
+    assert ours["certified"]
+    assert ours["flags"] == []
+    name, _, flag = wanted.partition(": ")
+    (peer,) = (p for p in peers if p["accountant"] == f"dp-accounting {name}")
+    assert peer["flags"] == [f"the estimate is {flag}"]
