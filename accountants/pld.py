@@ -108,7 +108,8 @@ def delta_of(
       lower: whether to look for a lower bound too, which takes as long again.
 
     Returns:
-      A bound; `lower` is None where a release's pair need not be attained.
+      A bound; `lower` is 0, with a warning, where a release's pair need not be
+      attained.
 
     Raises:
       ValueError: a bad event or epsilon.
@@ -133,6 +134,9 @@ def delta_of(
         if high >= floor:
             break
     behind = warrant(event)
+    warnings = behind.warnings
+    if lower and least is None:
+        least, warnings = 0.0, (*warnings, _NO_LOWER)
     return DeltaBound(
         epsilon=epsilon,
         lower=least,
@@ -143,7 +147,7 @@ def delta_of(
         method_upper=NAME,
         method_estimate=NAME,
         relation=relation,
-        warnings=behind.warnings,
+        warnings=warnings,
     )
 
 
