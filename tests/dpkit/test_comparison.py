@@ -91,6 +91,7 @@ def test_delta_zero_is_for_pure_releases():
     assert upper["pure"] == pytest.approx(0.5, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_peer_below_the_truth_is_flagged():
     """dp-accounting's Rényi accountant forgets that a replaced record moves twice."""
     found = compare(

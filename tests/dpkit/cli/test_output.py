@@ -67,7 +67,9 @@ def test_facts_are_aligned_and_notes_go_to_standard_error(capsys):
         (["budget", "check", "run.toml", "--max-epsilon", "9", "--delta", "1e-5"], 0),
         (["budget", "epsilon", "run.toml", "--accountants", "rdp,gdp"], 0),
         pytest.param(["budget", "compare", "run.toml"], 0, marks=pytest.mark.slow),
-        (["budget", "curve", "run.toml", "--x", "delta"], 0),
+        pytest.param(
+            ["budget", "curve", "run.toml", "--x", "delta"], 0, marks=pytest.mark.slow
+        ),
         (["ledger", "report", "run.toml"], 0),
         (["ledger", "report", "run.toml", "--out", "r.html", "--format", "html"], 0),
         (["ledger", "init", "a.db", *TERMS], 0),

@@ -66,13 +66,8 @@ def test_clipped_sums_equal_a_loop_over_jax_grad(make):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        plain,
-        *(pytest.param(make, marks=pytest.mark.slow) for make in MODELS[1:]),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", MODELS)
 def test_the_trainer_takes_the_model_unchanged(make):
     params, apply = make()
 
