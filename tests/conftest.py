@@ -3,6 +3,7 @@
 import tempfile
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_debug_key_reuse", True)
@@ -14,3 +15,11 @@ COMPILED = tempfile.TemporaryDirectory(prefix="dpkit-tests-")
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Programs that are not optimised, where a test is not about their arithmetic."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

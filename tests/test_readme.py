@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    ")]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def small_mnist(split):

@@ -74,6 +74,7 @@ REQUIRED = {
     "params_sha256",
     "ledger_head",
 }
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def everything_in(folder):

@@ -32,6 +32,7 @@ PLAN = DPSGDPlan.create(
     noise_multiplier=1.0,
 )
 START = {"w": jnp.zeros(4), "b": jnp.zeros(())}
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def loss(params, x, key):
