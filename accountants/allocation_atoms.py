@@ -139,11 +139,8 @@ class Atoms:
 
     def _add_in_passes(self, other: "Atoms", near: int, out: Array, first: int) -> None:
         """The same as in `doubled`: one pass over d, and running sums beyond `near`."""
-        ratio, size, count = (
-            round(other.step / self.step),
-            len(self.mass),
-            len(other.mass),
-        )
+        ratio = round(other.step / self.step)
+        size, count = len(self.mass), len(other.mass)
         places, upward = _split(np.arange(near), 1, self.step, self.step)
         rises, shares = places.tolist(), upward.tolist()
         offset = ratio * other.start - self.start
