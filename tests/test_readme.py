@@ -45,7 +45,7 @@ def test_examples_run(number, tmp_path, monkeypatch, capsys):
     code = CODE[number]
     # The same run, made short: fewer and smaller batches, nothing else.
     for old, new in [
-        ("epochs=14", "steps=2"),
+        ("epochs=13", "steps=2"),
         ("expected_batch_size=2048", "expected_batch_size=32"),
     ]:
         assert old in code
