@@ -269,6 +269,7 @@ def test_bad_curves_are_refused():
         )
 
 
+@pytest.mark.slow
 def test_the_package_loads_nothing_until_a_name_is_used():
     code = (
         "import sys, dpkit.accountants as a; "

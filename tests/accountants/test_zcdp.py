@@ -237,6 +237,7 @@ def test_truncation_is_corrected_for():
     assert plain + correction <= delta * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_no_reading_is_below_the_tightest_one():
     for event, relations in BOTH_READ:
         for relation in relations:

@@ -7,7 +7,9 @@ from tests.conformance import (
     ROW_CHECKS,
     ROWS,
     check_audit,
+    check_exact,
     check_law,
+    check_sharding,
     one_per_mechanism,
 )
 
@@ -24,14 +26,25 @@ def rows():
         yield pytest.param(row, marks=pytest.mark.slow if slow else (), id=row.name)
 
 
+def slow_if(check, long):
+    """A check, for the slow run where it is the long one."""
+    return pytest.param(check, marks=pytest.mark.slow if check is long else ())
+
+
 @pytest.mark.parametrize("row", list(rows()))
-@pytest.mark.parametrize("check", ROW_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [slow_if(c, check_exact) for c in ROW_CHECKS], ids=lambda c: c.__name__
+)
 def test_row(row, check):
     check(row)
 
 
 @pytest.mark.parametrize("row", one_per_mechanism(ROWS), ids=lambda row: row.name)
-@pytest.mark.parametrize("check", MECHANISM_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check",
+    [slow_if(c, check_sharding) for c in MECHANISM_CHECKS],
+    ids=lambda c: c.__name__,
+)
 def test_mechanism(row, check):
     check(row)
 

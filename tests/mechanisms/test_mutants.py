@@ -232,7 +232,9 @@ def test_division_by_the_realised_batch_size():
         check_audit(RealisedBatch(**fields))
 
 
-@pytest.mark.parametrize("cls", [FirstByIndex, OneDrawForAll])
+@pytest.mark.parametrize(
+    "cls", [FirstByIndex, pytest.param(OneDrawForAll, marks=pytest.mark.slow)]
+)
 def test_batches_of_another_law(cls):
     assert TRUNCATED.sampler is not None
     sampler = cls(**dataclasses.asdict(TRUNCATED.sampler))

@@ -181,8 +181,11 @@ def test_an_interruption_inside_the_garbage_collector_is_not_lost():
 
 @pytest.mark.parametrize(
     "words",
-    [["budget", "--help"], ["--version"], ["ledger", "verify", "{}"]],
-    ids=lambda words: words[0],
+    [
+        pytest.param(["budget", "--help"], id="budget"),
+        pytest.param(["--version"], id="version"),
+        pytest.param(["ledger", "verify", "{}"], id="ledger", marks=pytest.mark.slow),
+    ],
 )
 def test_a_reader_who_has_seen_enough_is_no_error(tmp_path, words):
     """Exit code 1 would say "budget exceeded"; 141 is what a shell gives SIGPIPE."""

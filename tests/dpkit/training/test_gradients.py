@@ -150,6 +150,7 @@ def test_low_precision_gradients_are_summed_in_float32():
         np.testing.assert_array_equal(total, [1024.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=IDS)
 @pytest.mark.parametrize("rows", [4096])
 def test_rounding_stays_within_what_the_noise_allows_for(mode, rows):

@@ -484,6 +484,7 @@ def test_a_full_disk_releases_nothing_and_can_be_resumed(tmp_path, monkeypatch):
     assert not run(load_config(QUICK), out).already_finished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["_npz", pytest.param("_result", marks=pytest.mark.slow)]
 )

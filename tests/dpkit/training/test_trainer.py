@@ -266,6 +266,7 @@ def test_noise_is_never_reused_with_another_optimizer_state(tmp_path):
         train(ledger, optimizer=rate(0.2), plan=plan, folder=folder)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     """Both runs are charged, yet neither's noise may go on from the other's state."""
     first, other = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "other")
@@ -357,6 +358,7 @@ def test_records_that_cannot_be_rows_are_refused():
     assert entry_kinds(ledger) == ["genesis"]
 
 
+@pytest.mark.slow
 def test_records_on_a_device_train_as_those_on_the_host():
     where = [fit_on(RECORDS), fit_on(jnp.asarray(RECORDS))]
     assert where[0].params_sha256 == where[1].params_sha256
@@ -393,6 +395,7 @@ def test_settings_that_would_fail_later_are_refused(setting, error):
     assert entry_kinds(ledger) == ["genesis"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "constant", [True, pytest.param(False, marks=pytest.mark.slow)]
 )
