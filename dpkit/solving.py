@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from dpkit.accountants import axis
+
 if TYPE_CHECKING:
     from dpkit.accountants import PrivacyBound
     from dpkit.declaration import Declaration
 
-FREE = ("noise_multiplier", "steps", "sampling_rate", "epsilon", "delta")
-DIGITS = 7  # as accountants/axis.py has it, which is not loaded for a --help
+FREE = (*axis.FREE, "epsilon", "delta")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def solve(
     delta: float | None,
     accountant: str = "best",
     bracket: tuple[float, float] | None = None,
-    digits: int = DIGITS,
+    digits: int = axis.DIGITS,
 ) -> Solution:
     """The best value of one parameter with which the run keeps a budget.
 
@@ -150,7 +151,7 @@ def solve_attack(
     *,
     delta: float | None = None,
     bracket: tuple[float, float] | None = None,
-    digits: int = DIGITS,
+    digits: int = axis.DIGITS,
 ) -> tuple[Solution, float]:
     """The best value of one parameter with which no attacker gains more than a limit.
 
@@ -182,7 +183,7 @@ def solve_attack(
     from dpkit.accountants import _check
     from dpkit.accountants import calibration as search
 
-    _check.one_of(FREE[:3], solve=name)
+    _check.one_of(axis.FREE, solve=name)
     delta = run.delta if delta is None else delta
     if delta is None:
         raise ValueError("delta is missing: give it, or a file that names it")

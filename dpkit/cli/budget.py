@@ -148,7 +148,8 @@ def calibrate(
 ) -> None:
     """What a budget allows: the least noise, or the most steps, certified."""
     from dpkit.accountants import _check
-    from dpkit.solving import DIGITS, FREE, AttackLimit, solve_attack
+    from dpkit.accountants.axis import DIGITS
+    from dpkit.solving import FREE, AttackLimit, solve_attack
     from dpkit.solving import solve as solve_for
 
     _check.one_of(FREE, solve=solve)
