@@ -24,11 +24,10 @@ def check_arrays(source: Source, split: str, arrays: Mapping[str, np.ndarray]) -
     Args:
       source: the record.
       split: a split of the record.
-      arrays: "image" (num_examples, height, width, channels) and "label"
-        (num_examples,).
+      arrays: one for each of `source.fields`, with a row for each example.
 
     Raises:
-      DataCorrupt: a wrong dtype, shape, label or hash.
+      DataCorrupt: a wrong dtype, shape, value or hash.
 
     Example:
       >>> from dpkit.data import SOURCES
@@ -37,17 +36,14 @@ def check_arrays(source: Source, split: str, arrays: Mapping[str, np.ndarray]) -
       Traceback (most recent call last):
       dpkit.data.errors.DataCorrupt: digits test: image shape=(3, 8, 8, 1), ...
     """
-    record, image, label = source.splits[split], arrays["image"], arrays["label"]
-    place = f"{source.name} {split}"
-    _check_form(place, "image", image, (record.size, *source.shape), np.uint8)
-    _check_form(place, "label", label, (record.size,), np.int64)
-    if record.size and not 0 <= label.min() <= label.max() < source.num_classes:
-        raise DataCorrupt(
-            f"{place}: labels {label.min()} to {label.max()}, "
-            f"0 to {source.num_classes - 1} expected"
-        )
-    _check_hash(place, "image", image, record.image_sha256)
-    _check_hash(place, "label", label.astype(np.uint8), record.label_sha256)
+    record = source.splits[split]
+    for name, field in source.fields.items():
+        place, values = f"{source.name} {split}: {name}", arrays[name]
+        _check_form(place, values, (record.size, *field.shape), field.dtype)
+        _check_range(place, values, field.limit)
+        # Labels are stored wide, and published in bytes.
+        plain = values.astype(np.uint8) if name == "label" else values
+        _check_hash(place, plain, record.sha256[name])
 
 
 def save_arrays(
@@ -85,7 +81,7 @@ def open_arrays(folder: Path, source: Source, split: str) -> Arrays:
       {'image': array(...), 'label': array(...)}
     """
     try:
-        arrays = {name: _map(folder, split, name) for name in ("image", "label")}
+        arrays = {name: _map(folder, split, name) for name in source.fields}
         check_arrays(source, split, arrays)
     except (DataCorrupt, ValueError, EOFError, FileNotFoundError) as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -101,18 +97,27 @@ def _map(folder: Path, split: str, name: str) -> np.ndarray:
 
 
 def _check_form(
-    place: str, name: str, values: np.ndarray, shape: tuple[int, ...], dtype: type
+    place: str, values: np.ndarray, shape: tuple[int, ...], dtype: str
 ) -> None:
     """Shape and dtype are the published ones."""
     if values.shape != shape or values.dtype != dtype:
         raise DataCorrupt(
-            f"{place}: {name} shape={values.shape}, dtype={values.dtype}; "
-            f"shape={shape}, dtype={np.dtype(dtype)} expected"
+            f"{place} shape={values.shape}, dtype={values.dtype}; "
+            f"shape={shape}, dtype={dtype} expected"
         )
 
 
-def _check_hash(place: str, name: str, values: np.ndarray, expected: str) -> None:
+def _check_range(place: str, values: np.ndarray, limit: int) -> None:
+    """The values are among the published ones; all of a byte's are."""
+    if limit > np.iinfo(values.dtype).max or not values.size:
+        return
+    low, high = values.min(), values.max()
+    if not 0 <= low <= high < limit:
+        raise DataCorrupt(f"{place} {low} to {high}, 0 to {limit - 1} expected")
+
+
+def _check_hash(place: str, values: np.ndarray, expected: str) -> None:
     """The values are the published ones."""
     found = idx_sha256(values)
     if found != expected:
-        raise DataCorrupt(f"{place}: {name} sha256={found}, {expected} expected")
+        raise DataCorrupt(f"{place} sha256={found}, {expected} expected")

@@ -77,7 +77,7 @@ def prepare(
       cache: where to.
       source: the record.
       splits: the checked arrays of every split.
-      on_progress: told every 10,000 images.
+      on_progress: told every 10,000 rows.
 
     Raises:
       OSError: it could not be written, on a full disk for example.
@@ -107,7 +107,7 @@ def read_prepared(cache: Cache, source: Source) -> dict[str, Arrays]:
     """The arrays of every split out of a prepared directory.
 
     Raises:
-      DataCorrupt: other images than those on record, or in another order.
+      DataCorrupt: other rows than those on record, or in another order.
 
     Example:
       >>> read_prepared(cache, SOURCES["mnist"])["test"]  # doctest: +SKIP
@@ -121,7 +121,7 @@ def read_prepared(cache: Cache, source: Source) -> dict[str, Arrays]:
         for split, arrays in splits.items():
             check_arrays(source, split, arrays)
     except DataCorrupt as error:
-        reason = f"other images than on record, or in another order ({error})"
+        reason = f"other rows than on record, or in another order ({error})"
         raise _refused(_folder(cache, source), reason) from error
     return splits
 
@@ -131,14 +131,19 @@ def _read_split(reader: Any, source: Source, split: str) -> Arrays:
     import tensorflow_datasets as tfds
 
     # Decoding the PNGs here spares each image a detour, and a warning about OpenCV.
-    raw = {"image": tfds.decode.SkipDecoding()}
+    raw = {"image": tfds.decode.SkipDecoding()} if source.kind == "image" else {}
     rows = reader.as_data_source(split, decoders=raw)
-    image = np.empty((len(rows), *source.shape), np.uint8)
-    label = np.empty(len(rows), np.int64)
+    arrays = {
+        name: np.empty((len(rows), *field.shape), field.dtype)
+        for name, field in source.fields.items()
+    }
     for i, row in enumerate(rows):
-        image[i] = _decode(row["image"]).reshape(source.shape)
-        label[i] = row["label"]
-    return {"image": image, "label": label}
+        for name, values in arrays.items():
+            if name == "image":
+                values[i] = _decode(row[name]).reshape(source.shape)
+            else:
+                values[i] = row[name]
+    return arrays
 
 
 def _folder(cache: Cache, source: Source) -> Path:
@@ -169,15 +174,8 @@ def _builder_class(
             return tfds.core.DatasetInfo(
                 builder=self,
                 description=f"{source.citation}. Licence: {source.licence}.",
-                features=tfds.features.FeaturesDict(
-                    {
-                        "image": tfds.features.Image(shape=source.shape),
-                        "label": tfds.features.ClassLabel(
-                            num_classes=source.num_classes
-                        ),
-                    }
-                ),
-                supervised_keys=("image", "label"),
+                features=tfds.features.FeaturesDict(_features(source)),
+                supervised_keys=("image", "label") if source.kind == "image" else None,
                 citation=source.citation,
                 disable_shuffling=True,
             )
@@ -186,12 +184,15 @@ def _builder_class(
             return {split: self._generate_examples(split) for split in splits}
 
         def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-            image, label = splits[split]["image"], splits[split]["label"]
+            size = source.splits[split].size
             place = f"{source.name}: writing for TensorFlow Datasets"
-            for i in range(len(label)):
+            for i in range(size):
                 if i % 10_000 == 0:
-                    on_progress(f"{place}, {split} image {i} of {len(label)}")
-                yield i, {"image": _encode(image[i]), "label": int(label[i])}
+                    on_progress(f"{place}, {split} {source.kind} {i} of {size}")
+                row = {name: values[i] for name, values in splits[split].items()}
+                if "image" in row:
+                    row["image"] = _encode(row["image"])
+                yield i, row
 
         # These two print to stdout, which belongs to the caller.
         def _log_download_bytes(self) -> None:
@@ -201,6 +202,20 @@ def _builder_class(
             pass
 
     return Builder
+
+
+def _features(source: Source) -> dict[str, Any]:
+    """What a row holds, in the words of TensorFlow Datasets."""
+    import tensorflow_datasets as tfds
+
+    features: dict[str, Any] = {}
+    for name, field in source.fields.items():
+        dtype = np.dtype(field.dtype)
+        features[name] = tfds.features.Tensor(shape=field.shape, dtype=dtype)
+    if source.kind == "image":
+        features["image"] = tfds.features.Image(shape=source.shape)
+        features["label"] = tfds.features.ClassLabel(num_classes=source.num_classes)
+    return features
 
 
 def _encode(image: np.ndarray) -> io.BytesIO:

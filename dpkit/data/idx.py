@@ -1,8 +1,9 @@
-"""The IDX format of the original MNIST files: unsigned bytes behind a short header.
+"""The IDX format of the original MNIST files: numbers behind a short header.
 
-The header is two zero bytes, the type code 8 (unsigned byte), the number of dimensions,
-then each dimension as a big-endian 32-bit count; the values follow, last axis fastest.
-The format is described on the authors' page of MNIST (LeCun, Cortes and Burges).
+The header is two zero bytes, a type code (8: unsigned bytes, 12: 32-bit integers), the
+number of dimensions, then each dimension as a big-endian 32-bit count; the values
+follow, big-endian, last axis fastest. Only files of unsigned bytes are read. The format
+is described on the authors' page of MNIST (LeCun, Cortes and Burges).
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import numpy as np
 from dpkit.data.errors import DataCorrupt
 
 _UNSIGNED_BYTE = 8
+_INTEGER = 12
 
 
 def read_idx(data: bytes, ndim: int) -> np.ndarray:
@@ -49,22 +51,22 @@ def read_idx(data: bytes, ndim: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def idx_header(shape: tuple[int, ...]) -> bytes:
-    """The IDX header of unsigned bytes of this shape.
+def idx_header(shape: tuple[int, ...], code: int = _UNSIGNED_BYTE) -> bytes:
+    """The IDX header of values of this shape; by default they are unsigned bytes.
 
     Example:
       >>> idx_header((2,)).hex()
       '0000080100000002'
     """
     sizes = b"".join(n.to_bytes(4, "big") for n in shape)
-    return bytes([0, 0, _UNSIGNED_BYTE, len(shape)]) + sizes
+    return bytes([0, 0, code, len(shape)]) + sizes
 
 
 def idx_sha256(values: np.ndarray) -> str:
     """The hash of an array's IDX encoding; a last axis of one channel is left out.
 
     Args:
-      values: uint8, at least one-dimensional.
+      values: uint8 or int32, at least one-dimensional.
 
     Example:
       >>> pixels = np.zeros((1, 2, 2, 1), np.uint8)
@@ -73,6 +75,9 @@ def idx_sha256(values: np.ndarray) -> str:
     """
     if values.ndim == 4 and values.shape[-1] == 1:
         values = values[..., 0]
-    digest = hashlib.sha256(idx_header(values.shape))
+    code = _UNSIGNED_BYTE
+    if values.dtype == np.int32:
+        code, values = _INTEGER, values.astype(">i4")
+    digest = hashlib.sha256(idx_header(values.shape, code))
     digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

@@ -26,10 +26,14 @@ class Schema:
     """What is publicly known about a data set, none of it computed from its rows.
 
     Attributes:
-      num_classes: labels are 0 … num_classes - 1.
-      shape: (height, width, channels) of one image.
+      num_classes: labels are 0 … num_classes - 1; in text, symbols are.
+      shape: (height, width, channels) of one image, or (symbols to predict,) of one
+        window of text, which holds one symbol more.
       split_sizes: the published number of examples of each split.
       pixel_scale: public constant; an image divided by it lies in [0, 1].
+      kind: "image" or "text".
+      vocabulary: the characters that symbols stand for, in text.
+      num_users: users are 0 … num_users - 1 over all splits, in text that has any.
 
     Example:
       >>> load("digits").schema.split_sizes["train"]
@@ -37,9 +41,12 @@ class Schema:
     """
 
     num_classes: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     split_sizes: Mapping[str, int]
     pixel_scale: int
+    kind: str = "image"
+    vocabulary: str = ""
+    num_users: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,9 @@ class Dataset:
             shape=self.source.shape,
             split_sizes=MappingProxyType(sizes),
             pixel_scale=self.source.pixel_scale,
+            kind=self.source.kind,
+            vocabulary=self.source.vocabulary,
+            num_users=self.source.num_users,
         )
 
     def arrays(self, split: str) -> Arrays:
@@ -88,8 +98,11 @@ class Dataset:
           split: a split of `schema.split_sizes`.
 
         Returns:
-          "image", uint8 (num_examples, height, width, channels), memory-mapped where
-          the data came from an archive; "label", int64 (num_examples,).
+          By name, memory-mapped where the data came from an archive. Of images:
+          "image", uint8 (num_examples, height, width, channels); "label", int64
+          (num_examples,). Of text: "tokens", uint8 (num_examples, symbols to predict
+          + 1), one window a row; "user", int32 (num_examples,), whose text it is, if
+          the source has users.
 
         Raises:
           ValueError: the data set has no such split.
@@ -161,7 +174,7 @@ def load_arrays(
       on_progress: as for `load`.
 
     Returns:
-      "image", uint8 (num_examples, height, width, channels); "label", int64.
+      By name, as `Dataset.arrays`.
 
     Raises:
       ValueError: no such data set, or no such split.

@@ -14,6 +14,7 @@ import numpy as np
 from dpkit.data.arrays import Arrays
 from dpkit.data.idx import read_idx
 from dpkit.data.pickles import read_arrays
+from dpkit.data.plays import parse_plays
 
 Parser = Callable[[Mapping[str, bytes]], dict[str, Arrays]]
 
@@ -68,6 +69,7 @@ def parse_mnist_pickle(members: Mapping[str, bytes]) -> dict[str, Arrays]:
 PARSERS: dict[str, Parser] = {
     "mnist_idx": parse_mnist_idx,
     "mnist_pickle": parse_mnist_pickle,
+    "plays": parse_plays,
 }
 
 

@@ -2,13 +2,15 @@
 
 Every number here is public and published: sizes, class counts, the scale of a pixel and
 the hashes of the original files. None is ever computed from the rows, so reading a
-record costs no privacy. No other module knows the name of a package.
+record costs no privacy. No other module knows the name of a package, but for
+`dpkit.data.shakespeare`, which holds a long record.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from dpkit.data.records import Archive, Member, Source, Split
+from dpkit.data.records import Archive, Member, Source, Split, digests
+from dpkit.data.shakespeare import SHAKESPEARE
 
 _MNIST = Source(
     name="mnist",
@@ -20,13 +22,17 @@ _MNIST = Source(
         {
             "train": Split(
                 size=60_000,
-                image_sha256="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                label_sha256="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                sha256=digests(
+                    image="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                    label="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                ),
             ),
             "test": Split(
                 size=10_000,
-                image_sha256="0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                label_sha256="ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                sha256=digests(
+                    image="0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                    label="ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                ),
             ),
         }
     ),
@@ -97,13 +103,17 @@ _DIGITS = Source(
         {
             "train": Split(
                 size=1_437,
-                image_sha256="41e463fb11442353328aed136a72ca93512604a7ae6e294205756d54294c7502",
-                label_sha256="f8a600b73e2c056aa42316260206e6643bd33e96bd71cfb8e32b94f76fac4f93",
+                sha256=digests(
+                    image="41e463fb11442353328aed136a72ca93512604a7ae6e294205756d54294c7502",
+                    label="f8a600b73e2c056aa42316260206e6643bd33e96bd71cfb8e32b94f76fac4f93",
+                ),
             ),
             "test": Split(
                 size=360,
-                image_sha256="ee7550fe34409fc27d844b52fd0408fab403b2cc523bb34baa4ebd95b760d882",
-                label_sha256="cf2c8a23974df0c99eb3f36ff34c02acb9be1c84aca7280211ef04bea1135360",
+                sha256=digests(
+                    image="ee7550fe34409fc27d844b52fd0408fab403b2cc523bb34baa4ebd95b760d882",
+                    label="cf2c8a23974df0c99eb3f36ff34c02acb9be1c84aca7280211ef04bea1135360",
+                ),
             ),
         }
     ),
@@ -121,5 +131,5 @@ _DIGITS = Source(
 )
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
-    {source.name: source for source in (_MNIST, _DIGITS)}
+    {source.name: source for source in (_MNIST, _DIGITS, SHAKESPEARE)}
 )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dpkit.data import fetch, sources
-from dpkit.data.records import Archive, Member, Source, Split
+from dpkit.data.records import Archive, Member, Source, Split, digests
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ def zip_bytes(files: dict[str, bytes]) -> bytes:
 def _split(arrays: dict[str, np.ndarray]) -> Split:
     return Split(
         size=len(arrays["label"]),
-        image_sha256=sha256(idx_bytes(arrays["image"][..., 0])),
-        label_sha256=sha256(idx_bytes(arrays["label"])),
+        sha256=digests(
+            image=sha256(idx_bytes(arrays["image"][..., 0])),
+            label=sha256(idx_bytes(arrays["label"])),
+        ),
     )
 
 

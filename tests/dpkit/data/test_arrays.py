@@ -39,7 +39,7 @@ def test_the_right_arrays_pass(tiny):
         ("label", lambda x: x.astype(np.int32), "int32"),
         ("label", lambda x: x[1:], r"shape=\(9,"),
         ("label", _eleven, "to 10, 0 to 9 expected"),
-        ("label", lambda x: x - 9, "labels -8 to"),
+        ("label", lambda x: x - 9, "label -8 to"),
         ("label", lambda x: (x + 1) % 10, "sha256"),
     ],
 )

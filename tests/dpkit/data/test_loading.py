@@ -186,7 +186,10 @@ def test_no_network_names_every_failure_and_the_way_out(tiny, offline, monkeypat
 def test_a_layout_that_does_not_give_the_published_arrays(tiny, offline, serve):
     # The archive and its member are the ones on record, the arrays in it are not: the
     # last lock, which no archive hash can replace.
-    train = dataclasses.replace(tiny.source.splits["train"], image_sha256="0" * 64)
+    train = dataclasses.replace(
+        tiny.source.splits["train"],
+        sha256={**tiny.source.splits["train"].sha256, "image": "0" * 64},
+    )
     splits = {**tiny.source.splits, "train": train}
     offline(dataclasses.replace(tiny.source, splits=splits))
     serve(tiny.archive)
@@ -217,7 +220,9 @@ def test_a_pickle_with_a_forbidden_global_is_refused(tiny, offline, serve):
 
 @pytest.mark.parametrize("name", ["mnits", "MNIST", "fashion", "mnist "])
 def test_an_unknown_name_brings_a_suggestion(name):
-    with pytest.raises(ValueError, match=r"known: digits, mnist") as caught:
+    with pytest.raises(
+        ValueError, match=r"known: digits, mnist, shakespeare"
+    ) as caught:
         load(name)
     assert ("did you mean 'mnist'?" in str(caught.value)) == (name != "fashion")
 

@@ -13,7 +13,8 @@ from dpkit.data.parsing import PARSERS
 def _hashes():
     for source in SOURCES.values():
         for split in source.splits.values():
-            yield from (split.image_sha256, split.label_sha256)
+            assert set(split.sha256) == set(source.fields)
+            yield from split.sha256.values()
         for archive in source.archives:
             yield archive.sha256
             yield from (member.sha256 for member in archive.members)
