@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpkit.accountants.accounting import delta_of, epsilon, epsilon_curve
-    from dpkit.accountants.allocation_event import RandomAllocationDpEvent
+    from dpkit.accountants.allocation_event import (
+        RandomAllocationDpEvent,
+        TruncatedAllocationDpEvent,
+    )
     from dpkit.accountants.attack import AttackRisk, attack_risk
     from dpkit.accountants.bounds import Budget, DeltaBound, PrivacyBound
     from dpkit.accountants.calibration import Calibration, calibrate, solve
@@ -67,6 +70,7 @@ _HOME = {
     "RandomAllocationDpEvent": "allocation_event",
     "RdpCurveDpEvent": "event_types",
     "Relation": "relations",
+    "TruncatedAllocationDpEvent": "allocation_event",
     "UnsupportedEvent": "errors",
     "UnsupportedRelation": "errors",
     "as_relation": "relations",
@@ -107,6 +111,7 @@ __all__ = [
     "RandomAllocationDpEvent",
     "RdpCurveDpEvent",
     "Relation",
+    "TruncatedAllocationDpEvent",
     "UnsupportedEvent",
     "UnsupportedRelation",
     "as_relation",

@@ -204,7 +204,8 @@ def _descending(
     if not counts:
         return
     rounds = None
-    if pld.supports(event, relation):
+    composes = pld.composes(event, relation)
+    if composes:
         rounds = Rounds(event, relation, counts, delta)
     for count in reversed(counts):
         bounds = []
@@ -217,7 +218,7 @@ def _descending(
             bounds += [
                 module.epsilon(whole, delta, relation=relation)
                 for module in _tried(whole, relation)
-                if module is not pld
+                if not (composes and module is pld)
             ]
         yield count, _best(bounds)
 

@@ -103,6 +103,76 @@ class RandomAllocationDpEvent(OwnDpEvent):
             )
 
 
+@attrs.frozen
+class TruncatedAllocationDpEvent(OwnDpEvent):
+    """Random allocation to batches that hold a limited number of records.
+
+    As `RandomAllocationDpEvent` with one step of each epoch a record, fresh each time.
+    Where more than `max_batch_size` records draw the same step, a uniformly random
+    subset of that size contributes; the others sit that epoch out.
+
+    Privacy: the run differs from the one without a limit with probability at most
+    T Psi on each of two neighbours, T all steps, Psi = P[Binomial(N, 1/t) > B], N the
+    public upper bound on the number of records. So (eps, delta) of random allocation
+    gives (eps, delta + T (1 + e^eps) Psi), under add_remove and zero_out.
+
+    Attributes:
+      noise_multiplier: s, in [1e-100, 1e100].
+      steps_per_epoch: t, from 1 to 2^20.
+      dataset_size: N, at least 1; not below the number of records.
+      max_batch_size: B, from 1 to N.
+      epochs: whole epochs, at least 1; 0 if there are last steps.
+      last_steps: steps of one more epoch, its first ones, fewer than t.
+
+    Example:
+      >>> TruncatedAllocationDpEvent(1.0, 29, 60_000, 2388, epochs=10).plain
+      RandomAllocationDpEvent(noise_multiplier=1.0, steps_per_epoch=29, ..., epochs=10,
+                              last_steps=0, partition='fresh')
+
+    Reference: Ganesh et al., "Tighter Privacy Analysis for Truncated Poisson Sampling",
+    2025, arXiv:2508.15089, for Poisson sampling; the coupling is folklore.
+    """
+
+    noise_multiplier: float
+    steps_per_epoch: int
+    dataset_size: int
+    max_batch_size: int
+    epochs: int = 1
+    last_steps: int = 0
+    FIELDS: ClassVar = {
+        "noise_multiplier": fields.number(_check.noise),
+        "steps_per_epoch": fields.Field(_steps),
+        "dataset_size": fields.count(),
+        "max_batch_size": fields.count(),
+        "epochs": fields.count(0, default=1),
+        "last_steps": fields.count(0, default=0),
+    }
+
+    def _check_together(self) -> None:
+        """The allocation is one, and the batch no larger than everybody."""
+        _ = self.plain
+        if self.max_batch_size > self.dataset_size:
+            raise ValueError(
+                f"max_batch_size={self.max_batch_size} must be at most "
+                f"dataset_size={self.dataset_size}"
+            )
+
+    @property
+    def plain(self) -> RandomAllocationDpEvent:
+        """The same run without a limit."""
+        return RandomAllocationDpEvent(
+            self.noise_multiplier,
+            self.steps_per_epoch,
+            epochs=self.epochs,
+            last_steps=self.last_steps,
+        )
+
+    @property
+    def steps(self) -> int:
+        """T, all steps of the run."""
+        return self.epochs * self.steps_per_epoch + self.last_steps
+
+
 class Part(NamedTuple):
     """Independent draws of one step of `steps`, `count` times.
 

@@ -155,7 +155,7 @@ def attack_risk(
     else:
         whole = sequential(event)
     relation = as_relation(relation)
-    found = _by_losses if pld.supports(whole, relation) else _by_renyi
+    found = _by_losses if pld.composes(whole, relation) else _by_renyi
     losses, forward, backward = found(whole, relation)
     return AttackRisk(
         losses,

@@ -15,7 +15,10 @@ from dp_accounting import dp_event
 from dpkit.accountants import _check
 from dpkit.accountants import event_fields as fields
 from dpkit.accountants import event_types as own
-from dpkit.accountants.allocation_event import RandomAllocationDpEvent
+from dpkit.accountants.allocation_event import (
+    RandomAllocationDpEvent,
+    TruncatedAllocationDpEvent,
+)
 
 _NOISE = fields.number(_check.noise)
 _RATE = fields.number(_check.rate)
@@ -306,6 +309,7 @@ _BY_CLASS: dict[Any, Kind] = dict(
     [
         *_releases(),
         _own("random_allocation", RandomAllocationDpEvent),
+        _own("truncated_random_allocation", TruncatedAllocationDpEvent),
         _own("discrete_gaussian", own.DiscreteGaussianDpEvent),
         _own("pmf_pair", own.PmfPairDpEvent),
         _own("rdp_curve", own.RdpCurveDpEvent),

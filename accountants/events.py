@@ -14,7 +14,10 @@ import dp_accounting as dp
 from dp_accounting import DpEvent
 
 from dpkit.accountants import _check, allocation_event
-from dpkit.accountants.allocation_event import RandomAllocationDpEvent
+from dpkit.accountants.allocation_event import (
+    RandomAllocationDpEvent,
+    TruncatedAllocationDpEvent,
+)
 from dpkit.accountants.event_fields import REQUIRED, check_all, encode
 from dpkit.accountants.event_kinds import KINDS, Kind, kind_of, parts_of
 from dpkit.accountants.event_types import (
@@ -41,6 +44,7 @@ __all__ = [
     "RandomAllocationDpEvent",
     "RdpCurveDpEvent",
     "Relation",
+    "TruncatedAllocationDpEvent",
     "as_relation",
     "flatten",
     "from_json",

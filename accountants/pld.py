@@ -11,9 +11,10 @@ Reference: Doroshenko et al. 2022, arXiv:2207.04380; Zhu, Dong, Wang, "Optimal
 Accounting of Differential Privacy via Characteristic Function", 2022, arXiv:2106.08567.
 """
 
-from dp_accounting import DpEvent
+from dp_accounting import ComposedDpEvent, DpEvent, SelfComposedDpEvent
 
-from dpkit.accountants import _check
+from dpkit.accountants import _check, truncation
+from dpkit.accountants.allocation_event import TruncatedAllocationDpEvent
 from dpkit.accountants.bounds import DeltaBound, PrivacyBound
 from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.event_types import ParallelDpEvent
@@ -61,8 +62,11 @@ def epsilon(
     relation = as_relation(relation)
     delta = _check.open_probability(delta=delta)
     validate(event)
-    rounds = Rounds(event, relation, (1,), delta)
-    return bound_at(rounds, 1, event, delta, relation, lower=lower)
+    plain, slip = _unlimited(event)
+    if slip:
+        return _overflowing(plain, slip, delta, relation, lower=lower)
+    rounds = Rounds(plain, relation, (1,), delta)
+    return bound_at(rounds, 1, plain, delta, relation, lower=lower)
 
 
 def bound_at(
@@ -124,6 +128,7 @@ def delta_of(
     relation = as_relation(relation)
     epsilon = _check.non_negative(epsilon=epsilon)
     validate(event)
+    event, slip = _unlimited(event)
     least, upper = None, 1.0
     for floor in _FLOORS:
         # What is negligible depends on the answer.
@@ -135,6 +140,9 @@ def delta_of(
             break
     behind = warrant(event)
     warnings = behind.warnings
+    upper = truncation.corrected_delta(upper, epsilon, slip)
+    if slip:
+        least = None
     if lower and least is None:
         least, warnings = 0.0, (*warnings, _NO_LOWER)
     return DeltaBound(
@@ -168,7 +176,7 @@ def supports(event: DpEvent, relation: Relation | str) -> bool:
     """
     validate(event)
     relation = as_relation(relation)
-    pending = [event]
+    pending = [_unlimited(event)[0]]
     try:
         while pending:
             for release, _ in flatten(pending.pop()):
@@ -178,3 +186,59 @@ def supports(event: DpEvent, relation: Relation | str) -> bool:
     except (UnsupportedEvent, UnsupportedRelation):
         return False
     return True
+
+
+def composes(event: DpEvent, relation: Relation) -> bool:
+    """Whether losses of the event alone say all: nothing is added to delta later.
+
+    Args:
+      event: a valid event.
+      relation: the neighbouring relation.
+
+    Returns:
+      Whether `Rounds` takes the event; then `supports` holds too.
+
+    Example:
+      >>> from dpkit.accountants.allocation_event import RandomAllocationDpEvent
+      >>> composes(RandomAllocationDpEvent(1.0, 29), Relation.ADD_REMOVE)
+      True
+    """
+    return not _truncated(event) and supports(event, relation)
+
+
+def _truncated(event: DpEvent) -> bool:
+    """Whether a part is random allocation that can overflow."""
+    releases = flatten(event)
+    return any(isinstance(part, TruncatedAllocationDpEvent) for part, _ in releases)
+
+
+def _unlimited(event: DpEvent) -> tuple[DpEvent, float]:
+    """The event with plain random allocation, and T Psi of what was truncated."""
+    if not _truncated(event):
+        return event, 0.0
+    releases, slip = truncation.unlimited(flatten(event))
+    return ComposedDpEvent([SelfComposedDpEvent(*each) for each in releases]), slip
+
+
+def _overflowing(
+    event: DpEvent, slip: float, delta: float, relation: Relation, *, lower: bool
+) -> PrivacyBound:
+    """The bound where allocation can overflow; what is lost to it isn't bounded."""
+
+    def at(rest: float) -> float:
+        return Rounds(event, relation, (1,), rest).epsilon(1, rest, lower=False)[1]
+
+    upper = truncation.corrected_epsilon(at, delta, slip)
+    behind = warrant(event)
+    return PrivacyBound(
+        delta=delta,
+        lower=0.0 if lower else None,
+        estimate=upper,
+        upper=upper,
+        certified=behind.certified,
+        method_lower=NAME if lower else None,
+        method_upper=NAME,
+        method_estimate=NAME,
+        relation=relation,
+        warnings=(*behind.warnings, _NO_LOWER) if lower else behind.warnings,
+    )

@@ -1,10 +1,11 @@
-r"""Truncated Poisson sampling, for accountants that only know the plain kind.
+r"""Truncated sampling, for accountants that only know the plain kind.
 
-A batch of Poisson sampling that would hold more than B records is cut to a random
-subset of B. By coupling, T truncated steps and T plain ones differ with probability at
-most T Psi on each of two neighbours, Psi = P[Binomial(N, q) > B], N the public upper
-bound on the number of records. So (eps, delta) of the plain sampling gives
-(eps, delta + T (1 + e^eps) Psi) of the truncated one, whatever is released.
+A batch of Poisson sampling, or of random allocation, that would hold more than B
+records is cut to a random subset of B. By coupling, T truncated steps and T plain ones
+differ with probability at most T Psi on each of two neighbours, Psi = P[Binomial(N, q)
+> B], N the public upper bound on the number of records, q the chance that a record is
+in the batch. So (eps, delta) of the plain sampling gives (eps, delta + T (1 + e^eps)
+Psi) of the truncated one, whatever is released.
 """
 
 import math
@@ -14,23 +15,30 @@ import dp_accounting as dp
 from dp_accounting import DpEvent
 from scipy import stats
 
+from dpkit.accountants.allocation_event import TruncatedAllocationDpEvent, released
+
 Releases = list[tuple[DpEvent, int]]
 
 
-def overflow_probability(event: dp.TruncatedSubsampledGaussianDpEvent) -> float:
+def overflow_probability(
+    event: dp.TruncatedSubsampledGaussianDpEvent | TruncatedAllocationDpEvent,
+) -> float:
     """Psi of one truncated step, rounded up."""
-    over = stats.binom.sf(
-        event.truncated_batch_size, event.dataset_size, event.sampling_probability
-    )
-    if event.truncated_batch_size >= event.dataset_size:
+    if isinstance(event, TruncatedAllocationDpEvent):
+        size, rate = event.max_batch_size, 1 / event.steps_per_epoch
+    else:
+        size, rate = event.truncated_batch_size, event.sampling_probability
+    if size >= event.dataset_size:
         return 0.0
+    over = stats.binom.sf(size, event.dataset_size, rate)
     return min(1.0, float(over) * (1 + 1e-9) + 1e-300)
 
 
 def plain(releases: Iterable[tuple[DpEvent, int]]) -> tuple[Releases, float]:
-    """The releases with plain Poisson sampling, and the sum of T Psi over them."""
+    """The releases with plain sampling, and the sum of T Psi over them."""
+    releases, slip = unlimited(releases)
     kept: Releases = []
-    slips = []
+    slips = [slip]
     for event, count in releases:
         if isinstance(event, dp.TruncatedSubsampledGaussianDpEvent):
             slips.append(count * overflow_probability(event))
@@ -38,6 +46,22 @@ def plain(releases: Iterable[tuple[DpEvent, int]]) -> tuple[Releases, float]:
             sampled = dp.PoissonSampledDpEvent(event.sampling_probability, noise)
             event = noise if event.sampling_probability == 1 else sampled
         kept.append((event, count))
+    return kept, math.fsum(slips) * (1 + 4e-16)
+
+
+def unlimited(releases: Iterable[tuple[DpEvent, int]]) -> tuple[Releases, float]:
+    """The releases with plain random allocation, and the sum of T Psi over them.
+
+    Truncated Poisson sampling stays: whoever asks here reads it as it is.
+    """
+    kept: Releases = []
+    slips = []
+    for event, count in releases:
+        if not isinstance(event, TruncatedAllocationDpEvent):
+            kept.append((event, count))
+            continue
+        slips.append(count * event.steps * overflow_probability(event))
+        kept += [(release, count * times) for release, times in released(event.plain)]
     return kept, math.fsum(slips) * (1 + 4e-16)
 
 
