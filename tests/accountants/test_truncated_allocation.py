@@ -32,8 +32,8 @@ def test_a_batch_that_is_hardly_ever_full_costs_hardly_more():
     # N=60000, t=29, E=10, eps=3: B=2388 keeps E t (1 + e^eps) Psi below 1e-8.
     slip = 290 * binomial.upper_tail(60_000, 1 / 29, 2388)
     assert slip * (1 + math.exp(3)) == pytest.approx(8.66e-9, rel=1e-2)
-    plain = pld.delta_of(ROUND.plain, 3.0, relation="add_remove").upper
-    found = pld.delta_of(ROUND, 3.0, relation="add_remove").upper
+    plain = pld.delta_of(ROUND.plain, 3.0, relation="add_remove", lower=False).upper
+    found = pld.delta_of(ROUND, 3.0, relation="add_remove", lower=False).upper
     assert plain is not None and found is not None
     assert found - plain == pytest.approx(slip * (1 + math.exp(3)), rel=1e-6)
 
@@ -42,7 +42,7 @@ def test_a_batch_that_is_hardly_ever_full_costs_hardly_more():
 def test_the_epsilon_is_the_one_whose_delta_has_room_for_the_overflow(module, size):
     tight = TruncatedAllocationDpEvent(2.0, 29, 60_000, size, epochs=10)
     epsilon = module.epsilon(tight, 1e-5, relation="add_remove").upper
-    assert epsilon > module.epsilon(ROUND, 1e-5, relation="add_remove").upper
+    assert epsilon > module.epsilon(tight.plain, 1e-5, relation="add_remove").upper
     slip = 290 * binomial.upper_tail(60_000, 1 / 29, size) * (1 + math.exp(epsilon))
     assert 1e-7 < slip < 1e-5  # it matters
     plain = module.delta_of(tight.plain, epsilon, relation="add_remove").upper
@@ -50,6 +50,7 @@ def test_the_epsilon_is_the_one_whose_delta_has_room_for_the_overflow(module, si
     assert plain + slip <= 1e-5 * (1 + 1e-4)  # searches for an order stop at 1e-3
 
 
+@pytest.mark.slow
 def test_overflow_adds_up_over_a_composition():
     whole = sequential([repeat(ROUND, 3), gaussian(5.0)])
     kept, slip = truncation.plain([(ROUND, 3), (gaussian(5.0), 1)])
@@ -66,7 +67,7 @@ def test_overflow_adds_up_over_a_composition():
 
 
 def test_a_batch_that_holds_everyone_is_plain():
-    event = TruncatedAllocationDpEvent(1.0, 29, 100, 100)
+    event = TruncatedAllocationDpEvent(1.0, 2, 100, 100)
     for question in ({"relation": "add_remove"}, {"relation": "zero_out"}):
         found = pld.epsilon(event, 1e-5, **question)
         assert found.upper == pld.epsilon(event.plain, 1e-5, **question).upper
@@ -118,7 +119,9 @@ def test_the_claim_covers_every_law_with_few_steps_and_records(rival):
         without = _law((rival,) * others, 7, 0.8)
         with_it = _law((rival,) * others + (1.0,), 7, 0.8)
         for epsilon in (0.0, 1.0, 2.0):
-            claimed = pld.delta_of(event, epsilon, relation="add_remove").upper
+            claimed = pld.delta_of(
+                event, epsilon, relation="add_remove", lower=False
+            ).upper
             growth = math.exp(epsilon)
             for one, other in ((with_it, without), (without, with_it)):
                 true = float(np.maximum(one - growth * other, 0.0).sum())
@@ -127,7 +130,7 @@ def test_the_claim_covers_every_law_with_few_steps_and_records(rival):
 
 def _law(values, size, noise):
     """Masses of (sum 1, sum 2) + noise on a fine grid, by listing the choices."""
-    grid = np.arange(-14.0, 14.0, 0.1)
+    grid = np.arange(-12.0, 12.0, 0.2)
     weights = {}
     for steps in itertools.product((0, 1), repeat=len(values)):
         places = [
@@ -144,5 +147,5 @@ def _law(values, size, noise):
             np.exp(-0.5 * ((grid - t) / noise) ** 2) / (noise * math.sqrt(2 * math.pi))
             for t in total
         ]
-        masses += weight * np.outer(*lines) * 0.1**2
+        masses += weight * np.outer(*lines) * 0.2**2
     return masses
