@@ -77,6 +77,8 @@ class Network:
     shape: tuple[int, ...]
     pixel_scale: float
 
+    fields = ("image", "label")
+
     def init(self, key: jax.Array) -> Any:
         """Parameters from a public key."""
         return jax.jit(self.module.init)(key, jnp.zeros(self.shape))["params"]
@@ -112,6 +114,13 @@ class Network:
             return right / len(labels)
 
         return accuracy
+
+    def scores_fn(
+        self, rows: dict[str, np.ndarray]
+    ) -> Callable[[Any], dict[str, float]]:
+        """A function of parameters: {"accuracy"}, the share classified rightly."""
+        accuracy = self.accuracy_fn(rows)
+        return lambda params: {"accuracy": accuracy(params)}
 
 
 def _cnn(shape: tuple[int, ...], num_classes: int, hidden: Any) -> nn.Module:

@@ -46,16 +46,59 @@ class DataSection:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSection:
-    """`[model]`: which network; `hidden` gives an mlp's widths."""
+    """`[model]`: which network; `hidden` gives an mlp's widths.
+
+    A decoder's are those of `dpkit.models.Decoder`. With `lora_rank` only adapters of
+    that rank are trained, around a frozen base: the parameters in the .npz file `base`,
+    or else random ones. Without, training starts from `base`. The base must be public.
+    """
 
     name: str
     hidden: tuple[int, ...] | None = None
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    context: int | None = None
+    tied: bool | None = None
+    lora_rank: int | None = None
+    base: str | None = None
+    scan: bool | None = None
+    remat: bool | None = None
     init_seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses a seed of which JAX would use a part only."""
+        """Refuses numbers out of range, and settings of another network."""
+        for name in ("layers", "width", "heads", "context", "lora_rank"):
+            value = getattr(self, name)
+            if value is not None:
+                _check.integer_at_least(1, **{name: value})
+        for name in self.decoder:
+            if self.name != "decoder":
+                self._refuse_setting(name, "decoder")
+        if self.hidden is not None and self.name == "decoder":
+            self._refuse_setting("hidden", "mlp")
         if not 0 <= self.init_seed < 2**32:
             raise ValueError(f"init_seed={self.init_seed} must be in [0, 2**32)")
+
+    @property
+    def decoder(self) -> dict[str, Any]:
+        """The settings of a decoder that are given."""
+        others = ("name", "hidden", "init_seed")
+        given = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in others
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _refuse_setting(self, setting: str, owner: str) -> None:
+        """Refuses a setting that the network doesn't have."""
+        value = getattr(self, setting)
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ValueError(
+            f"{setting}={shown!r} is a setting of {owner!r}, but "
+            f"model.name={self.name!r}: leave one of them out"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,8 @@ from dpkit.accountants.bounds import Budget
 from dpkit.accountants.errors import BudgetExceeded, NotCertified
 from dpkit.accountants.ledger import Ledger
 from dpkit.data import Dataset, load
-from dpkit.models import Network, build
+from dpkit.models import MODELS, LanguageModel, Network, build, build_language
+from dpkit.models.language import base_sha256
 from dpkit.report.words import number
 from dpkit.training import account
 from dpkit.training.config import Config, load_config, naming
@@ -150,7 +151,7 @@ class _Job:
 
     config: Config
     dataset: Dataset
-    network: Network
+    network: Network | LanguageModel
     plan: DPSGDPlan
     budget: Budget
 
@@ -231,16 +232,44 @@ def _use_devices(wanted: int | None) -> None:
         )
 
 
-def _network(config: Config, dataset: Dataset) -> Network:
+def _network(config: Config, dataset: Dataset) -> Network | LanguageModel:
     """The network, in the public shape of the data."""
-    schema = dataset.schema
+    schema, model = dataset.schema, config.model
+    reads_text = model.name == "decoder"
+    if reads_text != (schema.kind == "text"):
+        fitting = ("decoder",) if schema.kind == "text" else MODELS
+        raise ValueError(
+            f"model.name={model.name!r} can't read {dataset.name}, which is "
+            f"{schema.kind}: use {', '.join(fitting)}"
+        )
+    if reads_text:
+        with naming("model"):
+            return build_language(
+                vocabulary=schema.num_classes,
+                length=schema.shape[0],
+                base_seed=model.init_seed,
+                **model.decoder,
+            )
     return build(
-        config.model.name,
+        model.name,
         num_classes=schema.num_classes,
         shape=tuple(schema.shape),
         pixel_scale=float(schema.pixel_scale),
-        hidden=config.model.hidden,
+        hidden=model.hidden,
     )
+
+
+def _rows(job: _Job, split: str) -> dict[str, np.ndarray]:
+    """The arrays of a split that the network reads."""
+    arrays = job.dataset.arrays(split)
+    return {name: arrays[name] for name in job.network.fields}
+
+
+def _base(job: _Job) -> dict[str, str]:
+    """The digest of what the model starts from, if it is a file's or frozen."""
+    if not isinstance(job.network, LanguageModel) or job.network.base is None:
+        return {}
+    return {"base_sha256": base_sha256(job.network.base)}
 
 
 def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
@@ -326,14 +355,14 @@ def _fit(
     config, dataset, network, plan = job.config, job.dataset, job.network, job.plan
     settings = config.training
     evaluation = Evaluation(
-        network.accuracy_fn(dataset.arrays("test")),
+        network.accuracy_fn(_rows(job, "test")),
         public=config.data.evaluation == "public",
         every=settings.evaluate_every or max(1, plan.steps // 20),
     )
     return fit(
         network.loss,
         network.init(jax.random.key(config.model.init_seed)),
-        dict(dataset.arrays("train")),
+        _rows(job, "train"),
         plan=plan,
         optimizer=_optimizer(config, plan),
         ledger=ledger,
@@ -342,7 +371,7 @@ def _fit(
         evaluation=evaluation,
         average_decay=settings.average_decay,
         folder=folder,
-        facts={"config_sha256": config.sha256},
+        facts={"config_sha256": config.sha256, **_base(job)},
         microbatch_size=settings.microbatch_size,
         devices=settings.devices,
         constant_time=settings.constant_time,
@@ -371,6 +400,8 @@ def _result(
         "unit": ledger.unit,
         "accountant": bound.method_upper,
         "test_accuracy": done.history[-1]["test_accuracy"] if done.history else None,
+        **_language_score(job, done),
+        **_base(job),
         "seconds": round(done.seconds, 3) if timed else None,
         "params_sha256": done.params_sha256,
         "ledger_head": ledger.head,
@@ -392,6 +423,15 @@ def _result(
             for row in done.history
         ],
     }
+
+
+def _language_score(job: _Job, done: FitResult) -> dict[str, float]:
+    """Bits per character of the final model on public rows, if it is one of text."""
+    public = job.config.data.evaluation == "public"
+    if not public or not isinstance(job.network, LanguageModel):
+        return {}
+    scores = job.network.scores_fn(_rows(job, "test"))(done.params)
+    return {"test_bits_per_character": scores["bits_per_character"]}
 
 
 def _publish(

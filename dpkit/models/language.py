@@ -1,0 +1,210 @@
+"""Language models: what is trained, what is frozen, and how they are scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+
+from dpkit.models import lora
+from dpkit.models.decoder import Decoder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A decoder, and the base that its adapters are trained around, if it has any.
+
+    One example is one window, {"tokens"}: integers (length + 1,), of which all but the
+    first are predicted from those before. The window is the unit that clipping bounds.
+
+    Args:
+      module: (positions,) symbols -> (positions, vocabulary) logits.
+      length: symbols to predict in a window.
+      base: parameters that are not trained. With adapters: all others. Without: where
+        training starts, or None to start at random. It is public: see `models.lora`.
+
+    Example:
+      >>> model = build_language(vocabulary=97, length=8, layers=1, width=8, heads=2)
+      >>> params = jax.eval_shape(model.init, jax.random.key(0))
+      >>> window = {"tokens": np.zeros(9, np.uint8)}
+      >>> jax.eval_shape(model.loss, params, window, None).shape
+      ()
+    """
+
+    module: Decoder
+    length: int
+    base: Any = None
+
+    fields = ("tokens",)
+
+    def init(self, key: jax.Array) -> Any:
+        """What is trained, from a public key: the adapters alone, if there are any."""
+        if self.base is not None and not self.module.lora_rank:
+            return jax.tree.map(jnp.array, self.base)
+        params = _random(self.module, self.length, key)
+        return lora.split(params)[0] if self.module.lora_rank else params
+
+    def logits(self, params: Any, tokens: jax.Array | np.ndarray) -> jax.Array:
+        """Logits (positions, vocabulary) of one window's symbols (positions,)."""
+        if self.module.lora_rank:
+            params = lora.join(params, self.base)
+        tokens = jnp.asarray(tokens).astype(jnp.int32)
+        return jnp.asarray(self.module.apply({"params": params}, tokens))
+
+    def loss(self, params: Any, example: dict[str, Any], key: Any) -> jax.Array:
+        """Mean cross entropy of the next symbol, in nats; needs no key.
+
+        -1/T sum_t log p(x_t | x_0 … x_{t-1}), over the T = length predicted symbols.
+        """
+        del key
+        return jnp.mean(self._losses(params, example["tokens"])[0])
+
+    def accuracy_fn(
+        self, rows: dict[str, np.ndarray], chunk: int = 100
+    ) -> Callable[[Any], float]:
+        """A function of parameters: the share of symbols that are the likeliest."""
+        scores = self.scores_fn(rows, chunk)
+        return lambda params: scores(params)["accuracy"]
+
+    def scores_fn(
+        self, rows: dict[str, np.ndarray], chunk: int = 100
+    ) -> Callable[[Any], dict[str, float]]:
+        """A function of parameters: "accuracy", and "bits_per_character".
+
+        Bits are the mean cross entropy over all predicted symbols, to base 2.
+
+        Args:
+          rows: {"tokens"}: (num_rows, length + 1), at least one row.
+          chunk: rows at a time.
+        """
+        tokens = np.asarray(rows["tokens"])
+
+        @jax.jit
+        def sums(params: Any, some: jax.Array) -> tuple[jax.Array, jax.Array]:
+            nats, right = jax.vmap(self._losses, (None, 0))(params, some)
+            return nats.sum(), right.sum()
+
+        def scores(params: Any) -> dict[str, float]:
+            nats, right = 0.0, 0
+            for start in range(0, len(tokens), chunk):
+                more, hits = sums(params, tokens[start : start + chunk])
+                nats, right = nats + float(more), right + int(hits)
+            count = len(tokens) * self.length
+            bits = nats / count / math.log(2)
+            return {"accuracy": right / count, "bits_per_character": bits}
+
+        return scores
+
+    def _losses(self, params: Any, tokens: Any) -> tuple[jax.Array, jax.Array]:
+        """For each predicted symbol: its cross entropy, and whether it came first."""
+        tokens = jnp.asarray(tokens).astype(jnp.int32)
+        logits, wanted = self.logits(params, tokens[:-1]), tokens[1:]
+        nats = optax.softmax_cross_entropy_with_integer_labels(logits, wanted)
+        return nats, jnp.argmax(logits, axis=-1) == wanted
+
+
+def build_language(
+    *,
+    vocabulary: int,
+    length: int,
+    context: int | None = None,
+    base: str | os.PathLike[str] | None = None,
+    base_seed: int = 0,
+    **sizes: Any,
+) -> LanguageModel:
+    """A decoder for windows of text, with a base from a file or a public seed.
+
+    Args:
+      vocabulary: number of symbols.
+      length: symbols to predict in a window.
+      context: positions that the network can tell apart, at least `length`, which is
+        the default.
+      base: an .npz file of parameters, as `dpkit train` writes. With `lora_rank` it is
+        frozen, else training starts from it. It must be public.
+      base_seed: with `lora_rank` and no file: draws a base, for want of a better.
+      **sizes: `layers`, `width`, `heads`, `tied`, `lora_rank`, `scan`, `remat` of
+        `Decoder`.
+
+    Raises:
+      ValueError: sizes that make no model, or a file that doesn't hold this model's
+        parameters, all of them and no others.
+
+    Example:
+      >>> build_language(vocabulary=97, length=8, layers=1, width=8).module.context
+      8
+    """
+    context = length if context is None else context
+    if context < length:
+        raise ValueError(
+            f"context={context} is less than the {length} symbols of a window: raise it"
+        )
+    module = Decoder(vocabulary=vocabulary, context=context, **sizes)
+    if base is None and not module.lora_rank:
+        return LanguageModel(module, length)
+    plain = module.clone(lora_rank=0)
+    if base is None:
+        return LanguageModel(
+            module, length, _random(plain, length, jax.random.key(base_seed))
+        )
+    return LanguageModel(module, length, _read(base, plain, length))
+
+
+def base_sha256(base: Any) -> str:
+    """A digest of a base: names and float32 bytes.
+
+    Example:
+      >>> len(base_sha256({"norm": {"scale": np.ones(2)}}))
+      64
+    """
+    digest = hashlib.sha256()
+    for name, leaf in sorted(_flat(base).items()):
+        values = np.asarray(leaf, np.float32)
+        digest.update(f"{name}|{values.shape}|".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _random(module: Decoder, length: int, key: jax.Array) -> Any:
+    """Parameters at random."""
+    return jax.jit(module.init)(key, jnp.zeros(length, jnp.int32))["params"]
+
+
+def _flat(params: Any) -> dict[str, Any]:
+    """Leaves by path."""
+    return dict(traverse_util.flatten_dict(params, sep="/"))
+
+
+def _read(path: str | os.PathLike[str], plain: Decoder, length: int) -> Any:
+    """The parameters in a file, each of the shape that the model wants."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise ValueError(f"base={str(path)!r} can't be read: {error}") from None
+    tokens = jax.ShapeDtypeStruct((length,), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    wanted = _flat(jax.eval_shape(plain.init, key, tokens)["params"])
+    for name in sorted(wanted.keys() ^ found.keys()):
+        missing = "lacks" if name in wanted else "has, beyond the model's parameters,"
+        raise ValueError(
+            f"base={str(path)!r} {missing} {name!r}: give the file of a model with "
+            "the same settings"
+        )
+    for name, values in found.items():
+        if values.shape != wanted[name].shape or not np.isfinite(values).all():
+            raise ValueError(
+                f"base={str(path)!r} holds {name!r} of shape {values.shape}: finite "
+                f"numbers of shape {wanted[name].shape} needed, so give the file of a "
+                "model with the same settings"
+            )
+    floats = {name: jnp.asarray(values, jnp.float32) for name, values in found.items()}
+    return traverse_util.unflatten_dict(floats, sep="/")
