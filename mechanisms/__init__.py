@@ -4,12 +4,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dpkit.mechanisms._clip import Clip
     from dpkit.mechanisms.clipping import (
         GaussianSum,
         clip_factor,
         clip_record,
         global_norm,
     )
+    from dpkit.mechanisms.clips import PSAC, AutoS, Custom, Flat, HardDrop, Unit
+    from dpkit.mechanisms.grouping import PerGroup
     from dpkit.mechanisms.noise import gaussian_noise, host_generator
     from dpkit.mechanisms.protocol import BoundedSum, Mechanism, Stream, run
     from dpkit.mechanisms.sampling import (
@@ -19,12 +22,20 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "PSAC",
+    "AutoS",
     "Batch",
     "BoundedSum",
+    "Clip",
+    "Custom",
+    "Flat",
     "GaussianSum",
+    "HardDrop",
     "Mechanism",
+    "PerGroup",
     "PoissonSampler",
     "Stream",
+    "Unit",
     "choose_max_batch_size",
     "clip_factor",
     "clip_record",
@@ -35,12 +46,20 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AutoS": "clips",
     "Batch": "sampling",
     "BoundedSum": "protocol",
+    "Clip": "_clip",
+    "Custom": "clips",
+    "Flat": "clips",
     "GaussianSum": "clipping",
+    "HardDrop": "clips",
     "Mechanism": "protocol",
+    "PSAC": "clips",
+    "PerGroup": "grouping",
     "PoissonSampler": "sampling",
     "Stream": "protocol",
+    "Unit": "clips",
     "choose_max_batch_size": "sampling",
     "clip_factor": "clipping",
     "clip_record": "clipping",

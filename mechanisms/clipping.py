@@ -1,9 +1,10 @@
 r"""Bound what one record can add to a sum, and publish the sum with Gaussian noise.
 
-A record is a pytree; its norm is the L2 norm over all its leaves together. Clipping
-scales a record of norm above C down to norm C and leaves every other one alone, so that
-one record moves the sum by at most C (add or remove it, or replace it by a zero record)
-or 2C (replace it by another).
+A record is a pytree; its norm is the L2 norm over all its leaves together. Flat
+clipping scales a record of norm above C down to norm C and leaves every other one
+alone, so that one record moves the sum by at most C (add or remove it, or replace it by
+a zero record) or 2C (replace it by another). Other clipping functions are in `clips`;
+each has a radius that stands in C's place.
 
 Source: Abadi et al., "Deep Learning with Differential Privacy", 2016, Algorithm 1.
 """
@@ -21,13 +22,12 @@ from dp_accounting import DpEvent, GaussianDpEvent, NonPrivateDpEvent
 from dpkit.accountants import _check as _numbers
 from dpkit.accountants.relations import Relation, as_relation
 from dpkit.mechanisms import _check
+from dpkit.mechanisms._clip import shrinking
+from dpkit.mechanisms.clips import Clip, Flat, as_clip
 from dpkit.mechanisms.noise import gaussian_noise, wide
 from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree
 
-# Float32 squares lose entries below 1e-19 and overflow at norms above 1.8e19; between
-# these limits the norm of a record, compared with C, is right to a few parts in 1e7.
-_SMALLEST_CLIP_NORM, _LARGEST_CLIP_NORM = 1e-10, 1e15
 _SMALLEST_STDDEV, _LARGEST_STDDEV = 1e-30, 1e30
 # Float32 rounding moves the sum too. With unit u = 2^-24, a sum of n records that is
 # taken in a tree or with compensation is off by at most 16 u n C, on each neighbour.
@@ -39,14 +39,15 @@ _MOST_RECORDS = 2**20
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=(),
-    meta_fields=("clip_norm", "noise_multiplier", "max_summands"),
+    meta_fields=("clip", "noise_multiplier", "max_summands"),
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class GaussianSum(BoundedSum):
     r"""Sum of clipped records plus Gaussian noise.
 
-    output = sum_i x_i min(1, C / ||x_i||) + stddev z,  z ~ N(0, I),
-    stddev = noise_multiplier * C * (1 + n 2^-19),  n = max_summands.
+    output = sum_i x_i phi(||x_i||) + stddev z,  z ~ N(0, I),
+    stddev = noise_multiplier * C * (1 + n 2^-19),  n = max_summands,
+    with phi(n) = min(1, C / n), or another clipping function of radius C.
 
     Privacy: adding or removing a record, or replacing it by a zero record, moves the
     sum by at most C in L2 norm, replacing it by another by at most 2C; the release is
@@ -58,15 +59,18 @@ class GaussianSum(BoundedSum):
     stands for every relation: accountants know the 2.
 
     Args:
-      clip_norm: C, from 1e-10 to 1e15, in the unit of the records; infinity only where
-        noise_multiplier is 0.
+      clip_norm: C of flat clipping, from 1e-10 to 1e15, in the unit of the records;
+        infinity only where noise_multiplier is 0. `dataclasses.replace` of it changes
+        the norm of a flat clip.
       noise_multiplier: standard deviation of the noise / C; >= 0, no unit. Zero
         publishes the sum itself, and the event says so (NonPrivateDpEvent).
       max_summands: n >= 1, public: the most records in a total, summed elsewhere in
         float32, that `privatize` is given.
+      clip: any clipping function, instead of clip_norm; C is its radius.
 
     Raises:
-      ValueError: a number out of range; on a call, more than 2^20 records.
+      ValueError: a number out of range, or both or neither of clip_norm and clip; on a
+        call, more than 2^20 records.
       TypeError: a boolean, a string, an array or a tracer.
 
     Example:
@@ -80,28 +84,38 @@ class GaussianSum(BoundedSum):
     arXiv:1607.00133, Algorithm 1.
     """
 
-    clip_norm: float
+    clip: Clip
     noise_multiplier: float
-    max_summands: int = 8
+    max_summands: int
 
-    def __post_init__(self) -> None:
-        _numbers.integer_at_least(1, max_summands=self.max_summands)
-        noise_multiplier = _numbers.non_negative(noise_multiplier=self.noise_multiplier)
-        clip_norm = _checked_clip_norm(self.clip_norm, noise_multiplier)
-        object.__setattr__(self, "noise_multiplier", noise_multiplier)
-        object.__setattr__(self, "clip_norm", clip_norm)
-        if noise_multiplier and not (
-            _SMALLEST_STDDEV <= self.stddev <= _LARGEST_STDDEV
-        ):
+    def __init__(
+        self,
+        clip_norm: float | None = None,
+        noise_multiplier: float | None = None,
+        max_summands: int = 8,
+        *,
+        clip: Clip | None = None,
+    ) -> None:
+        summands = _numbers.integer_at_least(1, max_summands=max_summands)
+        noise = _numbers.non_negative(noise_multiplier=noise_multiplier)
+        object.__setattr__(self, "clip", _one_clip(clip_norm, clip, noise))
+        object.__setattr__(self, "noise_multiplier", noise)
+        object.__setattr__(self, "max_summands", summands)
+        if noise and not _SMALLEST_STDDEV <= self.stddev <= _LARGEST_STDDEV:
             raise ValueError(
-                f"noise_multiplier={noise_multiplier!r}: needed noise of "
-                f"{_SMALLEST_STDDEV} to {_LARGEST_STDDEV}, which float32 can carry; "
-                f"with clip_norm={clip_norm!r} it is {self.stddev!r}"
+                f"noise_multiplier={noise!r}: needed noise of {_SMALLEST_STDDEV} to "
+                f"{_LARGEST_STDDEV}, which float32 can carry; with clip_norm="
+                f"{self.clip_norm!r} it is {self.stddev!r}"
             )
 
     @property
+    def clip_norm(self) -> float:
+        """C, the clip's radius: the norm that one contribution never passes."""
+        return self.clip.radius
+
+    @property
     def stddev(self) -> float:
-        """Standard deviation of the noise, in the unit of the records."""
+        """Standard deviation of the noise, in the unit of a contribution."""
         if self.noise_multiplier == 0:
             return 0.0
         allowance = 1 + self.max_summands * _ROUNDING_PER_RECORD
@@ -117,7 +131,7 @@ class GaussianSum(BoundedSum):
     def contribute(self, key: Key, record: PyTree) -> PyTree:
         """The record, clipped; the key is not used."""
         del key
-        return clip_record(record, self.clip_norm)
+        return clip_record(record, self.clip)
 
     def publish(self, key: Key, total: PyTree, rest: PyTree) -> PyTree:
         """The total plus noise; the rest joins the noise, before anything is lost."""
@@ -139,19 +153,20 @@ class GaussianSum(BoundedSum):
         return jax.tree.map(lambda x, z: x.astype(z.dtype) + z, total, noise)
 
 
-def clip_record(record: PyTree, clip_norm: Any) -> PyTree:
-    r"""One record, scaled down to L2 norm at most `clip_norm`.
+def clip_record(record: PyTree, clip: Any) -> PyTree:
+    r"""One record, scaled down to the radius of a clipping function at most.
 
-    x * min(1, C / ||x||), the norm over all leaves together.
+    x * phi(||x||), for a number C x * min(1, C / ||x||); the norm over all leaves
+    together.
 
     Privacy: whatever the record holds, the result is finite and its norm is at most
-    C (1 + 2^-20), the excess being float32 rounding:
+    C (1 + 2^-20), C being the radius and the excess float32 rounding:
 
     | record | result |
     |---|---|
     | all zeros, or no elements | itself |
-    | norm at most C | itself |
-    | norm above C | same direction, norm C |
+    | norm at most C | itself, if clipping is flat |
+    | norm above C | same direction, norm C, if clipping is flat |
     | a NaN or an infinity in any leaf | exactly zero in every leaf |
     | finite, but its squares overflow float32 (norm above 1.8e19) | exactly zero |
     | entries below 1e-19 | kept; they don't count in the norm, and can't matter there |
@@ -159,15 +174,16 @@ def clip_record(record: PyTree, clip_norm: Any) -> PyTree:
 
     Args:
       record: floating leaves of any shapes, without a record axis.
-      clip_norm: C > 0 in the unit of the record; from 1e-10, so that the float32 norm
-        can be trusted; infinity keeps every finite record as it is. May be traced.
+      clip: a clipping function, or a number: C of flat clipping in the unit of the
+        record, from 1e-10, so that the float32 norm can be trusted, to 1e15; infinity
+        keeps every finite record as it is. May be a traced array.
 
     Returns:
       The same structure and shapes, in float32 (float64 for float64 leaves).
 
     Raises:
-      TypeError: a leaf is not floating.
-      ValueError: clip_norm is a number and not positive.
+      TypeError: a leaf is not floating, or clip is neither number nor function.
+      ValueError: a number out of range; leaves that the clip's groups don't cover.
 
     Example:
       >>> clip_record(jnp.array([3.0, 4.0]), 1.0)
@@ -179,10 +195,10 @@ def clip_record(record: PyTree, clip_norm: Any) -> PyTree:
     arXiv:1607.00133, Algorithm 1.
     """
     _check.floating(tree=record)
-    return clip_pinned(pinned(record), clip_norm)[0]
+    return clip_pinned(pinned(record), clip)[0]
 
 
-def clip_pinned(record: PyTree, clip_norm: Any) -> tuple[PyTree, jax.Array]:
+def clip_pinned(record: PyTree, clip: Any) -> tuple[PyTree, jax.Array]:
     """`clip_record` for a record that is in memory, and the norm that it had.
 
     Privacy: as `clip_record`, if the record is an input of the compiled program or
@@ -190,28 +206,34 @@ def clip_pinned(record: PyTree, clip_norm: Any) -> tuple[PyTree, jax.Array]:
 
     Args:
       record: floating leaves of any shapes, without a record axis.
-      clip_norm: C > 0 in the unit of the record, or infinity. May be traced.
+      clip: a clipping function, or C of flat clipping; may be traced.
 
     Returns:
-      The clipped record, and its norm before: private, not finite if an entry isn't.
+      The clipped record, and its norm before, over all leaves: private, not finite if
+      an entry isn't.
 
     Raises:
-      TypeError: a leaf is not floating.
-      ValueError: clip_norm is a number and not positive.
+      TypeError: a leaf is not floating, or clip is neither number nor function.
+      ValueError: a number out of range; leaves that the clip's groups don't cover.
 
     Example:
       >>> clip_pinned(jnp.array([3.0, 4.0]), 1.0)
       (Array([0.6, 0.8], dtype=float32), Array(5., dtype=float32))
     """
+    clip = as_clip(clip)
+    groups = clip.groups(record)
     norm = global_norm(record)
-    factor, usable = clip_factor(norm, clip_norm), jnp.isfinite(norm)
+    factors = clip.factors(group_norms(record, groups) if any(groups) else norm[None])
+    usable = jnp.isfinite(norm)
 
-    def scale(leaf: jax.Array) -> jax.Array:
+    def scale(leaf: jax.Array, group: int) -> jax.Array:
         # `where`, not a factor of 0: 0 * NaN is NaN.
-        scaled = leaf.astype(wide(leaf.dtype)) * factor.astype(wide(leaf.dtype))
+        scaled = leaf.astype(wide(leaf.dtype)) * factors[group].astype(wide(leaf.dtype))
         return jnp.where(usable, scaled, jnp.zeros_like(scaled))
 
-    return jax.tree.map(scale, record), norm
+    leaves, structure = jax.tree.flatten(record)
+    clipped = [scale(*pair) for pair in zip(leaves, groups, strict=True)]
+    return jax.tree.unflatten(structure, clipped), norm
 
 
 def clip_factor(norm: jax.Array, clip_norm: Any) -> jax.Array:
@@ -222,7 +244,7 @@ def clip_factor(norm: jax.Array, clip_norm: Any) -> jax.Array:
 
     Args:
       norm: norms >= 0, any shape.
-      clip_norm: C > 0, or infinity.
+      clip_norm: C > 0, or infinity. A traced one that is NaN or not positive gives 0.
 
     Returns:
       Factors from 0 to 1, of the shape and dtype of `norm`.
@@ -238,9 +260,34 @@ def clip_factor(norm: jax.Array, clip_norm: Any) -> jax.Array:
     arXiv:1607.00133, Algorithm 1.
     """
     clip_norm = _checked_limit(clip_norm)
-    # No division by zero and no fudge term: C / norm is only read where norm > C.
-    shrunk = jnp.where(norm > clip_norm, clip_norm / norm, jnp.ones_like(norm))
-    return jnp.where(jnp.isfinite(norm), shrunk, jnp.zeros_like(norm))
+    usable = jnp.isfinite(norm)
+    finite = jnp.where(usable, norm, jnp.zeros_like(norm))
+    return jnp.where(usable, shrinking(finite, clip_norm), jnp.zeros_like(norm))
+
+
+def group_norms(tree: PyTree, groups: tuple[int, ...]) -> jax.Array:
+    """The L2 norm of every group of leaves, (K,) in float32 or wider.
+
+    Args:
+      tree: floating leaves.
+      groups: each leaf's group, numbers 0..K-1, as a clip's `groups` says.
+
+    Returns:
+      The K norms; one of 0 if there is no leaf.
+
+    Example:
+      >>> tree = {"a": jnp.array(3.0), "b": jnp.array(5.0), "c": jnp.array(4.0)}
+      >>> group_norms(tree, (0, 1, 0))
+      Array([5., 5.], dtype=float32)
+    """
+    leaves = jax.tree.leaves(tree)
+    norms = [
+        global_norm([leaf for leaf, g in zip(leaves, groups, strict=True) if g == k])
+        for k in range(max(groups, default=0) + 1)
+    ]
+    double = any(norm.dtype == np.float64 for norm in norms)
+    dtype = np.float64 if double else np.float32
+    return jnp.stack([norm.astype(dtype) for norm in norms])
 
 
 def global_norm(tree: PyTree) -> jax.Array:
@@ -268,27 +315,31 @@ def global_norm(tree: PyTree) -> jax.Array:
     return jnp.sqrt(total)
 
 
+def _one_clip(clip_norm: Any, clip: Any, noise_multiplier: float) -> Clip:
+    """The clip that is given by its norm or as such: its radius finite, if noised."""
+    if clip_norm is None and clip is None:
+        raise ValueError(
+            "clip_norm=None, clip=None: needed one of them, such as clip_norm=1.0"
+        )
+    if clip_norm is not None:
+        # `dataclasses.replace(mechanism, clip_norm=C)` hands over the old clip too.
+        if clip is not None and not isinstance(clip, Flat):
+            raise ValueError(
+                f"clip_norm={clip_norm!r}: needed no norm beside clip={clip!r}, which "
+                "has its own; replace clip instead"
+            )
+        clip = Flat(clip_norm)
+    if not isinstance(clip, Clip):
+        raise TypeError(f"clip={clip!r}: needed a clipping function, such as Flat(1.0)")
+    if noise_multiplier or clip.radius != math.inf:
+        _numbers.positive(clip_norm=clip.radius)
+    return clip
+
+
 def _checked_limit(clip_norm: Any) -> Any:
     """A positive number, perhaps infinite; an array as it is, as it may be traced."""
-    if isinstance(clip_norm, jax.Array) or _is_infinity(clip_norm):
+    if isinstance(clip_norm, jax.Array) or (
+        isinstance(clip_norm, float) and clip_norm == math.inf
+    ):
         return clip_norm
     return _numbers.positive(clip_norm=clip_norm)
-
-
-def _is_infinity(clip_norm: Any) -> bool:
-    """Whether this number means no clipping."""
-    return isinstance(clip_norm, float) and clip_norm == math.inf
-
-
-def _checked_clip_norm(clip_norm: float, noise_multiplier: float) -> float:
-    """The clip norm as a float: in range, or infinite where there is no noise."""
-    if noise_multiplier == 0 and _is_infinity(clip_norm):
-        return math.inf
-    clip_norm = _numbers.positive(clip_norm=clip_norm)
-    if not _SMALLEST_CLIP_NORM <= clip_norm <= _LARGEST_CLIP_NORM:
-        raise ValueError(
-            f"clip_norm={clip_norm!r}: needed {_SMALLEST_CLIP_NORM} to "
-            f"{_LARGEST_CLIP_NORM}, where float32 norms can be trusted; rescale the "
-            "records"
-        )
-    return clip_norm

@@ -43,15 +43,20 @@ def mechanism(cls):
     register = functools.partial(
         jax.tree_util.register_dataclass,
         data_fields=(),
-        meta_fields=("clip_norm", "noise_multiplier", "max_summands"),
+        meta_fields=("clip", "noise_multiplier", "max_summands"),
     )
-    return register(dataclasses.dataclass(frozen=True)(cls))
+    return register(dataclasses.dataclass(frozen=True, init=False)(cls))
 
 
 def mutated(row: Row, cls: type) -> Row:
     """The row with its mechanism replaced by one of class `cls`, same fields."""
-    fields = dataclasses.asdict(row.mechanism)
-    return dataclasses.replace(row, mechanism=cls(**fields))
+    own = row.mechanism
+    mechanism = cls(
+        clip=own.clip,
+        noise_multiplier=own.noise_multiplier,
+        max_summands=own.max_summands,
+    )
+    return dataclasses.replace(row, mechanism=mechanism)
 
 
 @mechanism
