@@ -101,12 +101,8 @@ class GaussianSum(BoundedSum):
         object.__setattr__(self, "clip", _one_clip(clip_norm, clip, noise))
         object.__setattr__(self, "noise_multiplier", noise)
         object.__setattr__(self, "max_summands", summands)
-        if noise and not _SMALLEST_STDDEV <= self.stddev <= _LARGEST_STDDEV:
-            raise ValueError(
-                f"noise_multiplier={noise!r}: needed noise of {_SMALLEST_STDDEV} to "
-                f"{_LARGEST_STDDEV}, which float32 can carry; with clip_norm="
-                f"{self.clip_norm!r} it is {self.stddev!r}"
-            )
+        if noise:
+            stddev_in_range(noise, self.stddev, self.clip_norm)
 
     @property
     def clip_norm(self) -> float:
@@ -118,7 +114,7 @@ class GaussianSum(BoundedSum):
         """Standard deviation of the noise, in the unit of a contribution."""
         if self.noise_multiplier == 0:
             return 0.0
-        allowance = 1 + self.max_summands * _ROUNDING_PER_RECORD
+        allowance = rounding_allowance(self.max_summands)
         return self.noise_multiplier * self.clip_norm * allowance
 
     def event(self, relation: Relation | str) -> DpEvent:
@@ -139,12 +135,7 @@ class GaussianSum(BoundedSum):
 
     def __call__(self, key: Key, records: PyTree) -> PyTree:
         """Release: clip every record, sum, add noise."""
-        num_records = _check.same_length(records=records)
-        if num_records > _MOST_RECORDS:
-            raise ValueError(
-                f"records has {num_records} rows: needed at most {_MOST_RECORDS}, "
-                "whose rounding the noise covers"
-            )
+        refuse_too_many(records)
         return super().__call__(key, records)
 
     def privatize(self, key: Key, total: PyTree) -> PyTree:
@@ -313,6 +304,44 @@ def global_norm(tree: PyTree) -> jax.Array:
     squares = [jnp.sum(jnp.square(leaf.astype(wide(leaf.dtype)))) for leaf in leaves]
     total = sum((s.astype(dtype) for s in squares), start=jnp.zeros((), dtype))
     return jnp.sqrt(total)
+
+
+def rounding_allowance(max_summands: int) -> float:
+    """What noise is multiplied with, for a float32 sum of this many records.
+
+    Example:
+      >>> rounding_allowance(8) == 1 + 2**-16
+      True
+    """
+    return 1 + max_summands * _ROUNDING_PER_RECORD
+
+
+def refuse_too_many(records: PyTree) -> None:
+    """Refuse more records than a sum in two words, and its noise, are made for.
+
+    Raises:
+      ValueError: more than 2^20 records, none at all to stack, or unequal lengths.
+    """
+    num_records = _check.same_length(records=records)
+    if num_records > _MOST_RECORDS:
+        raise ValueError(
+            f"records has {num_records} rows: needed at most {_MOST_RECORDS}, "
+            "whose rounding the noise covers"
+        )
+
+
+def stddev_in_range(noise_multiplier: float, stddev: float, clip_norm: float) -> None:
+    """Refuse noise that float32 can't carry.
+
+    Raises:
+      ValueError: a standard deviation below 1e-30 or above 1e30.
+    """
+    if not _SMALLEST_STDDEV <= stddev <= _LARGEST_STDDEV:
+        raise ValueError(
+            f"noise_multiplier={noise_multiplier!r}: needed noise of "
+            f"{_SMALLEST_STDDEV} to {_LARGEST_STDDEV}, which float32 can carry; with "
+            f"clip_norm={clip_norm!r} it is {stddev!r}"
+        )
 
 
 def _one_clip(clip_norm: Any, clip: Any, noise_multiplier: float) -> Clip:
