@@ -1,0 +1,1 @@
+"""Norms of per-example gradients of any JAX loss, without the gradients themselves."""

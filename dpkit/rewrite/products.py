@@ -1,0 +1,165 @@
+r"""Squared norms of sums of thin products, exactly, without forming them.
+
+For one example let the gradient of a parameter be sum_u A_u^T G_u over its uses u. Then
+
+    ||grad||^2 = sum_{u,v} < A_u A_v^T, G_u G_v^T >:
+
+all pairs of rows count, those of different uses too. Leaving the cross terms out is the
+error that makes shared weights leak. In float32 the result can be off by rounding where
+rows nearly cancel; a margin of 2^-24 s, s = (sum_t ||a_t|| ||g_t||)^2, keeps it on the
+side of a larger norm, hence of more clipping.
+
+Sources: Goodfellow, "Efficient Per-Example Gradient Computations", 2015,
+arXiv:1510.01799 (one row); Li, Tramer, Liang, Hashimoto, "Large Language Models Can Be
+Strong Differentially Private Learners", 2022, arXiv:2110.05679 (many rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_EXACT = jax.lax.Precision.HIGHEST
+# Rows that cancel to less than 2^-9 of what they were are clipped as if they hadn't:
+# their parts would meet in the sum of all examples with more rounding than noise covers.
+_MOST_CANCELLED = 2.0**-18
+_UNIT = 2.0**-24
+
+
+class Rows(NamedTuple):
+    """One use of a parameter: A and G of every example.
+
+    Args:
+      left: (B, H, T, D), or indices (B, H, T) into D.
+      right: (B, H, T, P), or indices (B, H, T) into P.
+    """
+
+    left: jax.Array
+    right: jax.Array
+
+
+def squared_norm(uses: Sequence[Rows]) -> jax.Array:
+    """||sum_u A_u^T G_u||^2 of every example, (B,), with the margin.
+
+    Args:
+      uses: all uses of one parameter, in one layout, floating arrays in float32 or
+        wider; indices of one table all on one side.
+
+    Returns:
+      Never less than what cancellation lets be trusted; not finite where a row isn't.
+    """
+    alone = [_alone(use) for use in uses]
+    total = sum(square for square, _ in alone)
+    for i, first in enumerate(uses):
+        for second in uses[:i]:
+            total = total + 2 * _inner(first, second)
+    spread = jnp.square(sum(length for _, length in alone))
+    return jnp.maximum(total + _UNIT * spread, _MOST_CANCELLED * spread)
+
+
+def weighted_sum(use: Rows, weights: jax.Array, width: tuple[int, int]) -> jax.Array:
+    """sum_i w_i A_i^T G_i over the examples, (H, D, P).
+
+    Args:
+      use: one use of a parameter.
+      weights: (B,).
+      width: D and P.
+    """
+    left, right = use
+    scale = weights.reshape(-1, 1, 1, 1)
+    if _is_indices(left):
+        return _scattered(left, right * scale, width[0])
+    if _is_indices(right):
+        return _scattered(right, left * scale, width[1]).swapaxes(1, 2)
+    if left.shape[-1] < right.shape[-1]:
+        left = left * scale
+    else:
+        right = right * scale
+    return jnp.einsum("bhtd,bhtp->hdp", left, right, precision=_EXACT)
+
+
+def each(use: Rows, width: tuple[int, int]) -> jax.Array:
+    """A_i^T G_i of every example, (B, H, D, P)."""
+    left, right = use
+    if _is_indices(left):
+        return jax.vmap(lambda i, g: _scattered(i[None], g[None], width[0]))(
+            left, right
+        )
+    if _is_indices(right):
+        return jax.vmap(lambda i, a: _scattered(i[None], a[None], width[1]))(
+            right, left
+        ).swapaxes(2, 3)
+    return jnp.einsum("bhtd,bhtp->bhdp", left, right, precision=_EXACT)
+
+
+def _scattered(indices: jax.Array, rows: jax.Array, size: int) -> jax.Array:
+    """Rows (B, H, T, P) added up at their indices, (H, size, P)."""
+    blocks = jnp.arange(rows.shape[1])[None, :, None]
+    table = jnp.zeros((rows.shape[1], size, rows.shape[3]), rows.dtype)
+    blocks = jnp.broadcast_to(blocks, indices.shape)
+    return table.at[blocks, indices].add(rows, mode="drop")
+
+
+def _alone(use: Rows) -> tuple[jax.Array, jax.Array]:
+    """One use's squared norm, and sum_t ||a_t|| ||g_t||, (B,) each."""
+    if use.right.shape[2] == 1:
+        squares = (_squares(use.left) * _squares(use.right)).sum(2)
+        return squares.sum(1), jnp.sqrt(squares).sum(1)
+    left, right = _gram(use.left, use.left), _gram(use.right, use.right)
+    squares = _diagonal(left) * _diagonal(right)
+    return (left * right).sum((1, 2, 3)), jnp.sqrt(squares).sum((1, 2))
+
+
+def _inner(first: Rows, second: Rows) -> jax.Array:
+    """< sum_t a_t g_t^T, sum_s b_s k_s^T > of every example, (B,)."""
+    if _is_indices(first.left) != _is_indices(second.left):
+        table, other = (first, second) if _is_indices(first.left) else (second, first)
+        return _crossed(table.left, table.right, other.left, other.right)
+    if _is_indices(first.right) != _is_indices(second.right):
+        table, other = (first, second) if _is_indices(first.right) else (second, first)
+        return _crossed(table.right, table.left, other.right, other.left)
+    left = _gram(first.left, second.left)
+    right = _gram(first.right, second.right)
+    return (left * right).sum((1, 2, 3))
+
+
+def _crossed(
+    indices: jax.Array, rows: jax.Array, left: jax.Array, right: jax.Array
+) -> jax.Array:
+    """sum_{t,s} left[s, id_t] (rows_t . right_s): a lookup against a product."""
+    places = jnp.broadcast_to(
+        indices[:, :, None, :], (*left.shape[:3], indices.shape[2])
+    )
+    # Indices outside of the table stand for no row at all.
+    picked = jnp.take_along_axis(
+        left, jnp.minimum(places, left.shape[3] - 1), axis=3
+    )
+    picked = jnp.where(places < left.shape[3], picked, 0)
+    return (picked * _gram(right, rows)).sum((1, 2, 3))
+
+
+def _gram(first: jax.Array, second: jax.Array) -> jax.Array:
+    """All products of rows, (B, H, T, S); of indices, whether they are equal."""
+    if _is_indices(first):
+        return (first[..., :, None] == second[..., None, :]).astype(jnp.float32)
+    return jnp.einsum("bhtd,bhsd->bhts", first, second, precision=_EXACT)
+
+
+def _squares(array: jax.Array) -> jax.Array:
+    """Squared lengths of rows, (B, H, T)."""
+    if _is_indices(array):
+        return jnp.ones(array.shape)
+    return jnp.square(array).sum(-1)
+
+
+def _diagonal(products: jax.Array) -> jax.Array:
+    """Every row with itself, (B, H, T)."""
+    return jnp.diagonal(products, axis1=2, axis2=3)
+
+
+def _is_indices(array: jax.Array) -> bool:
+    """Whether rows are numbers of rows of a table."""
+    return jnp.issubdtype(array.dtype, jnp.integer)

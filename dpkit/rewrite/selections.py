@@ -1,0 +1,98 @@
+"""The way from one parameter to a site, where it only moves entries about.
+
+Reshaping, transposing, slicing, reversing and casting leave the gradient's entries what
+they are: the norm of a site's gradient in the site's own layout is the norm of its
+gradient in the parameter's. Loops count as well: a parameter that is scanned over gives
+every iteration a slice, one that is shared gives every iteration the whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpkit.rewrite.program import Kind, Loop, Operation, Site, Value
+
+_MOVES = ("reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "copy")
+_MOVES += ("copy_p", "convert_element_type", "broadcast_in_dim", "lift")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Selection:
+    """What a site sees of one parameter.
+
+    Args:
+      leaf: the parameter's number.
+      links: operations and loops from the parameter to the site; a loop with whether it
+        scans over the parameter.
+      shape: of what the site sees in one iteration.
+    """
+
+    leaf: int
+    links: tuple[Operation | tuple[Loop, bool], ...]
+    shape: tuple[int, ...]
+
+    @property
+    def scans(self) -> tuple[bool, ...]:
+        """For every loop around the site, whether it scans over the parameter."""
+        return tuple(link[1] for link in self.links if isinstance(link, tuple))
+
+    def view(self, leaf: jax.Array) -> jax.Array:
+        """What the site sees, (L..., shape), with the lengths of the scanning loops."""
+        return _followed(self.links, leaf)
+
+
+def selection(site: Site, value: Value, leaves: dict[Value, int]) -> Selection | None:
+    """The way from a parameter to a value that a site reads; None of any other way."""
+    links: list[Operation | tuple[Loop, bool]] = []
+    shape = value.aval.shape
+    loops = list(site.loops)
+    while value not in leaves:
+        operation = value.producer
+        if operation is None:
+            loop = loops.pop()
+            place = loop.body.inputs.index(value)
+            links.append((loop, place >= loop.num_consts + loop.num_carry))
+            value = loop.inputs[place]
+        elif _only_moves(operation):
+            links.append(operation)
+            (value,) = operation.inputs
+        else:
+            return None
+    # Loops that the parameter never entered can't be: data passes through all of them.
+    return Selection(leaves[value], tuple(reversed(links)), shape)
+
+
+def _only_moves(operation: Operation) -> bool:
+    """Whether an operation only moves entries of its one input."""
+    if operation.name not in _MOVES or len(operation.inputs) != 1:
+        return False
+    (value,), (output,) = operation.inputs, operation.outputs
+    if value.kind is not Kind.PARAM:
+        return False
+    real = all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (value, output))
+    # Broadcasting may add axes of length one only.
+    return real and output.aval.size <= value.aval.size
+
+
+def _followed(links: Any, array: jax.Array) -> jax.Array:
+    """The array along the links."""
+    for place, link in enumerate(links):
+        if isinstance(link, tuple):
+            if link[1]:
+                rest = links[place + 1 :]
+                return jax.vmap(lambda inner, rest=rest: _followed(rest, inner))(array)
+        elif link.name != "convert_element_type":
+            (array,) = link.fn(array)
+    return array
+
+
+def numbering(view: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The number of the parameter's entry at every place of a view of it."""
+    with jax.ensure_compile_time_eval():
+        size = int(np.prod(shape))
+        return np.asarray(view(jnp.arange(size, dtype=jnp.int32).reshape(shape)))
