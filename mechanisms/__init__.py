@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dpkit.mechanisms._clip import Clip
+    from dpkit.mechanisms.balls_in_bins import BallsInBinsSampler
     from dpkit.mechanisms.clipping import (
         GaussianSum,
         clip_factor,
@@ -12,33 +13,40 @@ if TYPE_CHECKING:
         global_norm,
     )
     from dpkit.mechanisms.clips import PSAC, AutoS, Custom, Flat, HardDrop, Unit
+    from dpkit.mechanisms.cyclic import CyclicSampler
+    from dpkit.mechanisms.device_sampling import device_draw
+    from dpkit.mechanisms.fixed_size import FixedSizeSampler
+    from dpkit.mechanisms.full_batch import FullBatchSampler
     from dpkit.mechanisms.grouping import PerGroup
-    from dpkit.mechanisms.noise import gaussian_noise, host_generator
+    from dpkit.mechanisms.noise import chacha_key, gaussian_noise, host_generator
     from dpkit.mechanisms.protocol import BoundedSum, Mechanism, Stream, run
-    from dpkit.mechanisms.sampling import (
-        Batch,
-        PoissonSampler,
-        choose_max_batch_size,
-    )
+    from dpkit.mechanisms.sampler import Batch, Sampler
+    from dpkit.mechanisms.sampling import PoissonSampler, choose_max_batch_size
 
 __all__ = [
     "PSAC",
     "AutoS",
+    "BallsInBinsSampler",
     "Batch",
     "BoundedSum",
     "Clip",
     "Custom",
+    "CyclicSampler",
+    "FixedSizeSampler",
     "Flat",
+    "FullBatchSampler",
     "GaussianSum",
     "HardDrop",
     "Mechanism",
     "PerGroup",
     "PoissonSampler",
+    "Sampler",
     "Stream",
     "Unit",
     "choose_max_batch_size",
     "clip_factor",
     "clip_record",
+    "device_draw",
     "gaussian_noise",
     "global_norm",
     "host_generator",
@@ -47,22 +55,29 @@ __all__ = [
 
 _MODULES = {
     "AutoS": "clips",
-    "Batch": "sampling",
+    "BallsInBinsSampler": "balls_in_bins",
+    "Batch": "sampler",
     "BoundedSum": "protocol",
     "Clip": "_clip",
     "Custom": "clips",
+    "CyclicSampler": "cyclic",
+    "FixedSizeSampler": "fixed_size",
     "Flat": "clips",
+    "FullBatchSampler": "full_batch",
     "GaussianSum": "clipping",
     "HardDrop": "clips",
     "Mechanism": "protocol",
     "PSAC": "clips",
     "PerGroup": "grouping",
     "PoissonSampler": "sampling",
+    "Sampler": "sampler",
     "Stream": "protocol",
     "Unit": "clips",
+    "chacha_key": "noise",
     "choose_max_batch_size": "sampling",
     "clip_factor": "clipping",
     "clip_record": "clipping",
+    "device_draw": "device_sampling",
     "gaussian_noise": "noise",
     "global_norm": "clipping",
     "host_generator": "noise",

@@ -15,7 +15,6 @@ Sources: Abadi et al., "Deep Learning with Differential Privacy", 2016; Ganesh e
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,27 +27,14 @@ from dp_accounting import (
 )
 
 from dpkit.accountants import _check as _numbers
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.errors import UnsupportedEvent
 from dpkit.accountants.relations import Relation, as_relation
-from dpkit.mechanisms import _check
-from dpkit.mechanisms._threefry import random_words
+from dpkit.mechanisms import _drawing
+from dpkit.mechanisms.sampler import Batch, checked_step, refuse_relation, repeated
 
+__all__ = ["Batch", "PoissonSampler", "choose_max_batch_size"]
 
-class Batch(NamedTuple):
-    """One draw, or several with an axis in front: indices of records, and which count.
-
-    Private, both of them: `mask.sum()` is the realised batch size.
-
-    Example:
-      >>> batch = PoissonSampler(0.5, 8, 8).draw(jax.random.key(0), num_records=6)
-      >>> batch.indices.dtype, batch.mask.dtype, batch.indices.shape
-      (dtype('int32'), dtype('bool'), (8,))
-    """
-
-    indices: np.ndarray
-    """int32 (max_batch_size,): ascending record numbers, then zeros as padding."""
-    mask: np.ndarray
-    """bool (max_batch_size,): False where the slot is padding."""
+_DIRECTED = (Relation.ADD_REMOVE, Relation.ZERO_OUT)
 
 
 @functools.partial(
@@ -120,6 +106,31 @@ class PoissonSampler:
         """Whether a batch can ever be too large for its slots."""
         return self.max_batch_size < self.max_records
 
+    @property
+    def threshold(self) -> int:
+        """floor(q 2^64): a record is drawn iff its 64-bit uniform is below."""
+        return math.floor(self.sampling_rate * 2.0**64)
+
+    @property
+    def expected_batch_size(self) -> float:
+        """q N: records in a batch on average, if there are `max_records`."""
+        return self.sampling_rate * self.max_records
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """1: every step is a draw of its own."""
+        return 1
+
+    def supports(self, relation: Relation | str) -> bool:
+        """True under add_remove and zero_out."""
+        return as_relation(relation) in _DIRECTED
+
+    def run_event(
+        self, event: DpEvent, steps: int, relation: Relation | str
+    ) -> DpEvent:
+        """The event of `steps` releases, each on a batch of its own."""
+        return repeated(self, event, steps, relation)
+
     def amplify(self, event: DpEvent, relation: Relation | str) -> DpEvent:
         """The event of one release made on one drawn batch.
 
@@ -135,14 +146,7 @@ class PoissonSampler:
           UnsupportedRelation: replace_one.
           UnsupportedEvent: batches can be truncated and the event is not a Gaussian.
         """
-        relation = as_relation(relation)
-        if relation is Relation.REPLACE_ONE:
-            raise UnsupportedRelation(
-                "PoissonSampler",
-                relation,
-                event,
-                (Relation.ADD_REMOVE, Relation.ZERO_OUT),
-            )
+        refuse_relation(self, relation, event, _DIRECTED)
         if isinstance(event, NonPrivateDpEvent):
             return event
         if not self.truncates:
@@ -180,33 +184,22 @@ class PoissonSampler:
           TypeError: a legacy key, or a tracer.
           ValueError: more records than `max_records`.
         """
-        _check.typed_key(key, batched=True)
-        num_records = _numbers.integer_at_least(0, num_records=num_records)
-        if num_records > self.max_records:
-            raise ValueError(
-                f"num_records={num_records}: needed at most max_records="
-                f"{self.max_records}; make a sampler with a larger bound"
-            )
-        if isinstance(key, jax.core.Tracer):
-            raise TypeError("key=tracer: batches are drawn on the host; call outside")
-        batch = self._select(_uniforms(key, num_records))
+        num_records = _drawing.checked(key, num_records, self.max_records)
+        batch = self._select(_drawing.uniforms(key, num_records))
         return Batch(*(leaf.reshape(*key.shape, -1) for leaf in batch))
+
+    def batch(self, key: jax.Array, step: int, num_records: int) -> Batch:
+        """The batch of one step: `draw` with the key folded with the step."""
+        return self.draw(_drawing.folded(key, checked_step(step)), num_records)
 
     def _select(self, uniforms: np.ndarray) -> Batch:
         """The batch of every row of uint64 uniforms (num_draws, num_records)."""
         drawn = np.ones_like(uniforms, bool)
         if self.sampling_rate < 1:
-            drawn = uniforms < np.uint64(math.floor(self.sampling_rate * 2.0**64))
-        counts = drawn.sum(axis=1)
-        for row in np.flatnonzero(counts > self.max_batch_size):
-            _keep_smallest(drawn[row], uniforms[row], self.max_batch_size)
-        rows, records = np.nonzero(drawn)
-        counts = np.minimum(counts, self.max_batch_size)
-        slots = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        shape = (len(uniforms), self.max_batch_size)
-        indices, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
-        indices[rows, slots], mask[rows, slots] = records, True
-        return Batch(indices, mask)
+            drawn = uniforms < np.uint64(self.threshold)
+        for row in np.flatnonzero(drawn.sum(axis=1) > self.max_batch_size):
+            _drawing.keep_smallest(drawn[row], uniforms[row], self.max_batch_size)
+        return Batch(*_drawing.padded(drawn, self.max_batch_size))
 
 
 def choose_max_batch_size(
@@ -273,23 +266,3 @@ def _log_binomial_tail(size: int, records: int, rate: float) -> float:
 
     tail = float(betainc(size + 1, records - size, rate))
     return math.log(tail) if tail > 0 else -math.inf
-
-
-def _keep_smallest(drawn: np.ndarray, uniforms: np.ndarray, size: int) -> None:
-    """Leave, in place, only the `size` drawn records with the smallest uniforms."""
-    candidates = np.flatnonzero(drawn)
-    dropped = np.argpartition(uniforms[candidates], size)[size:]
-    drawn[candidates[dropped]] = False
-
-
-def _uniforms(keys: jax.Array, num_records: int) -> np.ndarray:
-    """A uint64 uniform for every key and record, shape (number of keys, records)."""
-    high, low = (np.asarray(words) for words in _words(keys, num_records))
-    return high.astype(np.uint64) << np.uint64(32) | low
-
-
-@functools.partial(jax.jit, static_argnames="num_records")
-def _words(keys: jax.Array, num_records: int) -> tuple[jax.Array, jax.Array]:
-    """Two random words for every key and record; marks the keys as used."""
-    children = jax.vmap(lambda key: jax.random.split(key, 1)[0])(keys.reshape(-1))
-    return jax.vmap(lambda key: random_words(key, (num_records,)))(children)
