@@ -26,7 +26,9 @@ from dpkit.accountants.bounds import Budget
 from dpkit.accountants.errors import UnsupportedRelation
 from dpkit.accountants.ledger import Ledger
 from dpkit.accountants.relations import Relation
+from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clipping import GaussianSum
+from dpkit.mechanisms.clips import PSAC, AutoS, Clip, Custom, HardDrop, PerGroup, Unit
 from dpkit.mechanisms.sampling import PoissonSampler
 from tests.audit import audit, falsified
 from tests.oracles.mixture import Mixture, gaussian, hockey_stick
@@ -60,6 +62,8 @@ class Row:
       divisor: the public constant that a sampled sum is divided by.
       tight: whether the first pair attains the event's exact privacy curve.
       allowed: values at the edge of `check_refusals` that this mechanism accepts.
+      traced: fields that may be arrays, since they cancel in the event.
+      evened: from an output to one whose leaves all have noise `mechanism.stddev`.
     """
 
     name: str
@@ -72,6 +76,8 @@ class Row:
     divisor: float = 1.0
     tight: bool = True
     allowed: tuple[tuple[str, float], ...] = ()
+    traced: tuple[str, ...] = ()
+    evened: Callable[[Tree], Tree] = lambda output: output
 
     def __repr__(self) -> str:
         """The name: fields hold whole arrays."""
@@ -218,8 +224,9 @@ def check_event(row: Row) -> None:
 def check_bound(row: Row) -> None:
     """No record, however hostile, contributes more than the radius, or a NaN."""
     template = jax.tree.map(lambda leaf: leaf[0], row.pairs[0].large)
+    contribute = jax.jit(row.mechanism.contribute)
     for name, record in hostile_records(template):
-        message = row.mechanism.contribute(jax.random.key(0), record)
+        message = contribute(jax.random.key(0), record)
         leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(message)]
         norm = math.sqrt(sum(float((leaf**2).sum()) for leaf in leaves))
         assert norm <= row.radius * (1 + 2**-16), f"{name}: {norm} > {row.radius}"
@@ -293,10 +300,14 @@ def _check_spread(row: Row, spread: NamedSharding) -> None:
     plain = release(jax.random.key(0), records)
     sharded = release(jax.random.key(0), jax.device_put(records, spread))
     _assert_same_bits(plain, sharded)
-    total = jax.tree.map(lambda leaf: leaf.sum(axis=0), records)
+    keys = jax.random.split(jax.random.key(0), 8)
+    messages = jax.vmap(row.mechanism.contribute)(keys, records)
+    total = jax.tree.map(lambda leaf: leaf.sum(axis=0), messages)
     publish = jax.jit(row.mechanism.privatize)
     plain = publish(jax.random.key(0), total)
-    sharded = publish(jax.random.key(0), jax.device_put(total, spread))
+    whole = NamedSharding(spread.mesh, PartitionSpec())
+    places = jax.tree.map(lambda leaf: spread if leaf.ndim else whole, total)
+    sharded = publish(jax.random.key(0), jax.device_put(total, places))
     _assert_same_bits(plain, sharded)
 
 
@@ -334,10 +345,10 @@ def check_leaves(row: Row, draws: int = 4000) -> None:
     """
     nothing = jax.tree.map(lambda leaf: leaf[:0], row.pairs[0].large)
     keys = jax.random.split(jax.random.key(7), 2 * draws)
-    release = jax.jit(jax.vmap(lambda key: row.mechanism(key, nothing)))
+    release = jax.jit(jax.vmap(lambda key: row.evened(row.mechanism(key, nothing))))
     leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(release(keys))]
     first, second = (leaf.reshape(2 * draws, -1)[:, 0] for leaf in leaves[:2])
-    expected = 2 * row.mechanism.stddev**2
+    expected = 2 * float(row.mechanism.stddev) ** 2
     room = 6 * math.sqrt(2 / draws)
     for name, difference in (
         ("two releases", first[:draws] - first[draws:]),
@@ -397,6 +408,8 @@ def check_refusals(row: Row) -> None:
         for field in dataclasses.fields(part):
             for value in wrong:
                 if any(field.name == n and value is v for n, v in row.allowed):
+                    continue
+                if field.name in row.traced and isinstance(value, jax.Array):
                     continue
                 with pytest.raises((ValueError, TypeError), match=field.name):
                     dataclasses.replace(part, **{field.name: value})
@@ -474,6 +487,87 @@ def _gaussian_sum_row(
         statistic=first_entry,
         radius=CLIP_NORM,
         allowed=(("noise_multiplier", 0.0),),
+    )
+
+
+def _clip_row(
+    name: str,
+    clip: Clip,
+    value: float,
+    contribution: float,
+    *,
+    direction: tuple[float, float] = (1.0, 0.0),
+) -> Row:
+    """A clip's worst record, along one direction of both leaves, beside nothing."""
+    mechanism = GaussianSum(clip=clip, noise_multiplier=1.25)
+    stddev = clip.radius * 1.25 * (1 + 2**-16)
+    a, b = direction
+
+    def records(*values: float) -> Tree:
+        line = along(*values)["a"]
+        return {"a": line * a, "b": line * b}
+
+    return Row(
+        name=f"clip_{name}-add_remove",
+        mechanism=mechanism,
+        relation=Relation.ADD_REMOVE,
+        pairs=(
+            Pair(
+                "worst",
+                records(),
+                records(value),
+                (gaussian(0.0, stddev), gaussian(contribution, stddev)),
+            ),
+        ),
+        statistic=lambda output: a * output["a"][0] + b * output["b"][0],
+        radius=clip.radius,
+        allowed=(("noise_multiplier", 0.0),),
+    )
+
+
+def _own_factor(norm: jax.Array) -> jax.Array:
+    """A clipping function of radius 2."""
+    return 2.0 / (1.0 + norm)
+
+
+SUM_NOISE, BIT_NOISE = 1.25 / (1 - (1.25 / 1.6) ** 2) ** 0.5, 0.8
+
+
+def _adaptive_row(
+    relation: Relation, sides: dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
+) -> Row:
+    """Clipped to 2, with bits that cost much; the best projection of sum and count."""
+    in_sum, in_count = 1 / SUM_NOISE**2, 1 / (2 * BIT_NOISE**2)
+    stddev = (1 + 2**-16) / 1.25
+
+    def law(values: tuple[float, ...]) -> Mixture:
+        bits = sum((0.5 if abs(x) <= CLIP_NORM else -0.5) for x in values if x)
+        total = sum(_clipped(values)) / CLIP_NORM
+        return gaussian(in_sum * total + in_count * bits, stddev)
+
+    return Row(
+        name=f"adaptive-{relation}",
+        mechanism=AdaptiveGaussianSum(
+            clip_norm=CLIP_NORM,
+            noise_multiplier=1.25,
+            bit_noise=BIT_NOISE,
+            expected_batch_size=DIVISOR,
+        ),
+        relation=relation,
+        pairs=tuple(
+            Pair(title, along(*small), along(*large), (law(small), law(large)))
+            for title, (small, large) in sides.items()
+        ),
+        statistic=lambda output: (
+            in_sum * output["sum"]["a"][0] / CLIP_NORM + in_count * output["below"]
+        ),
+        radius=math.hypot(CLIP_NORM, 0.5),
+        allowed=(("prefixes", None),),
+        traced=("clip_norm",),
+        evened=lambda output: {
+            "below": output["below"] * (CLIP_NORM * SUM_NOISE / BIT_NOISE),
+            "sum": output["sum"],
+        },
     )
 
 
@@ -556,4 +650,22 @@ ROWS = [
         },
         tight=False,
     ),
+    _adaptive_row(Relation.ADD_REMOVE, {"at the norm": ((), (2.0,))}),
+    _adaptive_row(
+        Relation.ZERO_OUT,
+        {"at the norm": ((1.0, 0.0), (1.0, 2.0)), "above": ((0.0,), (6.0,))},
+    ),
+    _adaptive_row(Relation.REPLACE_ONE, {"both": ((1.0, -6.0), (1.0, 2.0))}),
+    _clip_row("unit", Unit(2.0), 6.0, 1.0),
+    _clip_row("autos", AutoS(2.0), 1e4, 2e4 / (1e4 + 0.01)),
+    _clip_row("psac", PSAC(2.0), 1e4, 2e4 / (1e4 + 0.1 / (1e4 + 0.1))),
+    _clip_row("hard_drop", HardDrop(2.0), 2.0, 2.0),
+    _clip_row(
+        "per_group",
+        PerGroup((1.2, 1.6), (("a",), ("b",))),
+        6.0,
+        2.0,
+        direction=(0.6, 0.8),
+    ),
+    _clip_row("custom", Custom(_own_factor, 2.0), 1e4, 2e4 / (1 + 1e4)),
 ]

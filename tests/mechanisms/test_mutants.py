@@ -16,7 +16,9 @@ from dp_accounting import GaussianDpEvent
 
 from dpkit.accountants import pld
 from dpkit.accountants.relations import Relation
+from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clipping import GaussianSum
+from dpkit.mechanisms.clips import Flat
 from dpkit.mechanisms.noise import gaussian_noise
 from dpkit.mechanisms.sampling import PoissonSampler
 from tests.conformance import (
@@ -35,6 +37,8 @@ BY_NAME = {row.name: row for row in ROWS}
 PLAIN = BY_NAME["gaussian_sum-add_remove"]
 REPLACED = BY_NAME["gaussian_sum-replace_one"]
 SAMPLED = BY_NAME["poisson-add_remove"]
+ADAPTIVE = BY_NAME["adaptive-add_remove"]
+ADAPTIVE_FIELDS = dataclasses.fields(AdaptiveGaussianSum)
 TRUNCATED = BY_NAME["truncated-add_remove"]
 
 
@@ -145,6 +149,38 @@ class HalvedForReplacement(GaussianSum):
         return GaussianDpEvent(self.noise_multiplier / (2 if halved else 1))
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("clip_norm",),
+    meta_fields=[
+        field.name
+        for field in dataclasses.fields(AdaptiveGaussianSum)
+        if field.name != "clip_norm"
+    ],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UncentredCount(AdaptiveGaussianSum):
+    """Counts with bits of 0 and 1, at the price of bits of -1/2 and 1/2."""
+
+    def bits(self, norms, mask=None):
+        return (super().bits(norms, mask) > 0).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Understated(Flat):
+    """Clips to twice the radius that it tells."""
+
+    @property
+    def radius(self):
+        return self.clip_norm / 2
+
+
+def with_clip(row: Row, clip: Flat) -> Row:
+    """The row with another clip in its mechanism, and the radius that the clip tells."""
+    mechanism = dataclasses.replace(row.mechanism, clip=clip)
+    return dataclasses.replace(row, mechanism=mechanism, radius=clip.radius)
+
+
 @dataclasses.dataclass(frozen=True)
 class RealisedStep(Step):
     """Divides by how many were really drawn."""
@@ -197,6 +233,23 @@ def test_noise_of_another_law(cls):
 def test_contributions_past_the_bound(cls):
     with pytest.raises(AssertionError, match=r" > 2\.0"):
         check_bound(mutated(PLAIN, cls))
+
+
+def test_a_clip_that_tells_too_small_a_radius():
+    row = with_clip(PLAIN, Understated(4.0))
+    with pytest.raises(AssertionError, match=r" > 2\.0"):
+        check_bound(row)
+    with pytest.raises(AssertionError, match="Finding"):
+        check_audit(row)
+
+
+def test_a_count_that_is_not_centred():
+    fields = {f.name: getattr(ADAPTIVE.mechanism, f.name) for f in ADAPTIVE_FIELDS}
+    row = dataclasses.replace(ADAPTIVE, mechanism=UncentredCount(**fields))
+    with pytest.raises(AssertionError, match=r" > 2\.06"):
+        check_bound(row)
+    with pytest.raises(AssertionError, match="at the norm.*Finding"):
+        check_audit(row)
 
 
 @pytest.mark.slow
