@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dpkit.mechanisms._clip import Clip
+    from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
     from dpkit.mechanisms.balls_in_bins import BallsInBinsSampler
     from dpkit.mechanisms.clipping import (
         GaussianSum,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PSAC",
+    "AdaptiveGaussianSum",
     "AutoS",
     "BallsInBinsSampler",
     "Batch",
@@ -43,6 +45,7 @@ __all__ = [
     "Sampler",
     "Stream",
     "Unit",
+    "chacha_key",
     "choose_max_batch_size",
     "clip_factor",
     "clip_record",
@@ -54,6 +57,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AdaptiveGaussianSum": "adaptive",
     "AutoS": "clips",
     "BallsInBinsSampler": "balls_in_bins",
     "Batch": "sampler",
