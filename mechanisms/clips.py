@@ -346,8 +346,9 @@ def _try(phi: Callable[[jax.Array], jax.Array], radius: float) -> None:
             f"{_TRIED.shape} norms: needed a floating factor for each"
         )
     norms, factors = _TRIED.astype(np.float64), np.asarray(found, np.float64)
-    bad = ~((factors >= 0) & (factors * norms <= radius * (1 + 1e-6)))
-    bad |= ~np.isfinite(factors)
+    with np.errstate(invalid="ignore"):  # NaN and 0 times infinity are bad, too
+        good = (factors >= 0) & (factors * norms <= radius * (1 + 1e-6))
+    bad = ~(good & np.isfinite(factors))
     if bad.any():
         at = int(np.argmax(bad))
         raise ValueError(

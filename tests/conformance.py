@@ -75,7 +75,7 @@ class Row:
     sampler: PoissonSampler | None = None
     divisor: float = 1.0
     tight: bool = True
-    allowed: tuple[tuple[str, float], ...] = ()
+    allowed: tuple[tuple[str, Any], ...] = ()
     traced: tuple[str, ...] = ()
     evened: Callable[[Tree], Tree] = lambda output: output
 
