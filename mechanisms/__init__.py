@@ -14,8 +14,22 @@ if TYPE_CHECKING:
         global_norm,
     )
     from dpkit.mechanisms.clips import PSAC, AutoS, Custom, Flat, HardDrop, Unit
+    from dpkit.mechanisms.correlated import (
+        CorrelatedState,
+        CorrelatedSum,
+        participation_of,
+    )
     from dpkit.mechanisms.cyclic import CyclicSampler
     from dpkit.mechanisms.device_sampling import device_draw
+    from dpkit.mechanisms.factorisation import (
+        Cyclic,
+        MinSeparation,
+        SinglePass,
+        matrix_sensitivity,
+        prefix_error,
+        sensitivity,
+        square_root_coefficients,
+    )
     from dpkit.mechanisms.fixed_size import FixedSizeSampler
     from dpkit.mechanisms.full_batch import FullBatchSampler
     from dpkit.mechanisms.grouping import PerGroup
@@ -23,16 +37,28 @@ if TYPE_CHECKING:
     from dpkit.mechanisms.protocol import BoundedSum, Mechanism, Stream, run
     from dpkit.mechanisms.sampler import Batch, Sampler
     from dpkit.mechanisms.sampling import PoissonSampler, choose_max_batch_size
+    from dpkit.mechanisms.strategies import (
+        Banded,
+        Buffered,
+        SquareRoot,
+        optimal_bands,
+        optimal_buffers,
+    )
 
 __all__ = [
     "PSAC",
     "AdaptiveGaussianSum",
     "AutoS",
     "BallsInBinsSampler",
+    "Banded",
     "Batch",
     "BoundedSum",
+    "Buffered",
     "Clip",
+    "CorrelatedState",
+    "CorrelatedSum",
     "Custom",
+    "Cyclic",
     "CyclicSampler",
     "FixedSizeSampler",
     "Flat",
@@ -40,9 +66,12 @@ __all__ = [
     "GaussianSum",
     "HardDrop",
     "Mechanism",
+    "MinSeparation",
     "PerGroup",
     "PoissonSampler",
     "Sampler",
+    "SinglePass",
+    "SquareRoot",
     "Stream",
     "Unit",
     "chacha_key",
@@ -53,17 +82,29 @@ __all__ = [
     "gaussian_noise",
     "global_norm",
     "host_generator",
+    "matrix_sensitivity",
+    "optimal_bands",
+    "optimal_buffers",
+    "participation_of",
+    "prefix_error",
     "run",
+    "sensitivity",
+    "square_root_coefficients",
 ]
 
 _MODULES = {
     "AdaptiveGaussianSum": "adaptive",
     "AutoS": "clips",
     "BallsInBinsSampler": "balls_in_bins",
+    "Banded": "strategies",
     "Batch": "sampler",
     "BoundedSum": "protocol",
+    "Buffered": "strategies",
     "Clip": "_clip",
+    "CorrelatedState": "correlated",
+    "CorrelatedSum": "correlated",
     "Custom": "clips",
+    "Cyclic": "factorisation",
     "CyclicSampler": "cyclic",
     "FixedSizeSampler": "fixed_size",
     "Flat": "clips",
@@ -71,10 +112,13 @@ _MODULES = {
     "GaussianSum": "clipping",
     "HardDrop": "clips",
     "Mechanism": "protocol",
+    "MinSeparation": "factorisation",
     "PSAC": "clips",
     "PerGroup": "grouping",
     "PoissonSampler": "sampling",
     "Sampler": "sampler",
+    "SinglePass": "factorisation",
+    "SquareRoot": "strategies",
     "Stream": "protocol",
     "Unit": "clips",
     "chacha_key": "noise",
@@ -85,7 +129,14 @@ _MODULES = {
     "gaussian_noise": "noise",
     "global_norm": "clipping",
     "host_generator": "noise",
+    "matrix_sensitivity": "factorisation",
+    "optimal_bands": "strategies",
+    "optimal_buffers": "strategies",
+    "participation_of": "correlated",
+    "prefix_error": "factorisation",
     "run": "protocol",
+    "sensitivity": "factorisation",
+    "square_root_coefficients": "factorisation",
 }
 
 

@@ -1,0 +1,421 @@
+r"""Sums of clipped records, step after step, with correlated Gaussian noise.
+
+    y_t = x_t + stddev (C^-1 z)_t,   z_t ~ N(0, I) independent,   t = 0 ... T - 1
+
+Later noise takes back part of earlier noise, so that the sums of steps 1..t, which are
+what training follows, are far less noisy than with independent noise at equal privacy.
+What is paid for: one record takes part in several steps, so it moves C x, by `radius`
+times the sensitivity of C. Hence the batches must keep to the declared participation;
+`participation_of` reads it off a sampler.
+
+The noise is made as it is needed: C w = z is solved forwards, from the last bands - 1
+rows of w, or from one running sum a buffer, or by drawing earlier z again.
+
+Sources: Kairouz et al., "Practical and Private (Deep) Learning without Sampling or
+Shuffling", 2021, arXiv:2103.00039; Denisov et al., "Improved Differential Privacy for
+SGD via Optimal Private Linear Operators on Adaptive Streams", 2022, arXiv:2202.08312;
+and those of `strategies`.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dp_accounting import DpEvent
+
+from dpkit.accountants import _check as _numbers
+from dpkit.accountants.relations import Relation
+from dpkit.mechanisms import _check
+from dpkit.mechanisms._clip import Clip
+from dpkit.mechanisms.balls_in_bins import BallsInBinsSampler
+from dpkit.mechanisms.clipping import GaussianSum
+from dpkit.mechanisms.cyclic import CyclicSampler
+from dpkit.mechanisms.factorisation import (
+    Cyclic,
+    MinSeparation,
+    Participation,
+    SinglePass,
+    checked_participation,
+    sensitivity,
+)
+from dpkit.mechanisms.full_batch import FullBatchSampler
+from dpkit.mechanisms.noise import GENERATORS, gaussian_noise, wide
+from dpkit.mechanisms.protocol import Key, PyTree
+from dpkit.mechanisms.strategies import Banded, Buffered, SquareRoot, Strategy
+
+_KEY_WORDS = 8  # of the longest keys
+
+
+class CorrelatedState(NamedTuple):
+    """Where a stream is. Secret: it holds noise that was used, or its keys.
+
+    Example:
+      >>> from dpkit.mechanisms import Banded, CorrelatedSum, Cyclic
+      >>> stream = CorrelatedSum(
+      ...     1.0, 2.0, steps=9, participation=Cyclic(3), strategy=Banded((1.0, 0.5))
+      ... )
+      >>> int(stream.init(jnp.zeros(4)).step)
+      0
+    """
+
+    step: jax.Array
+    """int32: steps that are done."""
+    memory: PyTree
+    """float32 (bands - 1, ...) or (buffers, ...) a leaf; of a square root the keys."""
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=(),
+    meta_fields=(
+        "clip",
+        "noise_multiplier",
+        "steps",
+        "participation",
+        "strategy",
+        "generator",
+        "max_summands",
+    ),
+)
+@dataclasses.dataclass(frozen=True, init=False)
+class CorrelatedSum:
+    r"""A stream of sums of clipped records with correlated noise; one event for all.
+
+    y_t = sum_i x_{t,i} phi(||x_{t,i}||) + stddev (C^-1 z)_t,
+    stddev = noise_multiplier * C_phi * sensitivity(C) * (1 + n 2^-19),
+    C_phi the clip's radius, n = max_summands.
+
+    Privacy: multiplied by C, the outputs are C x + stddev z, a Gaussian mechanism with
+    independent noise. In the steps that it takes part in, a record adds vectors of norm
+    C_phi at most; by the participation, it moves C x by C_phi * sensitivity(C) at most.
+    So the whole run, all T outputs together, is one Gaussian whose noise is
+    `noise_multiplier` times the contribution radius, also if the records of later steps
+    depend on earlier outputs, C being lower triangular. Under every relation: replacing
+    a record by another moves twice as much, which accountants know. Nothing is
+    amplified by sampling. The excess n 2^-19 pays for float32 rounding, as in
+    `GaussianSum`: totals of steps without the record are the same on both neighbours,
+    those with it are moved by C_phi (1 + n 2^-19) at most.
+
+    **The guarantee needs the participation**: no record in steps that it doesn't allow.
+    Steps beyond the plan are published as NaN.
+
+    Args:
+      clip_norm: C of flat clipping, in the unit of the records.
+      noise_multiplier: >= 0, no unit; zero publishes the sums (NonPrivateDpEvent).
+      steps: T >= 1, of the whole run.
+      participation: SinglePass, Cyclic or MinSeparation.
+      strategy: Banded, Buffered or SquareRoot: the matrix C.
+      clip: any clipping function, instead of clip_norm.
+      generator: of `gaussian_noise`.
+      max_summands: n >= 1, the most records in a total that is summed in float32.
+
+    Raises:
+      ValueError: a number out of range, or another generator.
+      TypeError: a value of the wrong kind.
+
+    Example:
+      >>> from dpkit.mechanisms import Cyclic, optimal_bands
+      >>> stream = CorrelatedSum(
+      ...     clip_norm=1.0,
+      ...     noise_multiplier=2.0,
+      ...     steps=64,
+      ...     participation=Cyclic(16),
+      ...     strategy=optimal_bands(64, 16, Cyclic(16)),
+      ... )
+      >>> stream.event("add_remove")
+      GaussianDpEvent(noise_multiplier=2.0)
+      >>> total = {"w": jnp.zeros(3)}
+      >>> state = stream.init(total)
+      >>> noisy, state = stream.step(jax.random.key(0), total, state)
+      >>> noisy["w"].shape, int(state.step)
+      ((3,), 1)
+
+    Reference: Denisov et al., 2022, arXiv:2202.08312, Theorem 2.1 (adaptive streams);
+    Choquette-Choo et al., 2023, arXiv:2306.08153.
+    """
+
+    clip: Clip
+    noise_multiplier: float
+    steps: int
+    participation: Participation
+    strategy: Strategy
+    generator: str
+    max_summands: int
+
+    def __init__(
+        self,
+        clip_norm: float | None = None,
+        noise_multiplier: float | None = None,
+        *,
+        steps: int,
+        participation: Participation,
+        strategy: Strategy,
+        clip: Clip | None = None,
+        generator: str = "threefry",
+        max_summands: int = 8,
+    ) -> None:
+        if not isinstance(strategy, Banded | Buffered | SquareRoot):
+            raise TypeError(
+                f"strategy={strategy!r}: needed Banded, Buffered or SquareRoot"
+            )
+        one = GaussianSum(clip_norm, noise_multiplier, max_summands, clip=clip)
+        fields = {
+            "clip": one.clip,
+            "noise_multiplier": one.noise_multiplier,
+            "steps": _numbers.integer_at_least(1, steps=steps),
+            "participation": checked_participation(participation),
+            "strategy": strategy,
+            "generator": _numbers.one_of(GENERATORS, generator=generator),
+            "max_summands": one.max_summands,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        # Refuses noise that float32 can't carry.
+        GaussianSum(
+            noise_multiplier=self.noise_multiplier * self.sensitivity,
+            max_summands=self.max_summands,
+            clip=self.clip,
+        )
+
+    @property
+    def clip_norm(self) -> float:
+        """The clip's radius: the norm that one contribution never passes."""
+        return self.clip.radius
+
+    @property
+    def sensitivity(self) -> float:
+        """What a record of clip norm 1 moves C x by, at most."""
+        return _sensitivity(self.strategy, self.steps, self.participation)
+
+    @property
+    def stddev(self) -> float:
+        """Standard deviation of stddev z, in the unit of a contribution."""
+        return self._one_sum.stddev * self.sensitivity
+
+    @property
+    def _one_sum(self) -> GaussianSum:
+        """A sum on its own with this clip and noise."""
+        return GaussianSum(
+            noise_multiplier=self.noise_multiplier,
+            max_summands=self.max_summands,
+            clip=self.clip,
+        )
+
+    def event(self, relation: Relation | str) -> DpEvent:
+        """One Gaussian for the whole run, under every relation."""
+        return self._one_sum.event(relation)
+
+    def contribute(self, key: Key, record: PyTree) -> PyTree:
+        """The record, clipped; the key is not used."""
+        return self._one_sum.contribute(key, record)
+
+    def init(self, total_like: PyTree) -> CorrelatedState:
+        """The state before the first step, for totals of these shapes and dtypes.
+
+        Args:
+          total_like: arrays, or anything with a `shape` and a floating `dtype`.
+
+        Raises:
+          TypeError: a leaf is not floating.
+        """
+        _check.floating(total_like=total_like)
+        copies = _copies(self.strategy, self.steps)
+        memory = jax.tree.map(
+            lambda leaf: jnp.zeros((copies, *leaf.shape), wide(leaf.dtype)), total_like
+        )
+        if isinstance(self.strategy, SquareRoot):
+            memory = jnp.zeros((self.steps, _KEY_WORDS), jnp.uint32)
+        return CorrelatedState(jnp.zeros((), jnp.int32), memory)
+
+    def step(
+        self, key: Key, total: PyTree, state: CorrelatedState
+    ) -> tuple[PyTree, CorrelatedState]:
+        """What is published about one step's total, and the next state. Pure.
+
+        Args:
+          key: a key used for this step alone, such as `fold_in(root, step)`.
+          total: the sum of the step's contributions, floating; zeros for an empty
+            batch.
+          state: of `init`, or of the step before.
+
+        Returns:
+          The total plus noise, in float32 or wider (NaN beyond `steps`); the state.
+        """
+        _check.floating(total=total)
+        number = state.step
+        draw = _DRAWS[type(self.strategy)]
+        noise, memory = draw(self, key, total, state)
+        planned = number < self.steps
+
+        def publish(x: jax.Array, w: jax.Array) -> jax.Array:
+            noisy = x.astype(w.dtype) + w * self.stddev
+            return jnp.where(planned, noisy, jnp.full_like(noisy, jnp.nan))
+
+        published = jax.tree.map(publish, total, noise)
+        return published, CorrelatedState(number + 1, memory)
+
+    def run(self, key: Key, totals: PyTree) -> PyTree:
+        """All steps at once, for totals that are known: leaves (steps, ...).
+
+        Args:
+          key: a key used for this run alone.
+          totals: at most `steps` totals, stacked on axis 0.
+
+        Returns:
+          What `step` publishes, stacked.
+
+        Raises:
+          ValueError: no totals, or more than `steps`.
+        """
+        number = _check.same_length(totals=totals)
+        if not 1 <= number <= self.steps:
+            raise ValueError(
+                f"totals has {number} steps: needed 1 to steps={self.steps}"
+            )
+        first = jax.tree.map(lambda leaf: leaf[0], totals)
+        keys = jax.random.split(key, number)
+
+        def one(state: CorrelatedState, at: Any) -> tuple[CorrelatedState, PyTree]:
+            noisy, state = self.step(*at, state)
+            return state, noisy
+
+        return jax.lax.scan(one, self.init(first), (keys, totals))[1]
+
+
+def participation_of(
+    sampler: CyclicSampler | FullBatchSampler | BallsInBinsSampler, steps: int
+) -> Participation:
+    """How records take part in the steps of a run on this sampler's batches.
+
+    | sampler | participation |
+    |---|---|
+    | `CyclicSampler` | Cyclic(bins); SinglePass if steps <= bins |
+    | `FullBatchSampler` | MinSeparation(1, steps) |
+    | `BallsInBinsSampler` | MinSeparation(1, epochs), without amplification |
+
+    A record's last step of one epoch and its first of the next may be neighbours where
+    bins are drawn afresh; a cyclic sampler needs less noise.
+
+    Args:
+      sampler: one of these; balls in bins only with max_batch_size = max_records, since
+        an overflowing batch drops records for the sake of others.
+      steps: T >= 1.
+
+    Raises:
+      ValueError: batches that may overflow, or steps below 1.
+      TypeError: a sampler that bounds no record's number of steps, such as Poisson.
+
+    Example:
+      >>> participation_of(CyclicSampler(bins=4, max_records=8), steps=12)
+      Cyclic(period=4)
+    """
+    steps = _numbers.integer_at_least(1, steps=steps)
+    match sampler:
+        case CyclicSampler():
+            return SinglePass() if steps <= sampler.bins else Cyclic(sampler.bins)
+        case FullBatchSampler():
+            return MinSeparation(1, steps)
+        case BallsInBinsSampler():
+            if sampler.max_batch_size < sampler.max_records:
+                raise ValueError(
+                    f"max_batch_size={sampler.max_batch_size}: needed max_records="
+                    f"{sampler.max_records} with correlated noise; or use CyclicSampler"
+                )
+            return MinSeparation(1, -(-steps // sampler.bins))
+    raise TypeError(
+        f"sampler={type(sampler).__name__}: needed one that bounds in how many steps a "
+        "record is; use CyclicSampler"
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _sensitivity(strategy: Strategy, steps: int, participation: Participation) -> float:
+    """Of a strategy; computed once."""
+    return sensitivity(strategy.coefficients(steps), steps, participation)
+
+
+def _copies(strategy: Strategy, steps: int) -> int:
+    """How many rows are remembered."""
+    match strategy:
+        case Banded(bands):
+            return min(len(bands), steps) - 1
+        case Buffered(decays):
+            return len(decays)
+    return 0
+
+
+def _unit_noise(stream: CorrelatedSum, key: Key, like: PyTree) -> PyTree:
+    """One row of z."""
+    return gaussian_noise(key, like, 1.0, generator=stream.generator)
+
+
+def _draw_banded(
+    stream: CorrelatedSum, key: Key, like: PyTree, state: CorrelatedState
+) -> tuple[PyTree, PyTree]:
+    """w_t = z_t - sum_{j >= 1} c_j w_{t-j}, from a ring of the last rows."""
+    z = _unit_noise(stream, key, like)
+    rows = _copies(stream.strategy, stream.steps)
+    if rows == 0:
+        return z, state.memory
+    bands = np.asarray(stream.strategy.bands, np.float32)
+    # Row t is in place t mod rows: the row in place p is 1 + (t - 1 - p) mod rows old.
+    age = jnp.mod(state.step - 1 - jnp.arange(rows, dtype=jnp.int32), rows)
+    weights = jnp.asarray(bands[1 : rows + 1])[age]
+    w = jax.tree.map(lambda row, m: row - _weighted(weights, m), z, state.memory)
+    place = jnp.mod(state.step, rows)
+    memory = jax.tree.map(
+        lambda m, row: jax.lax.dynamic_update_index_in_dim(m, row, place, 0),
+        state.memory,
+        w,
+    )
+    return w, memory
+
+
+def _draw_buffered(
+    stream: CorrelatedSum, key: Key, like: PyTree, state: CorrelatedState
+) -> tuple[PyTree, PyTree]:
+    """w_t = z_t - sum_i w_i s_i, then s_i = d_i s_i + w_t."""
+    z = _unit_noise(stream, key, like)
+    weights = jnp.asarray(np.asarray(stream.strategy.weights, np.float32))
+    decays = np.asarray(stream.strategy.decays, np.float32)
+    w = jax.tree.map(lambda row, s: row - _weighted(weights, s), z, state.memory)
+
+    def decayed(sums: jax.Array, row: jax.Array) -> jax.Array:
+        factors = jnp.asarray(decays.reshape((-1,) + (1,) * row.ndim), row.dtype)
+        return factors * sums + row[None]
+
+    return w, jax.tree.map(decayed, state.memory, w)
+
+
+def _draw_root(
+    stream: CorrelatedSum, key: Key, like: PyTree, state: CorrelatedState
+) -> tuple[PyTree, PyTree]:
+    """w_t = sum_{u <= t} inverse_{t-u} z_u; every z_u is drawn again from its key."""
+    (key,) = jax.random.split(key, 1)
+    impl = jax.random.key_impl(key)
+    word, width = jax.random.key_data(key), len(jax.random.key_data(key))
+    words = state.memory.at[state.step, :width].set(word, mode="drop")
+    inverse = jnp.asarray(stream.strategy.inverse(stream.steps))
+
+    def again(u: jax.Array) -> Key:
+        return jax.random.wrap_key_data(words[u, :width], impl=impl)
+
+    def add(u: jax.Array, w: PyTree) -> PyTree:
+        z = _unit_noise(stream, again(u), like)
+        factor = inverse[state.step - u]
+        return jax.tree.map(lambda a, b: a + factor.astype(b.dtype) * b, w, z)
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x.dtype)), like)
+    return jax.lax.fori_loop(0, state.step + 1, add, zeros), words
+
+
+_DRAWS = {Banded: _draw_banded, Buffered: _draw_buffered, SquareRoot: _draw_root}
+
+
+def _weighted(weights: jax.Array, rows: jax.Array) -> jax.Array:
+    """Sum of rows, each times its weight, in the rows' own precision everywhere."""
+    weights = weights.astype(rows.dtype)
+    return jnp.tensordot(weights, rows, axes=1, precision=jax.lax.Precision.HIGHEST)
