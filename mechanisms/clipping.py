@@ -186,6 +186,8 @@ def clip_record(record: PyTree, clip: Any) -> PyTree:
     arXiv:1607.00133, Algorithm 1.
     """
     _check.floating(tree=record)
+    clip = as_clip(clip)
+    clip.groups(record)  # refuses leaves without a group before anything is computed
     return clip_pinned(pinned(record), clip)[0]
 
 

@@ -337,13 +337,11 @@ def as_clip(clip: Any) -> Clip:
 def _try(phi: Callable[[jax.Array], jax.Array], radius: float) -> None:
     """Refuse a function that breaks its promise at one of many norms."""
     with jax.ensure_compile_time_eval():
-        found = phi(jnp.asarray(_TRIED))
-    if jnp.shape(found) != _TRIED.shape or not jnp.issubdtype(
-        found.dtype, jnp.floating
-    ):
+        found = jax.jit(phi)(jnp.asarray(_TRIED))
+    if found.shape != _TRIED.shape or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
-            f"phi: gave {getattr(found, 'dtype', type(found))}{jnp.shape(found)} for "
-            f"{_TRIED.shape} norms: needed a floating factor for each"
+            f"phi: gave {found.dtype}{found.shape} for {_TRIED.shape} norms: needed a "
+            "floating factor for each"
         )
     norms, factors = _TRIED.astype(np.float64), np.asarray(found, np.float64)
     with np.errstate(invalid="ignore"):  # NaN and 0 times infinity are bad, too
