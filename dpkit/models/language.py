@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -186,9 +189,10 @@ def _flat(params: Any) -> dict[str, Any]:
 def _read(path: str | os.PathLike[str], plain: Decoder, length: int) -> Any:
     """The parameters in a file, each of the shape that the model wants."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        content = io.BytesIO(Path(path).read_bytes())
+        with np.load(content, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
         raise ValueError(f"base={str(path)!r} can't be read: {error}") from None
     tokens = jax.ShapeDtypeStruct((length,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
