@@ -4,6 +4,8 @@ For data that lives on the device: no transfer of indices, no wait for the host.
 are static; the number of records may be traced.
 """
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,4 +102,5 @@ def _padded(drawn: jax.Array, numbers: jax.Array, slots: int) -> Batch:
     places = jnp.where(drawn, places, slots)  # beyond the end: dropped
     indices = jnp.zeros(slots, jnp.int32).at[places].set(numbers, mode="drop")
     count = jnp.sum(drawn, dtype=jnp.int32)
-    return Batch(indices, jnp.arange(slots, dtype=jnp.int32) < count)
+    mask = jnp.arange(slots, dtype=jnp.int32) < count
+    return Batch(cast(Any, indices), cast(Any, mask))

@@ -15,27 +15,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpkit.data.errors import DataCorrupt, DataUnavailable
     from dpkit.data.loading import Dataset, Schema, load, load_arrays
+    from dpkit.data.random_access import ArrayRows, Rows, SourceRows, as_rows
     from dpkit.data.records import Source
     from dpkit.data.sources import SOURCES
+    from dpkit.data.units import UserRows, check_one_row_each
 
 _HOME = {
     "SOURCES": "sources",
+    "ArrayRows": "random_access",
     "DataCorrupt": "errors",
     "DataUnavailable": "errors",
     "Dataset": "loading",
+    "Rows": "random_access",
     "Schema": "loading",
     "Source": "records",
+    "SourceRows": "random_access",
+    "UserRows": "units",
+    "as_rows": "random_access",
+    "check_one_row_each": "units",
     "load": "loading",
     "load_arrays": "loading",
 }
 
 __all__ = [
     "SOURCES",
+    "ArrayRows",
     "DataCorrupt",
     "DataUnavailable",
     "Dataset",
+    "Rows",
     "Schema",
     "Source",
+    "SourceRows",
+    "UserRows",
+    "as_rows",
+    "check_one_row_each",
     "load",
     "load_arrays",
 ]

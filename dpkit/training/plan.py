@@ -256,7 +256,8 @@ class DPSGDPlan:
         if isinstance(numbers.get("noise_multiplier", ()), int | float):
             raise TypeError("noise_multiplier is what for_budget solves for")
         relation = as_relation(relation)
-        start = cls.create(**{"noise_multiplier": 1.0, **numbers})
+        settings: dict[str, Any] = {"noise_multiplier": 1.0, **numbers}
+        start = cls.create(**settings)
         check_delta(delta, start.sampler.max_records, allow_large_delta)
         solved = calibrate(
             lambda factor: start.scaled(factor).event(relation),

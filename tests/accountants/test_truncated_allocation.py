@@ -68,9 +68,10 @@ def test_overflow_adds_up_over_a_composition():
 
 def test_a_batch_that_holds_everyone_is_plain():
     event = TruncatedAllocationDpEvent(1.0, 2, 100, 100)
-    for question in ({"relation": "add_remove"}, {"relation": "zero_out"}):
-        found = pld.epsilon(event, 1e-5, **question)
-        assert found.upper == pld.epsilon(event.plain, 1e-5, **question).upper
+    for relation in ("add_remove", "zero_out"):
+        found = pld.epsilon(event, 1e-5, relation=relation)
+        plain = pld.epsilon(event.plain, 1e-5, relation=relation)
+        assert found.upper == plain.upper
         assert found.lower is not None and found.lower > 0
 
 

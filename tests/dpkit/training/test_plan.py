@@ -19,6 +19,10 @@ SMALL: dict[str, Any] = {
 }
 
 
+def create(**changes: Any) -> DPSGDPlan:
+    return DPSGDPlan.create(**(SMALL | changes))
+
+
 def test_the_event_is_made_of_the_fields_that_run():
     plan = DPSGDPlan.create(**SMALL)
     event = plan.event("add_remove")
@@ -33,7 +37,7 @@ def test_the_event_is_made_of_the_fields_that_run():
 
 
 def test_batches_that_cannot_be_cut_are_plain_poisson():
-    plan = DPSGDPlan.create(**{**SMALL, "max_batch_size": 1000})
+    plan = create(max_batch_size=1000)
     assert plan.step_event("zero_out") == dp_accounting.PoissonSampledDpEvent(
         0.1, dp_accounting.GaussianDpEvent(1.5)
     )
@@ -59,7 +63,7 @@ def test_more_steps_than_planned_are_refused():
 
 def test_the_divisor_does_not_move_when_a_record_is_added():
     # The same constant for n and n + 1 records, under every relation.
-    plan = DPSGDPlan.create(**{**SMALL, "max_records": 1001, "expected_batch_size": 90})
+    plan = create(max_records=1001, expected_batch_size=90)
     for records in (1000, 1001):
         plan.batch(jax.random.key(0), 0, records)
         assert plan.expected_batch_size == 90
@@ -102,13 +106,9 @@ def test_no_noise_is_charged_as_no_privacy():
 
 def test_epochs_are_counted_in_expected_batches():
     # 15 epochs of 60,000 at 256 a batch: ceil(15 * 60000 / 256) = 3516, not 15 * 235.
-    numbers = {**SMALL, "max_records": 60_000, "expected_batch_size": 256}
-    del numbers["steps"]
-    assert DPSGDPlan.create(**numbers, epochs=15).steps == 3516
-    assert (
-        DPSGDPlan.create(**{**numbers, "expected_batch_size": 600}, epochs=8).steps
-        == 800
-    )
+    numbers: dict[str, Any] = {"max_records": 60_000, "steps": None}
+    assert create(**numbers, expected_batch_size=256, epochs=15).steps == 3516
+    assert create(**numbers, expected_batch_size=600, epochs=8).steps == 800
 
 
 @pytest.mark.parametrize("relation", ["add_remove", "zero_out"])

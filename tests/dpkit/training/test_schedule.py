@@ -195,7 +195,7 @@ def test_a_schedule_is_accounted_piece_by_piece():
     plan = scheduled(expected_batch_size=((5, 15), (3, 30)))
     assert plan.steps == 8
     rows = [(3, 0.25, 2.0), (2, 0.25, 1.0), (3, 0.5, 1.0)]
-    expected = [
+    expected: list[Any] = [
         dp.SelfComposedDpEvent(
             dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(noise)), steps
         )
