@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpkit.training.config import Config, load_config
+    from dpkit.training.examples import augmented, per_user
     from dpkit.training.folder import RunFolder
     from dpkit.training.gradients import ClippedGrad, PrivateAux, clipped_grad
     from dpkit.training.job import Run, run
@@ -26,9 +27,11 @@ _HOME = {
     "Run": "job",
     "RunFolder": "folder",
     "as_optax": "optimizer",
+    "augmented": "examples",
     "clipped_grad": "gradients",
     "fit": "trainer",
     "load_config": "config",
+    "per_user": "examples",
     "run": "job",
     "secret_key": "roots",
 }
@@ -44,9 +47,11 @@ __all__ = [
     "Run",
     "RunFolder",
     "as_optax",
+    "augmented",
     "clipped_grad",
     "fit",
     "load_config",
+    "per_user",
     "run",
     "secret_key",
 ]
