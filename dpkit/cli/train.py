@@ -4,6 +4,7 @@ The demo is `train` on a configuration that ships with the package, and that all
 data set to be fetched; `--write-config` copies that configuration out.
 """
 
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,17 @@ from dpkit.cli.output import confirm, emit, facts
 
 if TYPE_CHECKING:
     from dpkit.training import Config, Run
+
+
+class Example(StrEnum):
+    """The configurations that ship with the package."""
+
+    IMAGES = "images"
+    LANGUAGE = "language"
+
+
+_FILES = {Example.IMAGES: "demo.toml", Example.LANGUAGE: "language.toml"}
+_FOLDERS = {Example.IMAGES: Path("runs/demo"), Example.LANGUAGE: Path("runs/language")}
 
 
 def train(
@@ -48,9 +60,17 @@ def train(
 
 def demo(
     out: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="The run's folder; resumed if unfinished."),
-    ] = Path("runs/demo"),
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The run's folder; resumed if unfinished.",
+            show_default="runs/demo, or runs/language",
+        ),
+    ] = None,
+    example: Annotated[
+        Example,
+        typer.Option(help="images: MNIST. language: characters of Shakespeare."),
+    ] = Example.IMAGES,
     write_config: Annotated[
         Path | None,
         typer.Option(
@@ -62,15 +82,19 @@ def demo(
 ) -> None:
     """Train a convolutional network on MNIST privately, in a few minutes.
 
+    With --example language, a small transformer on plays, character by character.
+
     The data set is fetched as a package and checked against a known hash.
     """
-    text = resources.files("dpkit.training").joinpath("demo.toml").read_text("utf-8")
+    shipped = resources.files("dpkit.training").joinpath(_FILES[example])
+    text = shipped.read_text("utf-8")
     if write_config is not None:
         _write_new(write_config, text)
         confirm(f"written: now edit it, and dpkit train {write_config} --out DIR")
         return
     from dpkit.training import load_config
 
+    out = _FOLDERS[example] if out is None else out
     _train(load_config(text), out, offline=False, as_json=json)
 
 
@@ -125,8 +149,11 @@ def _outcome(done: "Run") -> list[tuple[str, Any]]:
     if result.get("insecure_seed"):
         warrant = "had the noise been secret: it was not, so there is NO PRIVACY"
     shown = "infinite" if epsilon is None else number(epsilon, side=side)
+    bits = as_float(result.get("test_bits_per_character"))
+    text = [] if bits is None else [("bits per character", f"{bits:.3f}")]
     return [
         ("test accuracy", None if accuracy is None else f"{100 * accuracy:.2f} %"),
+        *text,
         ("epsilon", f"{shown}, {warrant}"),
         ("delta", number(float(result["delta"]), side="up")),
         ("relation", result["relation"]),

@@ -53,7 +53,7 @@ def render(result: Result, history: History, config_text: str) -> str:
     """
     result = dict(result)
     if result.get("evaluation") == "private":
-        result["test_accuracy"] = None
+        result["test_accuracy"] = result["test_bits_per_character"] = None
         history = [{**row, "test_accuracy": None} for row in history]
     body = "\n".join(
         [
@@ -155,6 +155,9 @@ def _facts(result: Result) -> str:
     accuracy = as_float(result.get("test_accuracy"))
     if accuracy is not None:
         rows.insert(0, ("test accuracy", f"{100 * accuracy:.2f} %", "on public rows"))
+    bits = as_float(result.get("test_bits_per_character"))
+    if bits is not None:
+        rows.insert(1, ("bits per character", f"{bits:.3f}", "on public rows"))
     return numbers(rows)
 
 

@@ -280,6 +280,19 @@ def test_write_config_copies_and_never_overwrites(fake, tmp_path):
     assert fake.calls[0].config.text == text
 
 
+def test_demo_has_an_example_on_text(fake, tmp_path):
+    fake.result["test_bits_per_character"] = 3.14159
+    done = RUN.invoke(app, ["demo", "--example", "language"])
+    assert done.exit_code == 0, done.stderr
+    (call,) = fake.calls
+    assert str(call.out) == "runs/language"
+    assert call.config.data.name == "shakespeare"
+    assert "bits per character" in done.stdout and "3.142" in done.stdout
+    path = tmp_path / "text.toml"
+    RUN.invoke(app, ["demo", "--example", "language", "--write-config", str(path)])
+    assert path.read_text() == call.config.text
+
+
 def test_figures_leave_out_what_is_not_known():
     told = Progress(1, 2, 1.23451, None, 9.6)
     assert progress.figures(told) == "epsilon 1.235 · 10/s"

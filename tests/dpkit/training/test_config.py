@@ -58,6 +58,51 @@ def test_the_demo_ships_a_good_configuration():
     assert load_config(GOOD).data.allow_download  # it names the data set
 
 
+def test_the_language_example_ships_a_good_configuration():
+    text = resources.files("dpkit.training").joinpath("language.toml").read_text()
+    config = load_config(text)
+    assert config.data.name == "shakespeare"
+    assert config.model.name == "decoder"
+    assert config.privacy.unit == "example"
+    assert config.test is None
+
+
+def test_a_decoders_settings_are_read():
+    settings = (
+        'name = "decoder"\nlayers = 2\ntied = true\nlora_rank = 8\nbase = "b.npz"'
+    )
+    config = load_config(GOOD.replace('name = "mlp"\nhidden = [16]', settings))
+    assert config.model.decoder == {
+        "layers": 2,
+        "tied": True,
+        "lora_rank": 8,
+        "base": "b.npz",
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("layers = 2", "model.layers=2 is a setting of 'decoder'"),
+        ("tied = false", "model.tied=False is a setting of 'decoder'"),
+        ('base = "b.npz"', "model.base='b.npz' is a setting of 'decoder'"),
+        ("width = 0", "model.width=0"),
+        ("lora_rank = true", "model.lora_rank=True must be a whole number"),
+        ("scan = 1", "model.scan=1 must be true or false"),
+        ("layer = 2", "model.layer is not known: did you mean 'layers'?"),
+    ],
+)
+def test_a_decoders_settings_are_refused_elsewhere(setting, words):
+    with pytest.raises(ValueError) as caught:
+        load_config(GOOD.replace("hidden = [16]", setting))
+    assert words in str(caught.value)
+
+
+def test_a_decoder_has_no_hidden_widths():
+    with pytest.raises(ValueError, match=r"model\.hidden=\[16\] is a setting of 'mlp'"):
+        load_config(GOOD.replace('"mlp"', '"decoder"'))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
