@@ -42,7 +42,7 @@ from dpkit.mechanisms.factorisation import (
     sensitivity,
 )
 from dpkit.mechanisms.full_batch import FullBatchSampler
-from dpkit.mechanisms.noise import GENERATORS, gaussian_noise, wide
+from dpkit.mechanisms.noise import GENERATORS, checked_key, gaussian_noise, wide
 from dpkit.mechanisms.protocol import Key, PyTree
 from dpkit.mechanisms.strategies import Banded, Buffered, SquareRoot, Strategy
 
@@ -244,6 +244,7 @@ class CorrelatedSum:
         Returns:
           The total plus noise, in float32 or wider (NaN beyond `steps`); the state.
         """
+        checked_key(key, self.generator)
         _check.floating(total=total)
         number = state.step
         draw = _DRAWS[type(self.strategy)]
@@ -269,6 +270,8 @@ class CorrelatedSum:
 
         Raises:
           ValueError: no totals, or more than `steps`.
+
+        The step with number t has the key fold_in(split(key, 1)[0], t).
         """
         number = _check.same_length(totals=totals)
         if not 1 <= number <= self.steps:
@@ -276,13 +279,14 @@ class CorrelatedSum:
                 f"totals has {number} steps: needed 1 to steps={self.steps}"
             )
         first = jax.tree.map(lambda leaf: leaf[0], totals)
-        keys = jax.random.split(key, number)
+        (root,) = jax.random.split(checked_key(key, self.generator), 1)
 
-        def one(state: CorrelatedState, at: Any) -> tuple[CorrelatedState, PyTree]:
-            noisy, state = self.step(*at, state)
+        def one(state: CorrelatedState, total: Any) -> tuple[CorrelatedState, PyTree]:
+            at = jax.random.fold_in(root, state.step)
+            noisy, state = self.step(at, total, state)
             return state, noisy
 
-        return jax.lax.scan(one, self.init(first), (keys, totals))[1]
+        return jax.lax.scan(one, self.init(first), totals)[1]
 
 
 def participation_of(
@@ -416,6 +420,8 @@ _DRAWS = {Banded: _draw_banded, Buffered: _draw_buffered, SquareRoot: _draw_root
 
 
 def _weighted(weights: jax.Array, rows: jax.Array) -> jax.Array:
-    """Sum of rows, each times its weight, in the rows' own precision everywhere."""
-    weights = weights.astype(rows.dtype)
-    return jnp.tensordot(weights, rows, axes=1, precision=jax.lax.Precision.HIGHEST)
+    """Sum of rows, each times its weight."""
+    # Not a matrix product: that rounds as a device likes, and in another order where
+    # the rows are spread over a mesh.
+    shape = (-1,) + (1,) * (rows.ndim - 1)
+    return jnp.sum(weights.astype(rows.dtype).reshape(shape) * rows, axis=0)

@@ -74,10 +74,7 @@ def gaussian_noise(
     Reference: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011; Nir
     and Langley, "ChaCha20 and Poly1305 for IETF Protocols", 2018, RFC 8439.
     """
-    if generator not in GENERATORS:
-        raise ValueError(f"generator={generator!r}: needed one of {GENERATORS}")
-    if not (generator == "chacha20" and _is_chacha_key(key)):
-        _check.typed_key(key)
+    checked_key(key, generator)
     _check.floating(tree=tree)
     stddev = _checked_stddev(stddev)
     leaves, treedef = jax.tree.flatten(tree)
@@ -175,6 +172,20 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.A
 def wide(dtype: Any) -> Any:
     """The dtype that sums and noise are kept in: float32, or float64 for float64."""
     return np.float64 if dtype == np.float64 else np.float32
+
+
+def checked_key(key: Any, generator: str) -> jax.Array:
+    """The key, if it is one that this generator takes.
+
+    Raises:
+      TypeError: a legacy key, or a key of another generator.
+      ValueError: an unknown generator.
+    """
+    if generator not in GENERATORS:
+        raise ValueError(f"generator={generator!r}: needed one of {GENERATORS}")
+    if generator == "chacha20" and _is_chacha_key(key):
+        return key
+    return _check.typed_key(key)
 
 
 def _is_chacha_key(key: Any) -> bool:
