@@ -571,6 +571,42 @@ def _adaptive_row(
     )
 
 
+def _adaptive_groups_row() -> Row:
+    """Two groups, with a clip norm of 2 and a costly count each; the best projection.
+
+    1 / sigma^2 = 1 = 1 / sigma_sum^2 + 2 / (4 sigma_bits^2), the two parts as below.
+    """
+    in_sum, in_count = 0.21875 / 2, 0.78125
+    line = along(2.0)["a"]
+    stddev = 1 + 2**-16
+    return Row(
+        name="adaptive_groups-add_remove",
+        mechanism=AdaptiveGaussianSum(
+            clip_norm=CLIP_NORM,
+            noise_multiplier=1.0,
+            bit_noise=BIT_NOISE,
+            expected_batch_size=DIVISOR,
+            prefixes=(("a",), ("b",)),
+        ),
+        relation=Relation.ADD_REMOVE,
+        pairs=(
+            Pair(
+                "at both norms",
+                {"a": line[:0], "b": line[:0]},
+                {"a": line, "b": line},
+                (gaussian(0.0, stddev), gaussian(1.0, stddev)),
+            ),
+        ),
+        statistic=lambda output: (
+            (output["sum"]["a"][0] + output["sum"]["b"][0]) / CLIP_NORM * in_sum
+            + jnp.sum(output["below"]) * in_count
+        ),
+        radius=math.hypot(CLIP_NORM, CLIP_NORM, 0.5, 0.5),
+        allowed=(("prefixes", None),),
+        traced=("clip_norm",),
+    )
+
+
 def _poisson_row(
     name: str,
     relation: Relation,
@@ -656,6 +692,7 @@ ROWS = [
         {"at the norm": ((1.0, 0.0), (1.0, 2.0)), "above": ((0.0,), (6.0,))},
     ),
     _adaptive_row(Relation.REPLACE_ONE, {"both": ((1.0, -6.0), (1.0, 2.0))}),
+    _adaptive_groups_row(),
     _clip_row("unit", Unit(2.0), 6.0, 1.0),
     _clip_row("autos", AutoS(2.0), 1e4, 2e4 / (1e4 + 0.01)),
     _clip_row("psac", PSAC(2.0), 1e4, 2e4 / (1e4 + 0.1 / (1e4 + 0.1))),

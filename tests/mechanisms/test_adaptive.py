@@ -1,7 +1,6 @@
 """Adaptive clipping: the joint noise, bits, updates, and where the clip norm goes."""
 
 import dataclasses
-import functools
 import math
 from statistics import NormalDist
 from typing import Any
@@ -21,6 +20,7 @@ PLAIN = AdaptiveGaussianSum(
     clip_norm=1.0, noise_multiplier=1.0, bit_noise=5.0, expected_batch_size=100.0
 )
 GROUPED = dataclasses.replace(PLAIN, clip_norm=(1.0, 2.0), prefixes=(("a",), ("b",)))
+KEY = jax.random.key(0)
 CONTRIBUTE = jax.jit(PLAIN.contribute)
 
 
@@ -79,7 +79,7 @@ def test_bits_by_hand():
 
 
 def test_contributions_are_clipped_and_counted_together():
-    contribute = jax.jit(jax.vmap(functools.partial(PLAIN.contribute, None)))
+    contribute = jax.jit(jax.vmap(lambda record: PLAIN.contribute(KEY, record)))
     rows = [[0.3, 0.4], [3.0, 4.0], [0.0, 0.0], [math.nan, 1.0], [3e38, 0.0]]
     records = jnp.array(rows)
     messages = contribute(records)
@@ -109,9 +109,9 @@ def test_groups_have_norms_and_bits_of_their_own():
 
 def test_noise_of_each_part_has_its_size():
     """Chi-squared with 40,000 degrees: within 6 of its 141 is missed with 2e-9."""
-    total = {"sum": {"a": jnp.zeros(40_000), "b": jnp.zeros(40_000)}, "below": None}
+    leaves = {"a": jnp.zeros(40_000), "b": jnp.zeros(40_000)}
     mechanism = dataclasses.replace(GROUPED, max_summands=1)
-    total["below"] = jnp.zeros((2,))
+    total = {"sum": leaves, "below": jnp.zeros(2)}
     out = jax.jit(mechanism.privatize)(jax.random.key(3), total)
     for name, stddev in zip("ab", np.asarray(mechanism.stddev, float), strict=True):
         ratio = float(np.square(np.asarray(out["sum"][name], float)).mean()) / stddev**2
@@ -164,7 +164,7 @@ def test_the_norm_stays_within_its_limits():
         (math.nan, 0.95),
     ):
         given = dataclasses.replace(mechanism, clip_norm=jnp.float32(traced))
-        out = given.contribute(None, jnp.array([8.0]))
+        out = given.contribute(KEY, jnp.array([8.0]))
         assert float(out["sum"][0]) == np.float32(limit)
         assert float(given.stddev) == pytest.approx(limit * 1.005053, rel=1e-5)
 

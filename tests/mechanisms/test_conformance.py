@@ -25,7 +25,9 @@ def rows():
             == (row.mechanism, row.sampler, "add_remove")
             for other in ROWS
         )
-        slow = again or row.name.startswith(("truncated", "clip", "adaptive-replace"))
+        slow = again or row.name.startswith(
+            ("truncated", "clip", "adaptive-replace", "adaptive_")
+        )
         yield pytest.param(row, marks=pytest.mark.slow if slow else (), id=row.name)
 
 
