@@ -38,7 +38,10 @@ def test_a_batch_that_is_hardly_ever_full_costs_hardly_more():
     assert found - plain == pytest.approx(slip * (1 + math.exp(3)), rel=1e-6)
 
 
-@pytest.mark.parametrize(("module", "size"), [(pld, 2345), (rdp, 2345), (zcdp, 2390)])
+@pytest.mark.parametrize(
+    ("module", "size"),
+    [pytest.param(pld, 2345, marks=pytest.mark.slow), (rdp, 2345), (zcdp, 2390)],
+)
 def test_the_epsilon_is_the_one_whose_delta_has_room_for_the_overflow(module, size):
     tight = TruncatedAllocationDpEvent(2.0, 29, 60_000, size, epochs=10)
     epsilon = module.epsilon(tight, 1e-5, relation="add_remove").upper
@@ -66,6 +69,7 @@ def test_overflow_adds_up_over_a_composition():
     assert curve == alone
 
 
+@pytest.mark.slow
 def test_a_batch_that_holds_everyone_is_plain():
     event = TruncatedAllocationDpEvent(1.0, 2, 100, 100)
     for relation in ("add_remove", "zero_out"):

@@ -28,7 +28,7 @@ def same(host, device):
     ids=repr,
 )
 def test_the_device_draws_what_the_host_draws(sampler):
-    draw = jax.jit(lambda key, n: device_draw(sampler, key, n))
+    draw: Any = jax.jit(lambda key, n: device_draw(sampler, key, n))
     cut = 0
     for records in (0, 33, 50):
         for key in jax.random.split(jax.random.key(records), 20):
@@ -48,6 +48,7 @@ def test_many_at_once_and_a_fixed_number():
     same(sampler.draw(keys, 50), device)
 
 
+@pytest.mark.slow
 def test_the_batch_of_a_step_needs_the_key_folded_with_it():
     sampler, key = PoissonSampler(0.3, 20, 20), jax.random.key(5)
     device = jax.jit(lambda s: device_draw(sampler, jax.random.fold_in(key, s), 20))
@@ -67,6 +68,7 @@ def test_bad_arguments_are_refused():
         device_draw(sampler, jax.random.split(jax.random.key(0), 2), 5)
 
 
+@pytest.mark.slow
 def test_a_second_use_of_a_key_is_found():
     key = jax.random.key(0)
     device_draw(PoissonSampler(0.5, 8, 8), key, 8)

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 def test_every_batch_has_the_size_and_no_padding():
     sampler = FixedSizeSampler(batch_size=7, num_records=20)
-    batch = sampler.batch(jax.random.split(jax.random.key(0), 50), 0, 20)
-    assert batch.indices.shape == (50, 7)
+    batch = sampler.batch(jax.random.split(jax.random.key(0), 30), 0, 20)
+    assert batch.indices.shape == (30, 7)
     assert batch.mask.all()
-    assert len({tuple(row) for row in batch.indices.tolist()}) > 45
+    assert len({tuple(row) for row in batch.indices.tolist()}) > 25
     everyone = FixedSizeSampler(20, 20).batch(jax.random.key(0), 0, 20)
     assert everyone.indices.tolist() == list(range(20))
 

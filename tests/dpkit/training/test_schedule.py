@@ -217,10 +217,7 @@ def test_what_holds_at_a_step_is_found_inside_a_compiled_program():
     assert [plan.stddev(s) / allowed for s in range(8)] == pytest.approx(noise)
     assert plan.divisor(jnp.int32(3)) == 15.0  # never changes: a constant under jit
 
-    @jax.jit
-    def at(step):
-        return plan.stddev(step), plan.clip_at(step)
-
+    at: Any = jax.jit(lambda step: (plan.stddev(step), plan.clip_at(step)))
     for step in range(8):
         stddev, clip = at(step)
         assert (stddev.dtype, stddev.shape) == (jnp.float32, ())
