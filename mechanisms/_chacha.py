@@ -1,9 +1,9 @@
 """Sixty-four random bits for every element of an array, from a key of 256 bits.
 
 The block function of ChaCha20, a cipher: whoever lacks the key can't tell its words
-from random ones by any method known. Straight-line integer code inside the compiled
-program; nothing comes from the host. Element e of an array has words of the block whose
-counter depends on e alone, so its bits are the same on any number of devices.
+from random ones by any method known. Integer code inside the compiled program; nothing
+comes from the host. An element's bits depend on its place in the whole array alone, so
+they are the same on any number of devices.
 
 Keys are typed keys of JAX with an implementation of their own: `jax.random.fold_in` and
 `jax.random.split` work on them and give 256-bit children, each by one block, and
@@ -15,7 +15,7 @@ Source: Nir and Langley, "ChaCha20 and Poly1305 for IETF Protocols", 2018, RFC 8
 
 import functools
 import math
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.extend.random
@@ -28,11 +28,8 @@ _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
 _COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
 _DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
 _NOISE, _FOLD, _SPLIT, _WIDEN = range(4)
-# A group of 64 blocks serves 512 elements, block j elements j, 64 + j, ..., 448 + j, so
-# that whole vectors of neighbours are made at once. 64 groups fit in a core's cache.
-_BLOCKS, _LANES, _GROUPS = 64, 8, 64
-_GROUP = _BLOCKS * _LANES
-_CHUNK = _GROUP * _GROUPS
+# Pairs of words in a block, and how many elements fit in a core's cache at once.
+_LANES, _CHUNK = 8, 2**15
 
 
 def chacha20_block(key: Any, counter: Any, nonce: Any) -> tuple[jax.Array, ...]:
@@ -114,45 +111,95 @@ def widened(key: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(_child(padded, 0, 0, _WIDEN), impl=CHACHA20)
 
 
+class _Layout(NamedTuple):
+    """Where the elements of an array are among the blocks, a function of its shape.
+
+    The last axis is cut into groups of 8 * blocks neighbours; the blocks of all groups
+    are numbered row by row. So neither an axis before the last, nor the last between
+    groups, holds more than one device's work in one place: each makes its own part.
+    """
+
+    grid: tuple[int, ...]
+    """Axes before the last, and the groups of the last."""
+    blocks: int
+    """L: block j of a group serves elements j, L + j, ..., 7 L + j."""
+    axis: int
+    """The axis of the grid that is made piece by piece."""
+    pieces: int
+    """In how many pieces; piece i is every `pieces`-th place of the axis from i on."""
+
+
+def _layout(shape: tuple[int, ...]) -> _Layout:
+    """The layout of an array; axes of length 1 are dropped."""
+    *rows, width = [n for n in shape if n != 1] or [1]
+    # The widest groups that add less than an eighth of what the narrowest add.
+    blocks = next(
+        n
+        for n in (64, 32, 16, 8, 4, 2, 1)
+        if n == 1 or -(-width // (_LANES * n)) * _LANES * n <= width + width // 8
+    )
+    groups = -(-width // (_LANES * blocks))
+    if groups > 64:
+        groups = -(-groups // 64) * 64
+    grid = (*rows, groups)
+    # A mesh of 2, 4, ... 64 devices may split what isn't taken piece by piece.
+    free = [n // math.gcd(n, 64) for n in grid]
+    axis = max(range(len(grid)), key=lambda number: free[number])
+    wanted = math.prod(grid) * _LANES * blocks / _CHUNK
+    divisors = [n for n in range(1, free[axis] + 1) if free[axis] % n == 0]
+    nearest = min(divisors, key=lambda n: abs(math.log(n / max(wanted, 1.0))))
+    return _Layout(grid, blocks, axis, nearest)
+
+
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"))
 def chacha_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Standard normal draws of one leaf; the key's whole counter space is used.
 
-    A large leaf is made chunk by chunk, in its own memory and little more.
+    A large leaf is made piece by piece, in its own memory and little more.
 
     Raises:
-      ValueError: 2**32 elements or more; indices have 32 bits.
+      ValueError: more elements than 32-bit counters tell apart.
     """
-    size = math.prod(shape)
-    if size >= 2**32:
-        raise ValueError(f"shape={shape}: needed fewer than 2**32 elements; split it")
+    layout = _layout(shape)
+    grid, blocks, axis, pieces = layout
+    if math.prod(grid) * blocks >= 2**32:
+        raise ValueError(f"shape={shape}: needed fewer than 2**35 elements; split it")
+    if not math.prod(shape):
+        return jnp.zeros(shape, dtype)
     words = jax.random.key_data(key)
-    if size <= _CHUNK:
-        groups = -(-size // _GROUP)
-        return _normals(words, 0, groups, dtype)[:size].reshape(shape)
+    if pieces == 1:
+        drawn = _piece(words, 0, layout, dtype)
+    else:
+        split = (*grid[:axis], grid[axis] // pieces, pieces, *grid[axis + 1 :])
 
-    def fill(number: jax.Array, flat: jax.Array) -> jax.Array:
-        # The last chunk ends with the array, and repeats some of the one before.
-        start = jnp.minimum(number.astype(jnp.uint32) * _u32(_CHUNK), size - _CHUNK)
-        first = start // _u32(_GROUP)
-        drawn = _normals(words, first, _GROUPS + 1, dtype)
-        offset = start - first * _u32(_GROUP)
-        chunk = jax.lax.dynamic_slice(drawn, (offset,), (_CHUNK,))
-        return jax.lax.dynamic_update_slice(flat, chunk, (start,))
+        def fill(number: jax.Array, whole: jax.Array) -> jax.Array:
+            piece = _piece(words, number.astype(jnp.uint32), layout, dtype)
+            return jax.lax.dynamic_update_index_in_dim(whole, piece, number, axis + 1)
 
-    empty = jnp.zeros(size, dtype)
-    return jax.lax.fori_loop(0, -(-size // _CHUNK), fill, empty).reshape(shape)
+        empty = jnp.zeros((*split, _LANES * blocks), dtype)
+        drawn = jax.lax.fori_loop(0, pieces, fill, empty)
+    drawn = drawn.reshape(*grid[:-1], grid[-1] * _LANES * blocks)
+    width = math.prod(shape) // math.prod(grid[:-1])
+    return drawn[..., :width].reshape(shape)
 
 
-def _normals(words: Any, first: Any, groups: int, dtype: Any) -> jax.Array:
-    """The draws of so many groups of elements, flat."""
-    shape = (groups, _BLOCKS)
-    group = jax.lax.broadcasted_iota(jnp.uint32, shape, 0) + first
-    block = jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
-    counter = group * _u32(_BLOCKS) + block
+def _piece(words: Any, number: Any, layout: _Layout, dtype: Any) -> jax.Array:
+    """The draws of one piece of the grid, (grid of the piece, elements of a group)."""
+    grid, blocks, axis, pieces = layout
+    part = list(grid)
+    part[axis] //= pieces
+    shape = (*part, blocks)
+    counter = jax.lax.broadcasted_iota(jnp.uint32, shape, len(part))
+    stride = blocks
+    for i in reversed(range(len(part))):
+        place = jax.lax.broadcasted_iota(jnp.uint32, shape, i)
+        if i == axis:
+            place = place * _u32(pieces) + number
+        counter = counter + place * _u32(stride)
+        stride *= grid[i]
     made = chacha20_block(words, counter, (0, 0, _NOISE))
-    high, low = (jnp.stack(made[half], axis=1) for half in (slice(8), slice(8, 16)))
-    return normal_of_words(high, low, dtype).reshape(-1)
+    high, low = (jnp.stack(made[half], axis=-2) for half in (slice(8), slice(8, 16)))
+    return normal_of_words(high, low, dtype).reshape(*part, _LANES * blocks)
 
 
 def _u32(number: int) -> np.uint32:

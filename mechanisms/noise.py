@@ -54,8 +54,9 @@ def gaussian_noise(
       tree: arrays, or anything with a `shape` and a floating `dtype`; values unused.
       stddev: standard deviation >= 0 in the unit of the tree; a number, or a scalar
         array (then unchecked).
-      generator: "threefry" or "chacha20" (on a CPU about four times the time; leaves of
-        a sharded tree are made whole on every device).
+      generator: "threefry" or "chacha20" (on a CPU about twice the time). Both are
+        made where they are needed, on every device of a mesh its own part; chacha20
+        may exchange noise between devices that split a leaf's last axis.
 
     Returns:
       The same structure and shapes; float64 for float64 leaves, else float32.

@@ -284,6 +284,14 @@ def test_each_device_makes_its_own_shard_without_communication():
         np.testing.assert_array_equal(draw(jax.random.key(3)), alone)
 
 
+def test_noise_is_added_where_it_is_needed():
+    # One pass over the leaf: not a second copy of it, nor of its random words.
+    shape = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
+    add = jax.jit(lambda key, x: x + gaussian_noise(key, x, 1.0))
+    memory = add.lower(jax.random.key(0), shape).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4e6 / 100
+
+
 def test_host_generator_is_a_function_of_its_key():
     first = host_generator(jax.random.key(0)).normal(size=4)
     again = host_generator(jax.random.key(0)).normal(size=4)

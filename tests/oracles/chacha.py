@@ -26,11 +26,15 @@ def block(key: bytes, counter: int, nonce: bytes) -> list[int]:
     return [(a + b) & MASK for a, b in zip(start, x, strict=True)]
 
 
-def element_words(key: bytes, index: int) -> tuple[int, int]:
-    """High and low word of one element: 512 elements share 64 blocks."""
-    group, place = divmod(index, 512)
-    lane, number = divmod(place, 64)
-    words = block(key, 64 * group + number, bytes(12))
+def element_words(key, row, place, groups, blocks) -> tuple[int, int]:
+    """High and low word of one element, in the `place` of the last axis of its row.
+
+    A row has `groups` groups, which have `blocks` blocks each: in a group of L blocks,
+    block j serves elements j, L + j, ..., 7 L + j.
+    """
+    group, inside = divmod(place, 8 * blocks)
+    lane, number = divmod(inside, blocks)
+    words = block(key, (row * groups + group) * blocks + number, bytes(12))
     return words[lane], words[8 + lane]
 
 
