@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -30,7 +29,7 @@ from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.clips import Clip, Flat
 from dpkit.mechanisms.sampler import Batch, Sampler
 from dpkit.training.plan_json import numbers_from_json, plan_to_json
-from dpkit.training.planning import Batching
+from dpkit.training.planning import Batching, check_delta, check_rate, count_steps
 from dpkit.training.schedule import (
     ChangingSum,
     PiecewiseSampler,
@@ -38,6 +37,8 @@ from dpkit.training.schedule import (
     check_pieces,
     lookup,
 )
+
+__all__ = ["NOISE_BRANCH", "SAMPLING_BRANCH", "DPSGDPlan", "check_delta"]
 
 # Keys for batches and keys for noise come from different branches of a root, so a
 # caller who hands both the same root still gets independent streams.
@@ -84,7 +85,7 @@ class DPSGDPlan:
       True
     """
 
-    sampler: Any
+    sampler: Any  # a Sampler, whose own fields its users know
     mechanism: GaussianSum
     steps: int
     expected_batch_size: float
@@ -180,9 +181,9 @@ class DPSGDPlan:
         sizes = [batching.size(p["expected_batch_size"]) for _, p in parts]
         if not parts:
             sizes = [batching.size(settings["expected_batch_size"])]
-            parts = [(_steps(steps, epochs, max_records, sizes[0]), settings)]
+            parts = [(count_steps(steps, epochs, max_records, sizes[0]), settings)]
         for b in sizes:
-            _check_rate(sampling_rate, max_records, b)
+            check_rate(sampling_rate, max_records, b)
         samplers = batching.samplers(sizes, sum(length for length, _ in parts))
         pieces = [
             cls(
@@ -393,39 +394,3 @@ class DPSGDPlan:
     def from_json(cls, numbers: dict[str, Any]) -> DPSGDPlan:
         """The plan that `to_json` wrote."""
         return cls.create(**numbers_from_json(numbers))
-
-
-def _check_rate(sampling_rate: float | None, n: int, b: float) -> None:
-    """Refuses a sampling rate that contradicts b / N."""
-    if sampling_rate is None:
-        return
-    given = _check.rate(sampling_rate=sampling_rate)
-    if abs(given * n - b) > 1e-6 * b:
-        raise ValueError(
-            f"sampling_rate={given!r} times max_records={n} is {given * n:g}, "
-            f"but expected_batch_size={b:g}: give the two that you mean"
-        )
-
-
-def check_delta(delta: float, max_records: int, allow_large_delta: bool) -> None:
-    """Refuses a delta at which publishing one record outright could qualify."""
-    delta = _check.open_probability(delta=delta)
-    if delta >= 1 / max_records and not allow_large_delta:
-        usual = 10.0 ** math.floor(math.log10(1 / max_records))
-        raise ValueError(
-            f"delta={delta:g} is not below 1/n={1 / max_records:.3g} for "
-            f"n={max_records} records: publishing somebody's record whole could meet "
-            f"it; the usual choice here is {usual:g}, or set allow_large_delta"
-        )
-
-
-def _steps(steps: int | None, epochs: float | None, n: int, b: float) -> int:
-    """Steps, given as such or as epochs."""
-    if (steps is None) == (epochs is None):
-        raise ValueError(
-            f"steps={steps} and epochs={epochs}: give exactly one of the two"
-        )
-    if steps is not None:
-        return _check.integer_at_least(1, steps=steps)
-    # The small slack keeps 8 * 60000 / 256 from being rounded up past an integer.
-    return math.ceil(_check.positive(epochs=epochs) * n / b - 1e-9)

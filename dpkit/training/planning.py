@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import cast
 
 from dpkit.accountants import _check
 from dpkit.mechanisms.balls_in_bins import BallsInBinsSampler
-from dpkit.mechanisms.clipping import GaussianSum
-from dpkit.mechanisms.clips import Clip
 from dpkit.mechanisms.cyclic import CyclicSampler
 from dpkit.mechanisms.fixed_size import FixedSizeSampler
 from dpkit.mechanisms.full_batch import FullBatchSampler
@@ -151,18 +150,62 @@ def name_of(sampler: Sampler) -> str:
     return next(name for name, kind in SAMPLINGS.items() if type(sampler) is kind)
 
 
-def make_mechanism(
-    clip_norm: float | None, clip: Clip | None, noise_multiplier: float, slots: int
-) -> GaussianSum:
-    """The clipped, noised sum of batches with so many slots.
+def check_rate(sampling_rate: float | None, n: int, b: float) -> None:
+    """Refuses a sampling rate that contradicts b / N.
+
+    Raises:
+      ValueError: one that does.
 
     Example:
-      >>> make_mechanism(1.0, None, 2.0, slots=100).max_summands
-      100
+      >>> check_rate(0.1, 1000, 100.0)
     """
-    if clip is None:
-        return GaussianSum(clip_norm, noise_multiplier, slots)
-    return GaussianSum(clip_norm, noise_multiplier, slots, clip=clip)
+    if sampling_rate is None:
+        return
+    given = _check.rate(sampling_rate=sampling_rate)
+    if abs(given * n - b) > 1e-6 * b:
+        raise ValueError(
+            f"sampling_rate={given!r} times max_records={n} is {given * n:g}, "
+            f"but expected_batch_size={b:g}: give the two that you mean"
+        )
+
+
+def check_delta(delta: float, max_records: int, allow_large_delta: bool) -> None:
+    """Refuses a delta at which publishing one record outright could qualify.
+
+    Raises:
+      ValueError: 1 / max_records or more, unless that is allowed.
+
+    Example:
+      >>> check_delta(1e-5, 60_000, allow_large_delta=False)
+    """
+    delta = _check.open_probability(delta=delta)
+    if delta >= 1 / max_records and not allow_large_delta:
+        usual = 10.0 ** math.floor(math.log10(1 / max_records))
+        raise ValueError(
+            f"delta={delta:g} is not below 1/n={1 / max_records:.3g} for "
+            f"n={max_records} records: publishing somebody's record whole could meet "
+            f"it; the usual choice here is {usual:g}, or set allow_large_delta"
+        )
+
+
+def count_steps(steps: int | None, epochs: float | None, n: int, b: float) -> int:
+    """Steps, given as such or as epochs.
+
+    Raises:
+      ValueError: both or neither.
+
+    Example:
+      >>> count_steps(None, 2, 60_000, 256.0)
+      469
+    """
+    if (steps is None) == (epochs is None):
+        raise ValueError(
+            f"steps={steps} and epochs={epochs}: give exactly one of the two"
+        )
+    if steps is not None:
+        return _check.integer_at_least(1, steps=steps)
+    # The small slack keeps 8 * 60000 / 256 from being rounded up past an integer.
+    return math.ceil(_check.positive(epochs=epochs) * n / b - 1e-9)
 
 
 def _bins(n: int, b: float | None, bins: int | None) -> int:
