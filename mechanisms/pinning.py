@@ -34,13 +34,13 @@ def pinned(tree: PyTree) -> PyTree:
     """
     if not any(leaf.size for leaf in jax.tree.leaves(tree)):
         return tree
-    rounds = _one(next(leaf for leaf in jax.tree.leaves(tree) if leaf.size))
+    count = rounds(1, tree)
 
     def keep(carry: tuple[jax.Array, PyTree]) -> tuple[jax.Array, PyTree]:
         return carry[0] + 1, tree
 
-    start = jnp.zeros_like(rounds), jax.tree.map(jnp.zeros_like, tree)
-    return jax.lax.while_loop(lambda carry: carry[0] < rounds, keep, start)[1]
+    start = jnp.zeros_like(count), jax.tree.map(jnp.zeros_like, tree)
+    return jax.lax.while_loop(lambda carry: carry[0] < count, keep, start)[1]
 
 
 def _one(array: jax.Array) -> jax.Array:
@@ -69,11 +69,29 @@ def kept(tree: PyTree) -> PyTree:
     """
     if not any(leaf.size for leaf in jax.tree.leaves(tree)):
         return tree
-    rounds = _one(next(leaf for leaf in jax.tree.leaves(tree) if leaf.size)) - 1
+    count = rounds(0, tree)
 
     def change(carry: tuple[jax.Array, PyTree]) -> tuple[jax.Array, PyTree]:
         # Never run; state that a round left alone would be taken out of the loop.
         return carry[0] + 1, jax.tree.map(jnp.zeros_like, carry[1])
 
-    start = jnp.zeros_like(rounds), tree
-    return jax.lax.while_loop(lambda carry: carry[0] < rounds, change, start)[1]
+    start = jnp.zeros_like(count), tree
+    return jax.lax.while_loop(lambda carry: carry[0] < count, change, start)[1]
+
+
+def rounds(number: int, tree: PyTree) -> jax.Array:
+    """A number of rounds that no compiler knows, though it is always the same.
+
+    Args:
+      number: it.
+      tree: arrays of the program, at least one of them with entries.
+
+    Returns:
+      uint32, a scalar.
+
+    Example:
+      >>> rounds(2, jnp.zeros(3))
+      Array(2, dtype=uint32)
+    """
+    leaf = next(leaf for leaf in jax.tree.leaves(tree) if leaf.size)
+    return _one(leaf) + jnp.uint32(number) - jnp.uint32(1)

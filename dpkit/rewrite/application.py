@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-from dpkit.rewrite.execution import Env, evaluate
 from dpkit.rewrite.program import Kind, Site, Value
+from dpkit.rewrite.running import Env, evaluate
 
 
 def outputs(site: Site, known: Env, read: Env) -> tuple[Any, ...]:
@@ -34,12 +34,12 @@ def _level(
         results = site.fn(*(evaluate(value, env) for value in site.inputs))
         return tuple(results[i] for i in site.tracked)
     loop = site.loops[depth]
-    start = loop.num_consts + loop.num_carry
-    pairs = list(zip(loop.body.inputs, loop.inputs, strict=True))
-    shared, scanned = (
-        {i: evaluate(o, env) for i, o in some if i.kind is Kind.PARAM}
-        for some in (pairs[:start], pairs[start:])
-    )
+    shared: Env = {}
+    scanned: Env = {}
+    for value in loop.body.inputs:
+        if value.kind is Kind.PARAM and value.outer is not None and value.entry:
+            entered = scanned if value.entry[1] else shared
+            entered[value] = evaluate(value.outer, env)
 
     def iteration(slices: list[Any], arrays: list[Any]) -> tuple[Any, ...]:
         inner = {**shared, **dict(zip(scanned, slices, strict=True))}

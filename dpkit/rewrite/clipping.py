@@ -12,10 +12,11 @@ from dpkit.mechanisms.noise import wide
 from dpkit.mechanisms.pinning import kept
 from dpkit.rewrite import products
 from dpkit.rewrite.application import outputs
-from dpkit.rewrite.execution import Env, Pass, reads, run
+from dpkit.rewrite.execution import Pass, reads, run
 from dpkit.rewrite.forms import PRODUCT, Form, Use
 from dpkit.rewrite.products import Rows
 from dpkit.rewrite.program import Kind, Program, Site
+from dpkit.rewrite.running import Env
 
 
 def clipped_sum(
@@ -109,9 +110,7 @@ def _unblocked(use: Use, blocks: jax.Array, leaf: Any) -> jax.Array:
     return moved
 
 
-def _derivative(
-    site: Site, leaf: int, done: Pass, leaves: Sequence[Any]
-) -> jax.Array:
+def _derivative(site: Site, leaf: int, done: Pass, leaves: Sequence[Any]) -> jax.Array:
     """The gradient that flows through one site to a parameter, of every example."""
     values = reads(site)
     # What depends on parameters is computed again, from the one asked for.
@@ -141,7 +140,7 @@ def _squares(form: Form, held: Any) -> jax.Array:
 
 def _by_group(squares: Sequence[jax.Array], groups: Sequence[int]) -> jax.Array:
     """Sums of squares over the groups of parameters, (B, K)."""
-    sums = [0.0] * (max(groups) + 1)
+    sums = [jnp.zeros(())] * (max(groups) + 1)
     for square, group in zip(squares, groups, strict=True):
         sums[group] = sums[group] + square
     return jnp.stack(sums, axis=1)
@@ -167,9 +166,7 @@ def _without(held: Any, norms: jax.Array, bad: jax.Array) -> tuple[Any, jax.Arra
     return held, norms
 
 
-def _weighted(
-    form: Form, held: Any, weights: jax.Array, leaf: Any
-) -> jax.Array:
+def _weighted(form: Form, held: Any, weights: jax.Array, leaf: Any) -> jax.Array:
     """sum_i w_i g_i of one parameter."""
     weights = weights.astype(wide(leaf.dtype))
     if form.kind == PRODUCT:

@@ -14,18 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dpkit.rewrite.program import (
-    Kind,
-    Loop,
-    Operation,
-    Program,
-    Site,
-    Value,
-    constants_of,
-)
-
-Env = dict[Value, Any]
-_POOLING = ("reduce_window_max", "reduce_window_min", "reduce_window_sum")
+from dpkit.rewrite.program import Kind, Loop, Program, Site, Value, constants_of
+from dpkit.rewrite.running import Env, Runner, evaluate
 
 
 class Pass(NamedTuple):
@@ -59,8 +49,9 @@ def run(program: Program, leaves: Sequence[Any], rows: Sequence[Any]) -> Pass:
     size = rows[0].shape[0]
     known: Env = dict(zip(program.inputs, leaves, strict=False))
     for operation in program.operations:
-        if all(value.kind is not Kind.DATA for value in operation.outputs):
-            _run_known(operation, known)
+        for value in operation.outputs:
+            if value.kind is not Kind.DATA:
+                evaluate(value, known)
     batch = dict(zip(program.inputs[len(leaves) :], rows, strict=True))
     sites = program.sites()
     zeros = {site: _zeros(site, size) for site in sites}
@@ -101,24 +92,6 @@ def reads(site: Site) -> list[Value]:
     return list(dict.fromkeys(found))
 
 
-def evaluate(value: Value, env: Env) -> Any:
-    """A value that depends on no data, from those in `env`, which it fills."""
-    if value in env:
-        return env[value]
-    if value.producer is None:
-        return value.constant
-    arrays = [evaluate(part, env) for part in value.producer.inputs]
-    results = value.producer.fn(*arrays)
-    env.update(zip(value.producer.outputs, results, strict=True))
-    return env[value]
-
-
-def _run_known(operation: Operation, env: Env) -> None:
-    """An operation without data."""
-    for value in operation.outputs:
-        evaluate(value, env)
-
-
 def _zeros(site: Site, size: int) -> tuple[jax.Array, ...]:
     """What is added to a site's outputs, loops in front of the batch."""
     front = (*(loop.params["length"] for loop in site.loops), size)
@@ -126,109 +99,40 @@ def _zeros(site: Site, size: int) -> tuple[jax.Array, ...]:
     return tuple(jnp.zeros((*front, *aval.shape), aval.dtype) for aval in avals)
 
 
-class _Reader:
-    """Runs operations on a batch and keeps what the sites read."""
+class _Reader(Runner):
+    """Adds zeros to what comes out of sites, and keeps what goes in."""
 
     def __init__(self, size: int, epsilons: Mapping[Site, Sequence[Any]]) -> None:
-        self.size = size
+        super().__init__(size)
         self.epsilons = dict(epsilons)
         self.read: Env = {}
 
-    def run(self, program: Program, env: Env) -> None:
-        """Fills `env` with all values of a program."""
-        for operation in program.operations:
-            if isinstance(operation, Loop):
-                self._loop(operation, env)
-            elif all(value.kind is not Kind.DATA for value in operation.outputs):
-                _run_known(operation, env)
-            else:
-                results = list(self._batched(operation, env))
-                if isinstance(operation, Site):
-                    self._add_zeros(operation, results)
-                    for value in reads(operation):
-                        self.read[value] = evaluate(value, env)
-                env.update(zip(operation.outputs, results, strict=True))
-
-    def _batched(self, operation: Operation, env: Env) -> Sequence[Any]:
-        """An operation on every example."""
-        arrays = [evaluate(value, env) for value in operation.inputs]
-        axes = [0 if value.kind is Kind.DATA else None for value in operation.inputs]
-        if operation.name in _POOLING:
-            pooled = _pooled(operation, arrays)
-            if pooled is not None:
-                return pooled
-        return jax.vmap(operation.fn, axes, axis_size=self.size)(*arrays)
-
-    def _add_zeros(self, site: Site, results: list[Any]) -> None:
-        """Adds the site's zeros to its outputs."""
+    def site(self, site: Site, env: Env) -> list[Any]:
+        """The outputs, with zeros added where a gradient flows."""
+        results = list(self.batched(site, env))
         for place, zero in zip(site.tracked, self.epsilons[site], strict=True):
             results[place] = results[place] + zero
+        self.read.update((value, evaluate(value, env)) for value in reads(site))
+        return results
 
-    def _loop(self, loop: Loop, env: Env) -> None:
-        """A scan whose body has sites."""
-        body, params = loop.body, loop.params
-        sites = body.sites()
-        wanted = list(dict.fromkeys(v for site in sites for v in reads(site)))
-        split = loop.num_consts, loop.num_consts + loop.num_carry
-        arrays = [evaluate(value, env) for value in loop.inputs]
-        batched = [value.kind is Kind.DATA for value in body.inputs]
-        consts, carry, scanned = _thirds(arrays, split)
-        batched_scanned = batched[split[1] :]
-        scanned = [
-            jnp.moveaxis(array, 0, 1) if has else array
-            for array, has in zip(scanned, batched_scanned, strict=True)
-        ]
+    def given(self, loop: Loop) -> Any:
+        """The zeros of the sites in a loop."""
+        return [self.epsilons[site] for site in loop.body.sites()]
 
-        def step(carry: list[Any], xs: Any) -> tuple[list[Any], Any]:
-            slices, epsilons = xs
-            inner = _Reader(self.size, dict(zip(sites, epsilons, strict=True)))
-            given = [*consts, *carry, *slices]
-            values: Env = dict(zip(body.inputs, given, strict=True))
-            inner.run(body, values)
-            results = [evaluate(value, values) for value in body.outputs]
-            ys = [
-                self._spread(array, value)
-                for array, value in zip(results, body.outputs, strict=True)
-            ][loop.num_carry :]
-            kept = [inner.read[value] for value in wanted]
-            return results[: loop.num_carry], (ys, kept)
+    def inside(self, loop: Loop, given: Any) -> Runner:
+        """A reader of one iteration's own."""
+        return _Reader(self.size, dict(zip(loop.body.sites(), given, strict=True)))
 
-        carry, (ys, kept) = jax.lax.scan(
-            step,
-            carry,
-            (scanned, [self.epsilons[site] for site in sites]),
-            length=params["length"],
-            reverse=params["reverse"],
-            unroll=params["unroll"],
-        )
-        self.read.update(zip(wanted, kept, strict=True))
-        carry = [
-            self._spread(array, value)
-            for array, value in zip(carry, body.outputs[: loop.num_carry], strict=True)
-        ]
-        results = [*carry, *(jnp.moveaxis(y, 1, 0) for y in ys)]
-        env.update(zip(loop.outputs, results, strict=True))
+    def kept(self, loop: Loop) -> list[Any]:
+        """What the sites of one iteration read."""
+        return [self.read[value] for value in _wanted(loop)]
 
-    def _spread(self, array: Any, value: Value) -> Any:
-        """The array with a batch axis, whether or not the value depends on data."""
-        if value.kind is Kind.DATA:
-            return array
-        return jnp.broadcast_to(array, (self.size, *jnp.shape(array)))
+    def collect(self, loop: Loop, kept: list[Any]) -> None:
+        """What the sites read in all iterations."""
+        self.read.update(zip(_wanted(loop), kept, strict=True))
 
 
-def _thirds(items: list[Any], split: tuple[int, int]) -> tuple[list, list, list]:
-    """A list cut at two places."""
-    return items[: split[0]], items[split[0] : split[1]], items[split[1] :]
-
-
-def _pooled(operation: Operation, arrays: Sequence[Any]) -> list[Any] | None:
-    """Pooling without leading axes of one example, which would make slow windows."""
-    params = operation.params
-    (array,) = arrays
-    if array.ndim < 3 or array.shape[1] != 1 or params["window_dimensions"][0] != 1:
-        return None
-    if params["padding"][0] != (0, 0) or params["base_dilation"][0] != 1:
-        return None
-    # The batch takes the place of the axis: windows are one long there in any case.
-    primitive = getattr(jax.extend.core.primitives, f"{operation.name}_p")
-    return [primitive.bind(array[:, 0], **params)[:, None]]
+def _wanted(loop: Loop) -> list[Value]:
+    """What the sites in a loop read, each once."""
+    values = (value for site in loop.body.sites() for value in reads(site))
+    return list(dict.fromkeys(values))

@@ -127,7 +127,9 @@ def _dot(
     d = _size(w_shape, w_contract)
     p = _size(w_shape, w_free)
     batch = range(len(w_batch))
-    out_first = range(len(w_batch), len(w_batch) + len(w_free if place == 0 else x_free))
+    out_first = range(
+        len(w_batch), len(w_batch) + len(w_free if place == 0 else x_free)
+    )
     out_rest = range(out_first.stop, len(site.outputs[0].aval.shape))
     out_x, out_w = (out_rest, out_first) if place == 0 else (out_first, out_rest)
     return _finished(

@@ -86,18 +86,16 @@ def choose(program: Program, num_leaves: int, kappa: float) -> list[Form]:
 def ancestors(site: Site) -> list[Value]:
     """The program's inputs that a site's parameters come from."""
     found: dict[Value, None] = {}
-    stack = [(value, site.loops) for value in site.inputs]
-    seen = set()
+    stack, seen = list(site.inputs), set()
     while stack:
-        value, loops = stack.pop()
+        value = stack.pop()
         if value.kind is not Kind.PARAM or value in seen:
             continue
         seen.add(value)
         if value.producer is not None:
-            stack.extend((part, loops) for part in value.producer.inputs)
-        elif loops:
-            place = loops[-1].body.inputs.index(value)
-            stack.append((loops[-1].inputs[place], loops[:-1]))
+            stack.extend(value.producer.inputs)
+        elif value.outer is not None:
+            stack.append(value.outer)
         else:
             found[value] = None
     return list(found)
@@ -109,9 +107,7 @@ def _form(
     """The form of one parameter."""
     known = [ways[site] for site in sites]
     uses = [way for way in known if way is not None]
-    others = tuple(
-        site for site, way in zip(sites, known, strict=True) if way is None
-    )
+    others = tuple(site for site, way in zip(sites, known, strict=True) if way is None)
     aligned = None if others or not uses else _aligned(uses, shape)
     if aligned is not None:
         h, _, d, p = uses[0].size

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 
 _EXACT = jax.lax.Precision.HIGHEST
-# Rows that cancel to less than 2^-9 of what they were are clipped as if they hadn't:
-# their parts would meet in the sum of all examples with more rounding than noise covers.
+# Rows that cancel to less than 2^-9 of what they were are clipped as if they hadn't: in
+# the sum of all examples their parts would leave more rounding than the noise covers.
 _MOST_CANCELLED = 2.0**-18
 _UNIT = 2.0**-24
 
@@ -134,9 +134,7 @@ def _crossed(
         indices[:, :, None, :], (*left.shape[:3], indices.shape[2])
     )
     # Indices outside of the table stand for no row at all.
-    picked = jnp.take_along_axis(
-        left, jnp.minimum(places, left.shape[3] - 1), axis=3
-    )
+    picked = jnp.take_along_axis(left, jnp.minimum(places, left.shape[3] - 1), axis=3)
     picked = jnp.where(places < left.shape[3], picked, 0)
     return (picked * _gram(right, rows)).sum((1, 2, 3))
 

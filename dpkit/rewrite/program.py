@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from jax.extend import core
 
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
-_CALLS |= {"core_call": "call_jaxpr", "remat": "jaxpr", "remat2": "jaxpr"}
-_CALLS |= {"checkpoint": "jaxpr", "custom_lin": "jaxpr"}
+_CALLS |= {"core_call": "call_jaxpr"}
+_RECOMPUTED = ("remat", "remat2", "checkpoint")
 
 
 class Kind(enum.IntEnum):
@@ -45,12 +45,16 @@ class Value:
       kind: what it depends on.
       constant: its array, of a constant that the loss closes over.
       producer: the operation that computes it; None of inputs and constants.
+      outer: for an input of a body, the value outside that it comes from.
+      entry: for an input of a loop's body, the loop and whether it scans over it.
     """
 
     aval: Any
     kind: Kind
     constant: Any = None
     producer: Operation | None = None
+    outer: Value | None = None
+    entry: tuple[Loop, bool] | None = None
 
     @property
     def differentiable(self) -> bool:
@@ -117,6 +121,17 @@ class Loop(Operation):
 
 
 @dataclasses.dataclass(eq=False)
+class Recomputed(Operation):
+    """A part that is run again for the backward pass, with sites in it.
+
+    Args:
+      body: its operations.
+    """
+
+    body: Program = dataclasses.field(default_factory=lambda: Program((), []))
+
+
+@dataclasses.dataclass(eq=False)
 class Program:
     """Operations in order, from inputs to outputs.
 
@@ -136,12 +151,20 @@ class Program:
         for operation in self.operations:
             if isinstance(operation, Site):
                 found.append(operation)
-            elif isinstance(operation, Loop):
+            elif isinstance(operation, Loop | Recomputed):
                 found.extend(operation.body.sites())
         return found
 
 
-def trace(loss_fn: Any, params: Any, example: Any, key: Any) -> Program:
+def trace(
+    loss_fn: Any,
+    params: Any,
+    example: Any,
+    key: Any,
+    *,
+    as_data: Collection[int] = (),
+    open_recomputed: bool = True,
+) -> Program:
     """The program of a loss of one example.
 
     Args:
@@ -149,6 +172,9 @@ def trace(loss_fn: Any, params: Any, example: Any, key: Any) -> Program:
       params: parameters, or their shapes.
       example: shapes of one example, without a batch axis.
       key: the shape of one key, or None.
+      as_data: the numbers of leaves of params that count as DATA.
+      open_recomputed: whether parts under `jax.checkpoint` are opened, which gives up
+        the memory that they save.
 
     Returns:
       A program whose inputs are the leaves of the three, in that order, and whose only
@@ -159,11 +185,12 @@ def trace(loss_fn: Any, params: Any, example: Any, key: Any) -> Program:
     """
     closed = jax.make_jaxpr(loss_fn)(params, example, key)
     num_params = len(jax.tree.leaves(params))
+    trained = set(range(num_params)) - set(as_data)
     inputs = tuple(
-        Value(var.aval, Kind.PARAM if i < num_params else Kind.DATA)
+        Value(var.aval, Kind.PARAM if i in trained else Kind.DATA)
         for i, var in enumerate(closed.jaxpr.invars)
     )
-    builder = _Builder(())
+    builder = _Builder((), open_recomputed)
     outputs = builder.add(closed.jaxpr, _constants(closed), inputs)
     program = Program(inputs, builder.operations, tuple(outputs))
     prune(program)
@@ -173,7 +200,7 @@ def trace(loss_fn: Any, params: Any, example: Any, key: Any) -> Program:
             "loss_fn does not depend on the example: every example would have the same "
             "gradient, and nothing could be learnt; use the example in the loss"
         )
-    if not program.sites():
+    if not program.sites() and not as_data:
         raise ValueError(
             "loss_fn does not depend on params through anything that has a gradient: "
             "there is nothing to train; check that params are used, not a copy"
@@ -195,9 +222,11 @@ def prune(program: Program) -> None:
 class _Builder:
     """Collects the operations of one program or loop body."""
 
-    def __init__(self, loops: tuple[Loop, ...]) -> None:
+    def __init__(self, loops: tuple[Loop, ...], open_recomputed: bool) -> None:
         self.loops = loops
+        self.open_recomputed = open_recomputed
         self.operations: list[Operation] = []
+        self.around: Any = None
 
     def add(
         self, jaxpr: Any, constants: Sequence[Value], inputs: Sequence[Value]
@@ -211,9 +240,8 @@ class _Builder:
 
         for eqn in jaxpr.eqns:
             arguments = [read(atom) for atom in eqn.invars]
-            known.update(
-                zip(eqn.outvars, self._equation(eqn, arguments), strict=True)
-            )
+            self.around = jaxpr
+            known.update(zip(eqn.outvars, self._equation(eqn, arguments), strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
     def _equation(self, eqn: Any, arguments: list[Value]) -> Sequence[Value]:
@@ -227,6 +255,10 @@ class _Builder:
             if hasattr(inner, "consts"):
                 return self.add(inner.jaxpr, _constants(inner), arguments)
             return self.add(inner, (), arguments)
+        if name in _RECOMPUTED:
+            if self.open_recomputed:
+                return self.add(eqn.params["jaxpr"], (), arguments)
+            return self._recomputed(eqn, arguments)
         if name == "scan":
             return self._scan(eqn, arguments)
         return self._site(eqn, arguments)
@@ -256,7 +288,7 @@ class _Builder:
     ) -> None:
         """Adds the operation of an equation."""
         inputs, operands = _distinct(eqn, arguments)
-        fn = _evaluator(eqn, operands, len(inputs))
+        fn = _evaluator(self.around, eqn, operands, len(inputs))
         operation = kind(
             eqn.primitive.name, inputs, tuple(outputs), fn, eqn.params, operands, **more
         )
@@ -275,6 +307,21 @@ class _Builder:
         self.operations.append(operation)
         return output
 
+    def _recomputed(self, eqn: Any, arguments: list[Value]) -> Sequence[Value]:
+        """A part under `jax.checkpoint`, kept as such."""
+        builder = _Builder(self.loops, False)
+        inputs = tuple(Value(v.aval, v.kind, outer=v) for v in arguments)
+        results = builder.add(eqn.params["jaxpr"], (), inputs)
+        results = [builder.lifted(value) for value in results]
+        body = Program(inputs, builder.operations, tuple(results))
+        prune(body)
+        outputs = tuple(Value(var.aval, Kind.DATA) for var in eqn.outvars)
+        part = Recomputed(
+            "remat", tuple(arguments), outputs, _unused, eqn.params, body=body
+        )
+        self.operations.append(part)
+        return outputs
+
     def _scan(self, eqn: Any, arguments: list[Value]) -> Sequence[Value]:
         """A loop with sites in it, or one site where a parameter is in the carry."""
         params = eqn.params
@@ -282,7 +329,7 @@ class _Builder:
         kinds = [value.kind for value in arguments]
         carry = slice(num_consts, num_consts + num_carry)
         while True:  # kinds only grow, so this ends
-            outs = _output_kinds(params["jaxpr"], kinds)
+            outs = _output_kinds(params["jaxpr"], kinds, self.open_recomputed)
             joined = [max(k) for k in zip(kinds[carry], outs[:num_carry], strict=True)]
             if joined == kinds[carry]:
                 break
@@ -305,9 +352,14 @@ class _Builder:
         ]
         loop = Loop("scan", tuple(arguments), (), _unused, params)
         loop.num_consts, loop.num_carry = num_consts, num_carry
-        builder = _Builder((*self.loops, loop))
-        invars = closed.jaxpr.invars
-        inputs = tuple(Value(v.aval, k) for v, k in zip(invars, kinds, strict=True))
+        builder = _Builder((*self.loops, loop), self.open_recomputed)
+        scanned = [i >= num_consts + num_carry for i in range(len(arguments))]
+        inputs = tuple(
+            Value(var.aval, kind, outer=value, entry=(loop, scans))
+            for var, kind, value, scans in zip(
+                closed.jaxpr.invars, kinds, arguments, scanned, strict=True
+            )
+        )
         results = builder.add(closed.jaxpr, _constants(closed), inputs)
         for i in range(num_carry):
             if kinds[num_consts + i] is Kind.DATA:
@@ -330,9 +382,11 @@ def constants_of(value: Value) -> list[Value]:
     return []
 
 
-def _output_kinds(closed: Any, kinds: Sequence[Kind]) -> list[Kind]:
+def _output_kinds(
+    closed: Any, kinds: Sequence[Kind], open_recomputed: bool
+) -> list[Kind]:
     """The kinds of a body's outputs, given those of its inputs."""
-    builder = _Builder(())
+    builder = _Builder((), open_recomputed)
     invars = closed.jaxpr.invars
     inputs = [Value(v.aval, kind) for v, kind in zip(invars, kinds, strict=True)]
     return [v.kind for v in builder.add(closed.jaxpr, _constants(closed), inputs)]
@@ -368,9 +422,9 @@ def _distinct(
 
 
 def _evaluator(
-    eqn: Any, operands: Sequence[int | None], count: int
+    around: Any, eqn: Any, operands: Sequence[int | None], count: int
 ) -> Callable[..., Sequence[Any]]:
-    """The equation as a function of its distinct inputs."""
+    """An equation of the jaxpr `around`, as a function of its distinct inputs."""
     variables: list[Any] = [None] * count
     atoms = []
     for atom, place in zip(eqn.invars, operands, strict=True):
@@ -381,7 +435,14 @@ def _evaluator(
             variables[place] = atom
         atoms.append(variables[place])
     single = eqn.replace(invars=atoms)
-    jaxpr = core.Jaxpr((), variables, eqn.outvars, [single], eqn.effects)
+    jaxpr = around.replace(
+        constvars=(),
+        invars=variables,
+        outvars=eqn.outvars,
+        eqns=[single],
+        effects=eqn.effects,
+        debug_info=around.debug_info.with_unknown_names(),
+    )
     return lambda *arrays: jax.core.eval_jaxpr(jaxpr, (), *arrays)
 
 

@@ -50,20 +50,18 @@ def selection(site: Site, value: Value, leaves: dict[Value, int]) -> Selection |
     """The way from a parameter to a value that a site reads; None of any other way."""
     links: list[Operation | tuple[Loop, bool]] = []
     shape = value.aval.shape
-    loops = list(site.loops)
     while value not in leaves:
         operation = value.producer
-        if operation is None:
-            loop = loops.pop()
-            place = loop.body.inputs.index(value)
-            links.append((loop, place >= loop.num_consts + loop.num_carry))
-            value = loop.inputs[place]
-        elif _only_moves(operation):
+        if operation is not None:
+            if not _only_moves(operation):
+                return None
             links.append(operation)
             (value,) = operation.inputs
+        elif value.outer is not None:
+            links.extend([] if value.entry is None else [value.entry])
+            value = value.outer
         else:
             return None
-    # Loops that the parameter never entered can't be: data passes through all of them.
     return Selection(leaves[value], tuple(reversed(links)), shape)
 
 

@@ -4,9 +4,11 @@
 of one example into a function of a batch that returns sum_i clip(grad loss_i, C).
 Noise is added by others, once, to that sum.
 
-Two ways to the same number: `vmap` makes all gradients of a batch at once;
-`microbatch` loops over chunks of m examples inside the compiled program, which needs
-the memory of m gradients only, and for small networks on a CPU is the faster one.
+Several ways to the same number. `auto` rewrites the traced loss so that norms need no
+per-example gradients (`dpkit.rewrite` has the idea and its parts). `vmap` makes all
+gradients of a batch at once and is what the others are tested against. `two_pass` finds
+norms first and gradients afterwards, in the memory of a loss that recomputes its
+activations. Any of them can go through the batch in chunks.
 """
 
 from __future__ import annotations
@@ -20,15 +22,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from dpkit import rewrite
 from dpkit.accountants import _check
-from dpkit.accountants.events import Relation, as_relation
+from dpkit.accountants.events import Relation
 from dpkit.mechanisms.clipping import clip_pinned
+from dpkit.mechanisms.clips import Clip, Flat, as_clip
 from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import tree_sum
 from dpkit.training.inspection import check_loss, check_params
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
 DATA_AXIS = "data"
+MODES = ("auto", "vmap", "two_pass", "microbatch")
+_CHUNK = 8
+_TOLERANCE = 1e-3
 
 
 class PrivateAux(NamedTuple):
@@ -47,6 +54,22 @@ class PrivateAux(NamedTuple):
     norms: jax.Array
 
 
+class Check(NamedTuple):
+    """What `ClippedGrad.check` found: private if its rows were.
+
+    Example:
+      >>> Check(jnp.ones(2), jnp.ones(2), ("bias",)).unmoved
+      ('bias',)
+    """
+
+    norms: jax.Array
+    """Of the first two examples, by the mode in use."""
+    trusted: jax.Array
+    """The same by per-example gradients."""
+    unmoved: tuple[str, ...]
+    """Parameters whose gradient was zero for both: they would not be trained."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ClippedGrad:
     """What `clipped_grad` returns: call it with (params, batch, mask, keys).
@@ -58,16 +81,72 @@ class ClippedGrad:
     """
 
     loss_fn: LossFn
-    clip_norm: float
-    microbatch_size: int | None = None
+    clip: Clip
+    mode: str = "auto"
+    microbatch: int | None = None
+    kappa: float = 2.0
     mesh: Mesh | None = None
     constant_time: bool = False
     allow_effects: bool = False
 
     def sensitivity(self, relation: Relation | str) -> float:
-        """The most that one record moves the sum, in L2: C, or 2C if replaced."""
-        replaced = as_relation(relation) is Relation.REPLACE_ONE
-        return 2 * self.clip_norm if replaced else self.clip_norm
+        """The most that one record moves the sum, in L2: the clip's radius, or twice
+        that if a record is replaced.
+        """
+        return self.clip.sensitivity(relation)
+
+    def plan(self, params: Any, batch: Any, keys: Any = None) -> rewrite.Table:
+        """How `auto` takes the norm of every parameter, and what that costs.
+
+        Args:
+          params, batch, keys: as in a call, or their shapes; values are not read.
+
+        Returns:
+          A table with a row a parameter: its sites, its form, bytes and operations an
+          example; `print` shows it.
+        """
+        example, key = _one(batch), None if keys is None else _one(keys)
+        program = rewrite.trace(self.loss_fn, params, example, key)
+        return rewrite.tabulate(program, params, self.kappa)
+
+    def check(self, params: Any, batch: Any, keys: Any = None) -> Check:
+        """Compares this mode with `vmap` on the first two examples of a batch.
+
+        Privacy: the comparison reads the batch. Give it rows that are public or made
+        up; its result is not a release.
+
+        Args:
+          params, batch, keys: as in a call.
+
+        Returns:
+          The norms of both ways, and the parameters whose gradient was zero.
+
+        Raises:
+          ValueError: norms or sums differ by more than a thousandth: please report the
+            loss; until then use mode="vmap".
+        """
+        batch = jax.tree.map(lambda leaf: leaf[:2], batch)
+        keys = None if keys is None else keys[:2]
+        plain = dataclasses.replace(self, mesh=None)
+        reference = dataclasses.replace(plain, mode="vmap", microbatch=None)
+        total, aux = jax.jit(plain)(params, batch, None, keys)
+        wanted, trusted = jax.jit(reference)(params, batch, None, keys)
+        distance = max(
+            _distance(aux.norms, trusted.norms),
+            *map(_distance, jax.tree.leaves(total), jax.tree.leaves(wanted)),
+        )
+        if not distance <= _TOLERANCE:
+            raise ValueError(
+                f"mode={self.mode!r} gives norms {aux.norms.tolist()}, per-example "
+                f"gradients have {trusted.norms.tolist()}: use mode='vmap' for this "
+                "loss, and report it"
+            )
+        unmoved = [
+            jax.tree_util.keystr(path, simple=True, separator="/")
+            for path, leaf in jax.tree_util.tree_leaves_with_path(wanted)
+            if not jnp.any(leaf)
+        ]
+        return Check(aux.norms, trusted.norms, tuple(unmoved))
 
     def __call__(
         self,
@@ -112,25 +191,12 @@ class ClippedGrad:
             return worker._local_sum(params, (batch, mask, words))
         return worker._sharded_sum(params, (batch, mask, words))
 
-    def _clip(self, loss: jax.Array, grad: Any, valid: jax.Array) -> Any:
-        """One example's share of the sum; zero for padding and non-finite ones."""
-        clipped, norm = clip_pinned(grad, self.clip_norm)
-        clipped = jax.tree.map(
-            lambda g: jnp.where(valid, g, jnp.zeros_like(g)), clipped
-        )
-        zero, usable = jnp.zeros_like(norm), valid & jnp.isfinite(norm)
-        aux = PrivateAux(
-            jnp.where(usable, loss.astype(norm.dtype), zero),
-            jnp.where(usable, norm, zero),
-        )
-        return clipped, aux
-
     def _local_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
         """The sum over the rows that this device holds."""
         size = rows[1].shape[0]
-        if self.microbatch_size is None or size == 0:
+        if self.microbatch is None or size == 0:
             return self._chunk(params, rows)
-        return self._looped_sum(params, rows, size, min(self.microbatch_size, size))
+        return self._looped_sum(params, rows, size, min(self.microbatch, size))
 
     def _looped_sum(
         self, params: Any, rows: Any, size: int, width: int
@@ -168,17 +234,74 @@ class ClippedGrad:
         return total, jax.tree.map(lambda a: a.reshape(-1)[:size], aux)
 
     def _chunk(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
-        """The sum over rows at once; one row needs no batch axis, which is faster."""
-        if rows[1].shape[0] == 1:
-            example, valid, key = jax.tree.map(lambda leaf: leaf[0], rows)
-            loss, grad = pinned(jax.value_and_grad(self.loss_fn)(params, example, key))
-            total, aux = self._clip(loss, grad, valid)
-            return total, jax.tree.map(lambda a: a[None], aux)
+        """The sum over rows at once, and losses and norms of those that count."""
+        way = self._rewritten if self.mode == "auto" else self._gradients
+        if self.mode == "two_pass":
+            way = self._twice
+        if rows[1].shape[0] == 0:
+            way = self._gradients
+        total, losses, norms = way(params, rows)
+        usable = rows[1] & jnp.isfinite(norms)
+        zero = jnp.zeros_like(norms)
+        aux = PrivateAux(
+            jnp.where(usable, losses.astype(norms.dtype), zero),
+            jnp.where(usable, norms, zero),
+        )
+        return total, aux
+
+    def _gradients(self, params: Any, rows: Any) -> tuple[Any, jax.Array, jax.Array]:
+        """By per-example gradients; one row needs no batch axis, which is faster."""
         examples, valid, keys = rows
         one = jax.value_and_grad(self.loss_fn)
+        if len(valid) == 1:
+            example, key = jax.tree.map(lambda leaf: leaf[0], (examples, keys))
+            loss, grad = pinned(one(params, example, key))
+            total, norm = self._clipped(grad, valid[0])
+            return total, loss[None], norm[None]
         losses, grads = pinned(jax.vmap(one, (None, 0, 0))(params, examples, keys))
-        clipped, aux = jax.vmap(self._clip)(losses, grads, valid)
-        return jax.tree.map(tree_sum, clipped), aux
+        clipped, norms = jax.vmap(self._clipped)(grads, valid)
+        return jax.tree.map(tree_sum, clipped), losses, norms
+
+    def _clipped(self, grad: Any, valid: jax.Array) -> tuple[Any, jax.Array]:
+        """One example's share of the sum; zero for padding and non-finite ones."""
+        clipped, norm = clip_pinned(grad, self.clip)
+        return jax.tree.map(
+            lambda g: jnp.where(valid, g, jnp.zeros_like(g)), clipped
+        ), norm
+
+    def _rewritten(self, params: Any, rows: Any) -> tuple[Any, jax.Array, jax.Array]:
+        """By the rewritten loss."""
+        leaves, treedef = jax.tree.flatten(params)
+        program = self._program(params, rows)
+        total, losses, norms = rewrite.clipped_sum(
+            program,
+            rewrite.choose(program, len(leaves), self.kappa),
+            self.clip,
+            self.clip.groups(params),
+            leaves,
+            jax.tree.leaves((rows[0], rows[2])),
+            rows[1],
+        )
+        return jax.tree.unflatten(treedef, total), losses, norms
+
+    def _program(self, params: Any, rows: Any) -> rewrite.Program:
+        """The traced loss of one row."""
+        example, _, key = _one(rows)
+        return rewrite.trace(self.loss_fn, params, example, key)
+
+    def _twice(self, params: Any, rows: Any) -> tuple[Any, jax.Array, jax.Array]:
+        """By two runs of the loss."""
+        leaves, treedef = jax.tree.flatten(params)
+        example, _, key = _one(rows)
+        total, losses, norms = rewrite.clipped_sum_twice(
+            rewrite.Twice.of(self.loss_fn, params, example, key, self.kappa),
+            self.clip,
+            self.clip.groups(params),
+            leaves,
+            jax.tree.leaves((rows[0], rows[2])),
+            rows[1],
+        )
+        return jax.tree.unflatten(treedef, total), losses, norms
 
     def _sharded_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
         """Every device sums its rows; then one reduction over devices."""
@@ -188,11 +311,14 @@ class ClippedGrad:
             total, aux = self._local_sum(params, rows)
             return jax.lax.psum(total, DATA_AXIS), aux
 
+        # Other axes of the mesh, over which parameters may be split, are the
+        # compiler's own affair.
         return jax.shard_map(
             local,
             mesh=self.mesh,
             in_specs=(PartitionSpec(), data),
             out_specs=(PartitionSpec(), data),
+            axis_names={DATA_AXIS},
             check_vma=False,
         )(params, rows)
 
@@ -200,40 +326,52 @@ class ClippedGrad:
 def clipped_grad(
     loss_fn: LossFn,
     *,
-    clip_norm: float,
-    mode: str = "vmap",
-    microbatch_size: int | None = None,
+    clip_norm: float | None = None,
+    clip: Clip | None = None,
+    mode: str = "auto",
+    microbatch: int | None = None,
+    kappa: float = 2.0,
+    keep_batch_axis: bool = False,
     mesh: Mesh | None = None,
     constant_time: bool = False,
     allow_effects: bool = False,
 ) -> ClippedGrad:
     """Turns the loss of one example into the clipped gradient sum of a batch.
 
-    S = sum_i m_i g_i min(1, C / ||g_i||), g_i = grad loss_fn(params, example_i, key_i),
-    the norm over all leaves together, in float32 or wider.
+    S = sum_i m_i g_i phi(||g_i||), g_i = grad loss_fn(params, example_i, key_i), the
+    norm over all leaves together, in float32 or wider; phi(n) = min(1, C / n) unless
+    another `clip` is given.
 
-    Privacy: adding or removing one example moves S by at most C in L2, replacing one
-    by at most 2C, whatever the example is: one with a non-finite gradient contributes
-    exactly zero, and examples can't see each other. S itself is NOT private: add
-    noise, as `as_optax` does. In the `microbatch` mode the loop stops after the last
-    valid row, so its time tells how large the batch was; `constant_time` prevents it.
+    Privacy: adding or removing one example moves S by at most clip.radius (C) in L2,
+    replacing one by at most twice that, whatever the example is: one with a non-finite
+    gradient contributes exactly zero, and examples can't see each other. S itself is
+    NOT private: add noise, as `as_optax` does. With chunks (`microbatch`) the loop
+    stops after the last valid row, so its time tells how large the batch was;
+    `constant_time` prevents it.
 
     Args:
       loss_fn: (params, example, key) -> scalar, for ONE example without a batch axis.
-      clip_norm: C > 0, finite; the unit of a gradient.
-      mode: "vmap" (all at once) or "microbatch" (chunks of microbatch_size).
-      microbatch_size: examples a chunk, >= 1; with mode "microbatch" only.
+      clip_norm: C > 0, finite; the unit of a gradient. Or:
+      clip: a clipping function of `dpkit.mechanisms.clips`. Exactly one of the two.
+      mode: "auto" (the rewritten loss), "vmap" (per-example gradients), "two_pass"
+        (least memory for a loss with `jax.checkpoint`), or "microbatch" (per-example
+        gradients in chunks, of 8 unless `microbatch` is given).
+      microbatch: examples a chunk, >= 1, in any mode; None takes all at once.
+      kappa: for "auto": a parameter's gradients are kept whole where that takes at
+        most kappa times the numbers of its thin factors.
+      keep_batch_axis: the loss wants batches, and is given batches of one example.
       mesh: with an axis "data": each device sums its share of the rows.
       constant_time: loop over padding too.
       allow_effects: accept callbacks in the loss (they see private values).
 
     Returns:
       f(params, batch, mask=None, keys=None) -> (clipped_sum, private_aux), which may
-      be jitted, and has `sensitivity(relation)`.
+      be jitted, and has `sensitivity(relation)`, `plan(params, batch)` and
+      `check(params, batch)`.
 
     Raises:
-      ValueError: clip_norm not finite and positive, an unknown mode, or a
-        microbatch_size without its mode.
+      ValueError: a number out of range, an unknown mode, both or neither of clip_norm
+        and clip.
 
     Example:
       >>> import jax.numpy as jnp
@@ -245,25 +383,57 @@ def clipped_grad(
 
     Reference: Abadi et al., "Deep Learning with Differential Privacy", 2016,
       arXiv:1607.00133. Chunks inside one compiled program: Subramani, Vadivelu,
-      Kamath, 2021, arXiv:2010.09063.
+      Kamath, 2021, arXiv:2010.09063. Sources of the norms: `dpkit.rewrite.products`.
     """
-    clip_norm = _check.positive(clip_norm=clip_norm)
-    if mode not in ("vmap", "microbatch"):
-        raise ValueError(f"mode={mode!r} is not known: use 'vmap' or 'microbatch'")
-    if mode == "microbatch":
-        if microbatch_size is None:
-            raise ValueError("microbatch_size=None: mode='microbatch' needs a size")
-        _check.integer_at_least(1, microbatch_size=microbatch_size)
-    elif microbatch_size is not None:
-        raise ValueError(f"microbatch_size={microbatch_size} needs mode='microbatch'")
+    if (clip is None) == (clip_norm is None):
+        raise ValueError(
+            f"clip_norm={clip_norm!r} and clip={clip!r}: give exactly one of the two"
+        )
+    chosen = Flat(_check.positive(clip_norm=clip_norm)) if clip is None else clip
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r} is not known: use one of {', '.join(MODES)}")
+    if microbatch is None and mode == "microbatch":
+        microbatch = _CHUNK
+    if microbatch is not None:
+        _check.integer_at_least(1, microbatch=microbatch)
     if mesh is not None and DATA_AXIS not in mesh.axis_names:
         raise ValueError(f"mesh has axes {mesh.axis_names}: one must be 'data'")
     if mesh is not None:
         # Rows may come from anywhere; the compiler moves them where they belong.
         mesh = Mesh(mesh.devices, mesh.axis_names)
     return ClippedGrad(
-        loss_fn, clip_norm, microbatch_size, mesh, constant_time, allow_effects
+        _of_one(loss_fn) if keep_batch_axis else loss_fn,
+        as_clip(chosen),
+        mode,
+        microbatch,
+        _check.non_negative(kappa=kappa),
+        mesh,
+        constant_time,
+        allow_effects,
     )
+
+
+def _of_one(loss_fn: LossFn) -> LossFn:
+    """A loss of batches as a loss of one example."""
+
+    def loss(params: Any, example: Any, key: Any) -> jax.Array:
+        value = loss_fn(params, jax.tree.map(lambda leaf: leaf[None], example), key)
+        return value.reshape(()) if value.shape == (1,) else value
+
+    return loss
+
+
+def _one(rows: Any) -> Any:
+    """The shapes of one row."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows
+    )
+
+
+def _distance(some: jax.Array, wanted: jax.Array) -> float:
+    """The largest difference as a share of the largest wanted entry."""
+    scale = float(jnp.max(jnp.abs(wanted), initial=0.0)) or 1.0
+    return float(jnp.max(jnp.abs(some - wanted), initial=0.0)) / scale
 
 
 def _with_words(loss_fn: LossFn, keys: jax.Array | None) -> LossFn:
