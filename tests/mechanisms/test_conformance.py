@@ -9,10 +9,8 @@ from tests.conformance import (
     check_audit,
     check_bound,
     check_exact,
-    check_isolation,
     check_law,
     check_sharding,
-    check_transformations,
     one_per_mechanism,
 )
 
@@ -58,9 +56,8 @@ def mechanism_checks():
             if clip and check is check_sharding:
                 continue  # which is for sums that are exact in any order
             slow = check is check_sharding
-            slow |= clip and check is not check_bound
-            long = (check_transformations, check_isolation)
-            slow |= row.name.startswith("adaptive") and check in long
+            slow |= clip and not (check is check_bound and "per_group" in row.name)
+            slow |= row.name.startswith("adaptive") and check is not check_bound
             marks = pytest.mark.slow if slow else ()
             yield pytest.param(row, check, marks=marks, id=f"{row}-{check.__name__}")
 
