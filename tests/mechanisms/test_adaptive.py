@@ -220,6 +220,7 @@ def test_only_a_new_static_number_compiles_again():
         jax.jit(lambda s: dataclasses.replace(PLAIN, noise_multiplier=s).stddev)(1.0)
 
 
+@pytest.mark.slow
 def test_sums_that_are_clipped_elsewhere_fit():
     records = jnp.array([[0.3, 0.4], [3.0, 4.0]])
     norms = jnp.array([0.5, 5.0])
