@@ -8,8 +8,7 @@ What is paid for: one record takes part in several steps, so it moves C x, by `r
 times the sensitivity of C. Hence the batches must keep to the declared participation;
 `participation_of` reads it off a sampler.
 
-The noise is made as it is needed: C w = z is solved forwards, from the last bands - 1
-rows of w, or from one running sum a buffer, or by drawing earlier z again.
+The noise w = C^-1 z is made row by row as it is needed.
 
 Sources: Kairouz et al., "Practical and Private (Deep) Learning without Sampling or
 Shuffling", 2021, arXiv:2103.00039; Denisov et al., "Improved Differential Privacy for
@@ -23,13 +22,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from dp_accounting import DpEvent
 
 from dpkit.accountants import _check as _numbers
 from dpkit.accountants.relations import Relation
 from dpkit.mechanisms import _check
 from dpkit.mechanisms._clip import Clip
+from dpkit.mechanisms._correlation import empty_memory, next_row
 from dpkit.mechanisms.balls_in_bins import BallsInBinsSampler
 from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.cyclic import CyclicSampler
@@ -42,11 +41,9 @@ from dpkit.mechanisms.factorisation import (
     sensitivity,
 )
 from dpkit.mechanisms.full_batch import FullBatchSampler
-from dpkit.mechanisms.noise import GENERATORS, checked_key, gaussian_noise, wide
+from dpkit.mechanisms.noise import GENERATORS, checked_key, gaussian_noise
 from dpkit.mechanisms.protocol import Key, PyTree
 from dpkit.mechanisms.strategies import Banded, Buffered, SquareRoot, Strategy
-
-_KEY_WORDS = 8  # of the longest keys
 
 
 class CorrelatedState(NamedTuple):
@@ -222,12 +219,7 @@ class CorrelatedSum:
           TypeError: a leaf is not floating.
         """
         _check.floating(total_like=total_like)
-        copies = _copies(self.strategy, self.steps)
-        memory = jax.tree.map(
-            lambda leaf: jnp.zeros((copies, *leaf.shape), wide(leaf.dtype)), total_like
-        )
-        if isinstance(self.strategy, SquareRoot):
-            memory = jnp.zeros((self.steps, _KEY_WORDS), jnp.uint32)
+        memory = empty_memory(self.strategy, self.steps, total_like)
         return CorrelatedState(jnp.zeros((), jnp.int32), memory)
 
     def step(
@@ -247,8 +239,8 @@ class CorrelatedSum:
         checked_key(key, self.generator)
         _check.floating(total=total)
         number = state.step
-        draw = _DRAWS[type(self.strategy)]
-        noise, memory = draw(self, key, total, state)
+        draw = functools.partial(gaussian_noise, stddev=1.0, generator=self.generator)
+        noise, memory = next_row(self.strategy, draw, key, total, number, state.memory)
         planned = number < self.steps
 
         def publish(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -339,89 +331,3 @@ def participation_of(
 def _sensitivity(strategy: Strategy, steps: int, participation: Participation) -> float:
     """Of a strategy; computed once."""
     return sensitivity(strategy.coefficients(steps), steps, participation)
-
-
-def _copies(strategy: Strategy, steps: int) -> int:
-    """How many rows are remembered."""
-    match strategy:
-        case Banded(bands):
-            return min(len(bands), steps) - 1
-        case Buffered(decays):
-            return len(decays)
-    return 0
-
-
-def _unit_noise(stream: CorrelatedSum, key: Key, like: PyTree) -> PyTree:
-    """One row of z."""
-    return gaussian_noise(key, like, 1.0, generator=stream.generator)
-
-
-def _draw_banded(
-    stream: CorrelatedSum, key: Key, like: PyTree, state: CorrelatedState
-) -> tuple[PyTree, PyTree]:
-    """w_t = z_t - sum_{j >= 1} c_j w_{t-j}, from a ring of the last rows."""
-    z = _unit_noise(stream, key, like)
-    rows = _copies(stream.strategy, stream.steps)
-    if rows == 0:
-        return z, state.memory
-    bands = np.asarray(stream.strategy.bands, np.float32)
-    # Row t is in place t mod rows: the row in place p is 1 + (t - 1 - p) mod rows old.
-    age = jnp.mod(state.step - 1 - jnp.arange(rows, dtype=jnp.int32), rows)
-    weights = jnp.asarray(bands[1 : rows + 1])[age]
-    w = jax.tree.map(lambda row, m: row - _weighted(weights, m), z, state.memory)
-    place = jnp.mod(state.step, rows)
-    memory = jax.tree.map(
-        lambda m, row: jax.lax.dynamic_update_index_in_dim(m, row, place, 0),
-        state.memory,
-        w,
-    )
-    return w, memory
-
-
-def _draw_buffered(
-    stream: CorrelatedSum, key: Key, like: PyTree, state: CorrelatedState
-) -> tuple[PyTree, PyTree]:
-    """w_t = z_t - sum_i w_i s_i, then s_i = d_i s_i + w_t."""
-    z = _unit_noise(stream, key, like)
-    weights = jnp.asarray(np.asarray(stream.strategy.weights, np.float32))
-    decays = np.asarray(stream.strategy.decays, np.float32)
-    w = jax.tree.map(lambda row, s: row - _weighted(weights, s), z, state.memory)
-
-    def decayed(sums: jax.Array, row: jax.Array) -> jax.Array:
-        factors = jnp.asarray(decays.reshape((-1,) + (1,) * row.ndim), row.dtype)
-        return factors * sums + row[None]
-
-    return w, jax.tree.map(decayed, state.memory, w)
-
-
-def _draw_root(
-    stream: CorrelatedSum, key: Key, like: PyTree, state: CorrelatedState
-) -> tuple[PyTree, PyTree]:
-    """w_t = sum_{u <= t} inverse_{t-u} z_u; every z_u is drawn again from its key."""
-    (key,) = jax.random.split(key, 1)
-    impl = jax.random.key_impl(key)
-    word, width = jax.random.key_data(key), len(jax.random.key_data(key))
-    words = state.memory.at[state.step, :width].set(word, mode="drop")
-    inverse = jnp.asarray(stream.strategy.inverse(stream.steps))
-
-    def again(u: jax.Array) -> Key:
-        return jax.random.wrap_key_data(words[u, :width], impl=impl)
-
-    def add(u: jax.Array, w: PyTree) -> PyTree:
-        z = _unit_noise(stream, again(u), like)
-        factor = inverse[state.step - u]
-        return jax.tree.map(lambda a, b: a + factor.astype(b.dtype) * b, w, z)
-
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x.dtype)), like)
-    return jax.lax.fori_loop(0, state.step + 1, add, zeros), words
-
-
-_DRAWS = {Banded: _draw_banded, Buffered: _draw_buffered, SquareRoot: _draw_root}
-
-
-def _weighted(weights: jax.Array, rows: jax.Array) -> jax.Array:
-    """Sum of rows, each times its weight."""
-    # Not a matrix product: that rounds as a device likes, and in another order where
-    # the rows are spread over a mesh.
-    shape = (-1,) + (1,) * (rows.ndim - 1)
-    return jnp.sum(weights.astype(rows.dtype).reshape(shape) * rows, axis=0)

@@ -153,7 +153,7 @@ def inverse_coefficients(coefficients: Any, steps: int) -> Vector:
     coefficients = checked_coefficients(coefficients)
     impulse = np.zeros(_check.integer_at_least(1, steps=steps))
     impulse[0] = 1.0
-    return lfilter([1.0], coefficients, impulse)
+    return np.asarray(lfilter([1.0], coefficients, impulse))
 
 
 def toeplitz_matrix(coefficients: Any, steps: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Factorisations: published numbers, every participation set, and what is best."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,14 +254,17 @@ def test_bad_values_are_refused(make):
         make()
 
 
+WRONG: Any = 2.5
+
+
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Cyclic(2.5),
+        lambda: Cyclic(WRONG),
         lambda: MinSeparation(True, 1),
-        lambda: sensitivity([1.0], 3, "cyclic"),
-        lambda: matrix_sensitivity(np.eye(2), None),
-        lambda: optimal_bands(4, 2, None),
+        lambda: sensitivity([1.0], 3, WRONG),
+        lambda: matrix_sensitivity(np.eye(2), WRONG),
+        lambda: optimal_bands(4, 2, WRONG),
     ],
 )
 def test_wrong_kinds_are_refused(make):
