@@ -1,5 +1,7 @@
 """The decoder against a plain NumPy one, its adapters, its loss and its scores."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +13,18 @@ from dpkit.models.language import base_sha256
 from dpkit.training.gradients import clipped_grad
 
 SYMBOLS, LENGTH, WIDTH, HEADS, LAYERS = 11, 6, 8, 2, 1
-SIZES = {"vocabulary": SYMBOLS, "length": LENGTH, "width": WIDTH, "heads": HEADS}
+SIZES: dict[str, Any] = {
+    "vocabulary": SYMBOLS,
+    "length": LENGTH,
+    "width": WIDTH,
+    "heads": HEADS,
+}
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def make(**settings) -> LanguageModel:
-    return build_language(**{**SIZES, "layers": LAYERS, **settings})
+    sizes: dict[str, Any] = {**SIZES, "layers": LAYERS, **settings}
+    return build_language(**sizes)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +47,15 @@ def windows(count):
     return rng.integers(0, SYMBOLS, (count, LENGTH + 1)).astype(np.uint8)
 
 
+def flat(params) -> dict[str, np.ndarray]:
+    """Leaves by path, as a file of parameters has them."""
+    leaves: Any = traverse_util.flatten_dict(params, sep="/")
+    return {name: np.asarray(leaf) for name, leaf in leaves.items()}
+
+
 def numpy_logits(params, tokens):
     """The same network by hand, in float64, one position at a time."""
-    leaves = {
-        name: np.asarray(leaf, np.float64)
-        for name, leaf in traverse_util.flatten_dict(params, sep="/").items()
-    }
+    leaves = {name: leaf.astype(np.float64) for name, leaf in flat(params).items()}
 
     def norm(name, x):
         centred = x - x.mean(-1, keepdims=True)
@@ -135,14 +146,15 @@ def test_an_adapted_layer_starts_as_its_base_and_adds_a_thin_product():
     inputs = np.asarray(x)
     want = inputs @ p["base"]["kernel"] + p["base"]["bias"]
     want = want + inputs @ p["lora_a"] @ p["lora_b"]
-    np.testing.assert_allclose(layer.apply({"params": p}, x), want, rtol=1e-4)
+    got = np.asarray(layer.apply({"params": p}, x))
+    np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_only_adapters_are_trained_and_they_start_as_nothing(tied, adapted):
     (plain, base), (model, _) = tied, adapted
     params = model.init(jax.random.key(3))
-    names = traverse_util.flatten_dict(params, sep="/")
+    names = flat(params)
     maps = [f"block_0/{m}" for m in ("qkv", "out", "up", "down")]
     assert set(names) == {f"{m}/lora_{x}" for m in maps for x in "ab"}
     tokens = windows(1)[0, :-1]
@@ -183,9 +195,8 @@ def test_only_adapters_count_in_the_norm(adapted):
     merged = lora.merge(params, model.base)
     row = {"tokens": windows(1)}
     gradient = jax.jit(jax.grad(plain.loss), static_argnums=2)
-    whole = gradient(merged, {"tokens": row["tokens"][0]}, None)
-    whole = traverse_util.flatten_dict(whole, sep="/")
-    leaves = traverse_util.flatten_dict(params, sep="/")
+    whole = flat(gradient(merged, {"tokens": row["tokens"][0]}, None))
+    leaves = flat(params)
     square = 0.0
     for name, a in leaves.items():
         if name.endswith("lora_a"):
@@ -230,15 +241,16 @@ def test_a_loop_over_layers_is_the_layers_in_turn(rank, remat):
             {"params": merged}, tokens
         )
         want = looped.apply({"params": stacked}, tokens)
-        np.testing.assert_allclose(logits, want, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            np.asarray(logits), np.asarray(want), rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.fixture
 def saved(tied, tmp_path):
     """A file of parameters, and what is in it."""
     _, params = tied
-    leaves = traverse_util.flatten_dict(params, sep="/")
-    leaves = {name: np.asarray(leaf) for name, leaf in leaves.items()}
+    leaves: dict[str, Any] = dict(flat(params))
     path = tmp_path / "base.npz"
     np.savez(path, **leaves)
     return path, leaves
