@@ -34,6 +34,7 @@ def test_the_published_block():
     assert [int(word) for word in chacha20_block(*words)] == PUBLISHED
 
 
+@pytest.mark.slow
 def test_the_published_block_is_made_in_a_compiled_program():
     words = np.frombuffer(SECRET, "<u4"), np.frombuffer(bytes(12), "<u4")
     blocks = jax.jit(lambda counter: chacha20_block(words[0], counter, words[1]))(
@@ -74,7 +75,10 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "groups", "blocks", "some"), SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "groups", "blocks", "some"),
+    [pytest.param(*s, marks=pytest.mark.slow) for s in SHAPES[:3]] + SHAPES[3:],
+)
 def test_every_element_has_words_of_its_own(shape, groups, blocks, some):
     drawn = np.asarray(draw(chacha_key(SECRET), shape, "float32"))
     assert drawn.shape == shape
@@ -138,6 +142,7 @@ def test_noise_is_standard_normal(root):
     assert abs(np.corrcoef(a, b)[0, 1]) < 6 / math.sqrt(SIZE)
 
 
+@pytest.mark.slow
 def test_steps_and_generators_share_no_value():
     root, tree = chacha_key(SECRET), jnp.zeros(500)
     drawn = [noise_of(jax.random.fold_in(root, step), tree, 1.0) for step in (0, 1)]

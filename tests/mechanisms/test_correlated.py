@@ -40,6 +40,12 @@ STRATEGIES: list[Any] = [
 ]
 
 
+def slow_but(numbers, of):
+    """Strategies, all but those numbers for the slow run."""
+    marks = [() if n in numbers else pytest.mark.slow for n in range(len(STRATEGIES))]
+    return [pytest.param(STRATEGIES[n], marks=marks[n]) for n in of]
+
+
 def stream_of(strategy, **changes):
     fields: dict[str, Any] = {
         "clip_norm": 2.0,
@@ -78,7 +84,7 @@ TOTALS = {"a": jnp.arange(STEPS * 6, dtype=jnp.float32).reshape(STEPS, 2, 3)}
 TOTALS["b"] = jnp.ones((STEPS, 4))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", slow_but((1, 3, 4), range(5)))
 def test_the_stream_is_the_dense_inverse(strategy):
     stream = stream_of(strategy)
     published = outputs(stream, jax.random.key(3), TOTALS)
@@ -139,7 +145,7 @@ def draws_of(strategy, number=20_000):
     return stream, np.asarray(drawn, float)[..., 0]
 
 
-@pytest.mark.parametrize("strategy", [STRATEGIES[1], STRATEGIES[3], STRATEGIES[4]])
+@pytest.mark.parametrize("strategy", slow_but((3,), (1, 3, 4)))
 def test_noise_has_the_covariance_of_the_matrix(strategy):
     # C y has independent entries of variance stddev^2: 28 sample covariances, each
     # within 6 standard errors (false alarm 2e-9 each).
@@ -150,6 +156,7 @@ def test_noise_has_the_covariance_of_the_matrix(strategy):
     assert (np.abs(covariance - np.eye(STEPS)) < room).all()
 
 
+@pytest.mark.slow
 def test_prefix_sums_have_less_error_at_equal_privacy():
     # One pass; the root's error is 1.53 times less after 7 steps. Sample variances of
     # 20,000 are within 6 % (6 standard errors, false alarm 2e-9).
@@ -231,7 +238,7 @@ def test_other_clips_bring_their_radius():
     )
 
 
-@pytest.mark.parametrize("strategy", [STRATEGIES[1], STRATEGIES[3], STRATEGIES[4]])
+@pytest.mark.parametrize("strategy", slow_but((1,), (1, 3, 4)))
 def test_steps_beyond_the_plan_publish_nothing(strategy):
     stream = stream_of(strategy, steps=2)
     step = jax.jit(stream.step)
@@ -263,6 +270,7 @@ def test_events_are_static_and_the_same_under_every_relation():
     )
 
 
+@pytest.mark.slow
 def test_no_noise_where_the_multiplier_is_zero():
     silent = stream_of(STRATEGIES[3], noise_multiplier=0.0)
     published = outputs(silent, jax.random.key(0), TOTALS)
@@ -295,6 +303,7 @@ def test_chacha_streams_are_the_dense_inverse(strategy):
     np.testing.assert_allclose(published, expected, atol=3e-5)
 
 
+@pytest.mark.slow
 def test_float64_totals_keep_their_precision():
     with jax.enable_x64(True):
         stream = stream_of(STRATEGIES[3])
