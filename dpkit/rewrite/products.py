@@ -7,7 +7,8 @@ For one example let the gradient of a parameter be sum_u A_u^T G_u over its uses
 all pairs of rows count, those of different uses too. Leaving the cross terms out is the
 error that makes shared weights leak. In float32 the result can be off by rounding where
 rows nearly cancel; a margin of 2^-24 s, s = (sum_t ||a_t|| ||g_t||)^2, keeps it on the
-side of a larger norm, hence of more clipping.
+side of a larger norm, hence of more clipping. It can also be off where squares are too
+small for float32 on one side and huge on the other; what they may have lost is added.
 
 Sources: Goodfellow, "Efficient Per-Example Gradient Computations", 2015,
 arXiv:1510.01799 (one row); Li, Tramer, Liang, Hashimoto, "Large Language Models Can Be
@@ -52,12 +53,34 @@ def squared_norm(uses: Sequence[Rows]) -> jax.Array:
       Never less than what cancellation lets be trusted; not finite where a row isn't.
     """
     alone = [_alone(use) for use in uses]
-    total = sum(square for square, _ in alone)
+    total = sum(square for square, _, _ in alone)
     for i, first in enumerate(uses):
         for second in uses[:i]:
             total = total + 2 * _inner(first, second)
-    spread = jnp.square(sum(length for _, length in alone))
-    return jnp.maximum(total + _UNIT * spread, _MOST_CANCELLED * spread)
+    length = sum(length for _, length, _ in alone)
+    lost = sum(lost for _, _, lost in alone)
+    # (length + lost)^2 - length^2 bounds, by Cauchy, what all pairs of rows have lost.
+    return _trusted(total + lost * (2 * length + lost), length)
+
+
+def squared_norm_of_sum(use: Rows, sums: jax.Array) -> jax.Array:
+    """Squared norms of A_i^T G_i, (B,), for rows that are added up once more.
+
+    Rows that cancel leave other bits when they are added in another order, or scaled:
+    here, too, the margin keeps the norm on the larger side.
+
+    Args:
+      use: one use of a parameter.
+      sums: (B, H, D, P), from `each`.
+    """
+    _, length, _ = _alone(use)
+    return _trusted(jnp.square(sums).sum((1, 2, 3)), length)
+
+
+def _trusted(square: jax.Array, length: jax.Array) -> jax.Array:
+    """Squared norms with the margin, given sum_t ||a_t|| ||g_t||."""
+    spread = jnp.square(length)
+    return jnp.maximum(square + _UNIT * spread, _MOST_CANCELLED * spread)
 
 
 def weighted_sum(use: Rows, weights: jax.Array, width: tuple[int, int]) -> jax.Array:
@@ -103,14 +126,26 @@ def _scattered(indices: jax.Array, rows: jax.Array, size: int) -> jax.Array:
     return table.at[blocks, indices].add(rows, mode="drop")
 
 
-def _alone(use: Rows) -> tuple[jax.Array, jax.Array]:
-    """One use's squared norm, and sum_t ||a_t|| ||g_t||, (B,) each."""
+def _alone(use: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One use's squared norm, sum_t ||a_t|| ||g_t||, and what that may lack, (B,)."""
     if use.right.shape[2] == 1:
-        squares = (_squares(use.left) * _squares(use.right)).sum(2)
-        return squares.sum(1), jnp.sqrt(squares).sum(1)
-    left, right = _gram(use.left, use.left), _gram(use.right, use.right)
-    squares = _diagonal(left) * _diagonal(right)
-    return (left * right).sum((1, 2, 3)), jnp.sqrt(squares).sum((1, 2))
+        left, right = _squares(use.left), _squares(use.right)
+        total = (left * right).sum((1, 2))
+    else:
+        left, right = _gram(use.left, use.left), _gram(use.right, use.right)
+        total = (left * right).sum((1, 2, 3))
+        left, right = _diagonal(left), _diagonal(right)
+    length = jnp.sqrt(left * right)
+    # Exactly zero unless a square is near the smallest number.
+    lost = jnp.sqrt((left + _flushed(use.left)) * (right + _flushed(use.right)))
+    return total, length.sum((1, 2)), (lost - length).sum((1, 2))
+
+
+def _flushed(array: jax.Array) -> float:
+    """What a sum of products of two rows may lack, since tiny products become zero."""
+    if _is_indices(array):
+        return 0.0
+    return 2 * array.shape[-1] * float(jnp.finfo(array.dtype).tiny)
 
 
 def _inner(first: Rows, second: Rows) -> jax.Array:

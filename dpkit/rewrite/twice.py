@@ -261,8 +261,8 @@ def _square(rows: Rows, way: Factored, whole: bool) -> jax.Array:
     """Squared norms, (B,)."""
     if not whole:
         return products.squared_norm([rows])
-    each = products.each(rows, way.size[2:])
-    return jnp.square(each).sum((1, 2, 3))
+    # The second round adds the rows of all examples, scaled: in other bits than these.
+    return products.squared_norm_of_sum(rows, products.each(rows, way.size[2:]))
 
 
 def _blocks(rows: Rows, weights: jax.Array, way: Factored) -> jax.Array:
