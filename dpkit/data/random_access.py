@@ -55,8 +55,8 @@ class ArrayRows:
     """
 
     def __init__(self, records: Any) -> None:
-        self._records = jax.tree.map(np.asanyarray, records)
-        shapes = [leaf.shape for leaf in jax.tree.leaves(self._records)]
+        self.records = jax.tree.map(np.asanyarray, records)
+        shapes = [leaf.shape for leaf in jax.tree.leaves(self.records)]
         lengths = {shape[:1] for shape in shapes}
         if len(lengths) != 1 or () in lengths:
             raise ValueError(
@@ -72,7 +72,7 @@ class ArrayRows:
     def example(self) -> Any:
         """Shapes and dtypes of one record."""
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self._records
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.records
         )
 
     def take(self, indices: np.ndarray) -> Any:
@@ -80,7 +80,7 @@ class ArrayRows:
         indices = checked_indices(indices, self._length)
         if self._length == 0:
             return empty_rows(self.example, len(indices))
-        return jax.tree.map(lambda leaf: np.take(leaf, indices, 0), self._records)
+        return jax.tree.map(lambda leaf: np.take(leaf, indices, 0), self.records)
 
 
 class SourceRows:

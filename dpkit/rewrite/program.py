@@ -74,6 +74,7 @@ class Operation:
       params: the primitive's parameters.
       operands: for every argument of the primitive, its place in `inputs`, or None of
         a literal number.
+      effects: whether it does something besides, so that it must be run.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Operation:
     fn: Callable[..., Sequence[Any]]
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
     operands: tuple[int | None, ...] = ()
+    effects: bool = False
 
     def __post_init__(self) -> None:
         """Signs the outputs."""
@@ -213,7 +215,8 @@ def prune(program: Program) -> None:
     needed = {id(value) for value in program.outputs}
     kept = []
     for operation in reversed(program.operations):
-        if any(id(value) in needed for value in operation.outputs):
+        wanted = any(id(value) in needed for value in operation.outputs)
+        if wanted or operation.effects:
             kept.append(operation)
             needed.update(id(value) for value in operation.inputs)
     program.operations = kept[::-1]
@@ -292,6 +295,7 @@ class _Builder:
         operation = kind(
             eqn.primitive.name, inputs, tuple(outputs), fn, eqn.params, operands, **more
         )
+        operation.effects = bool(eqn.effects)
         self.operations.append(operation)
 
     def lifted(self, value: Value) -> Value:

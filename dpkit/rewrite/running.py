@@ -80,7 +80,10 @@ class Runner:
                 self._loop(operation, env)
             elif isinstance(operation, Recomputed):
                 self._recomputed(operation, env)
-            elif all(value.kind is not Kind.DATA for value in operation.outputs):
+            elif all(
+                value.kind is not Kind.DATA
+                for value in (*operation.outputs, *operation.inputs)
+            ):
                 _run_known(operation, env)
             else:
                 if isinstance(operation, Site):

@@ -1,8 +1,8 @@
 """The microbatch size of a run, chosen by a short measurement on rows of zeros.
 
-Small networks on a CPU run fastest one example at a time, large ones on a GPU all at
-once. The choice changes the order of sums, hence the last bits of the result: it is
-made once, before the first noise, from made-up rows, and kept with the run.
+Small networks on a CPU run fastest in chunks that fit its caches, large ones on a GPU
+all at once. The choice changes the order of sums, hence the last bits of the result: it
+is made once, before the first noise, from made-up rows, and kept with the run.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import jax
 
 from dpkit.training.step import Stepper
 
-CANDIDATES = (1, 8, 64)
-DEFAULT = 8
+CANDIDATES = (8, 64, 256)
+DEFAULT = 64
 _ROWS = 256
 
 
 def choose_microbatch(
     make: Callable[[int | None], Stepper],
     params: Any,
-    records: Any,
+    example: Any,
     slots: int,
     candidates: Iterable[int] = CANDIDATES,
 ) -> int:
@@ -32,7 +32,7 @@ def choose_microbatch(
     Args:
       make: a stepper with a given microbatch size.
       params: where gradients are taken.
-      records: only their shapes and dtypes are read.
+      example: shapes and dtypes of one record.
       slots: rows of a padded batch.
       candidates: sizes to try; those above `slots` are left out.
 
@@ -43,13 +43,13 @@ def choose_microbatch(
     if len(sizes) == 1:
         return sizes[0]
     filled = min(_ROWS, slots)
-    seconds = {s: _seconds(make(s), params, records, filled) for s in sizes}
+    seconds = {s: _seconds(make(s), params, example, filled) for s in sizes}
     return min(seconds, key=seconds.__getitem__)
 
 
-def _seconds(stepper: Stepper, params: Any, records: Any, filled: int) -> float:
+def _seconds(stepper: Stepper, params: Any, example: Any, filled: int) -> float:
     """The faster of two runs after the one that compiles."""
-    rows = stepper.zeros(records, filled)
+    rows = stepper.zeros(example, filled)
     gradient = jax.jit(stepper.gradient)
     jax.block_until_ready(gradient(params, rows))
     times = []

@@ -22,7 +22,12 @@ from typing import Any
 from dpkit.accountants import _check
 from dpkit.accountants.events import as_relation
 
-_SHUFFLES = ("shuffle", "shuffled", "fixed_batches", "fixed_size", "sequential")
+# The words, without what they stand for: reading a configuration loads no arrays.
+SAMPLINGS = ("poisson", "balls_in_bins", "cyclic", "fixed_size", "full_batch")
+CLIPPINGS = ("flat", "unit", "auto_s", "psac", "hard_drop")
+NOISES = ("independent", "banded", "square_root", "buffered")
+MODES = ("auto", "vmap", "two_pass", "microbatch")
+_SHUFFLES = ("shuffle", "shuffled", "fixed_batches", "sequential")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +108,11 @@ class ModelSection:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrivacySection:
-    """`[privacy]`: the guarantee, by a target epsilon or by the noise."""
+    """`[privacy]`: the guarantee, by a target epsilon or by the noise.
+
+    `clipping` says which function of the norm bounds a gradient, `clip_quantile` lets
+    the clip norm follow the norms, `noise` whether noise is correlated over steps.
+    """
 
     delta: float
     relation: str
@@ -114,6 +123,11 @@ class PrivacySection:
     noise_multiplier: float | None = None
     max_batch_size: int | None = None
     allow_large_delta: bool = False
+    clipping: str = "flat"
+    clip_quantile: float | None = None
+    bins: int | None = None
+    noise: str = "independent"
+    bands: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses what has no guarantee."""
@@ -123,14 +137,25 @@ class PrivacySection:
         if self.sampling in _SHUFFLES:
             raise ValueError(
                 f"privacy.sampling={self.sampling!r}: shuffled or fixed batches have "
-                "no Poisson guarantee and none is claimed for them; use 'poisson'"
+                "no Poisson guarantee and none is claimed for them; use 'poisson', or "
+                "'balls_in_bins' for one pass an epoch"
             )
-        _one_of("privacy.sampling", self.sampling, ("poisson",))
+        _one_of("privacy.sampling", self.sampling, SAMPLINGS)
+        _one_of("privacy.clipping", self.clipping, CLIPPINGS)
+        _one_of("privacy.noise", self.noise, NOISES)
         _exactly_one(
             "privacy", epsilon=self.epsilon, noise_multiplier=self.noise_multiplier
         )
-        if self.max_batch_size is not None:
-            _check.integer_at_least(1, max_batch_size=self.max_batch_size)
+        for name in ("max_batch_size", "bins", "bands"):
+            if getattr(self, name) is not None:
+                _check.integer_at_least(1, **{name: getattr(self, name)})
+        if self.clip_quantile is not None:
+            _check.open_probability(clip_quantile=self.clip_quantile)
+            if self.clipping != "flat":
+                raise ValueError(
+                    f"clip_quantile={self.clip_quantile!r} is a setting of 'flat', but "
+                    f"privacy.clipping={self.clipping!r}: leave one of them out"
+                )
         if self.epsilon is not None:
             _check.positive(epsilon=self.epsilon)
         if self.noise_multiplier is not None:
@@ -151,6 +176,7 @@ class TrainingSection:
     schedule: str = "constant"
     average_decay: float | None = None
     evaluate_every: int | None = None
+    mode: str = "auto"
     microbatch_size: int | None = None
     devices: int | None = None
     constant_time: bool = True
@@ -162,6 +188,7 @@ class TrainingSection:
         _check.half_open_probability(momentum=self.momentum)
         _check.non_negative(weight_decay=self.weight_decay)
         _one_of("training.optimizer", self.optimizer, ("sgd", "adam", "adamw"))
+        _one_of("training.mode", self.mode, MODES)
         _one_of("training.schedule", self.schedule, ("constant", "cosine"))
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(

@@ -28,6 +28,7 @@ from dpkit.accountants.bounds import Budget
 from dpkit.accountants.errors import BudgetExceeded, NotCertified
 from dpkit.accountants.ledger import Ledger
 from dpkit.data import Dataset, load
+from dpkit.mechanisms.clips import PSAC, AutoS, HardDrop, Unit
 from dpkit.models import MODELS, LanguageModel, Network, build, build_language
 from dpkit.models.language import base_sha256
 from dpkit.report.words import number
@@ -289,10 +290,14 @@ def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
     numbers: dict[str, Any] = {
         "max_records": size if most is None else most,
         "expected_batch_size": training.expected_batch_size,
-        "clip_norm": privacy.clip_norm,
+        **_clipping(config),
         "steps": training.steps,
         "epochs": training.epochs,
         "max_batch_size": privacy.max_batch_size,
+        "sampling": privacy.sampling,
+        "bins": privacy.bins,
+        "noise": privacy.noise,
+        "bands": privacy.bands,
     }
     if privacy.epsilon is None:
         noise = _check.positive(noise_multiplier=privacy.noise_multiplier)
@@ -305,6 +310,15 @@ def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
         allow_large_delta=privacy.allow_large_delta,
         **numbers,
     )
+
+
+def _clipping(config: Config) -> dict[str, Any]:
+    """What bounds a gradient, as `DPSGDPlan.create` takes it."""
+    privacy = config.privacy
+    if privacy.clipping == "flat":
+        return {"clip_norm": privacy.clip_norm, "quantile": privacy.clip_quantile}
+    made = {"unit": Unit, "auto_s": AutoS, "psac": PSAC, "hard_drop": HardDrop}
+    return {"clip": made[privacy.clipping](privacy.clip_norm)}
 
 
 def _optimizer(config: Config, plan: DPSGDPlan) -> optax.GradientTransformation:
@@ -372,6 +386,7 @@ def _fit(
         average_decay=settings.average_decay,
         folder=folder,
         facts={"config_sha256": config.sha256, **_base(job)},
+        mode=settings.mode,
         microbatch_size=settings.microbatch_size,
         devices=settings.devices,
         constant_time=settings.constant_time,
@@ -392,7 +407,10 @@ def _result(
     return {
         "schema_version": SCHEMA_VERSION,
         **plan.to_json(),
-        "expected_batch_size": config.training.expected_batch_size,
+        "expected_batch_size": _whole(plan.expected_batch_size),
+        "sampling_rate": _share(plan),
+        "clip_norm": config.privacy.clip_norm,
+        "clipping": config.privacy.clipping,
         "epsilon": bound.upper,
         "certified": bound.certified,
         "delta": bound.delta,
@@ -419,10 +437,19 @@ def _result(
         "config_sha256": config.sha256,
         "versions": versions(),
         "history": [
-            {**row, "epoch": row["step"] * plan.sampler.sampling_rate}
-            for row in done.history
+            {**row, "epoch": row["step"] * _share(plan)} for row in done.history
         ],
     }
+
+
+def _whole(number: float) -> float:
+    """The number, as an integer if it is one."""
+    return int(number) if number == int(number) else number
+
+
+def _share(plan: DPSGDPlan) -> float:
+    """The share of the records that a batch is expected to hold."""
+    return plan.expected_batch_size / plan.sampler.max_records
 
 
 def _language_score(job: _Job, done: FitResult) -> dict[str, float]:

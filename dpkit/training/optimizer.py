@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -9,14 +10,25 @@ import jax.numpy as jnp
 import optax
 
 from dpkit.mechanisms._check import typed_key
+from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
+from dpkit.mechanisms.clips import as_clip
+from dpkit.mechanisms.correlated import CorrelatedSum
+from dpkit.mechanisms.noise import gaussian_noise, wide
 from dpkit.training.plan import NOISE_BRANCH, DPSGDPlan
 
 
 class NoiseState(NamedTuple):
-    """Where the noise stands: a SECRET key and the number of steps taken."""
+    """Where the noise stands: SECRET, all of it.
+
+    Args:
+      key: the root of all noise.
+      step: how many steps were taken.
+      memory: what the mechanism carries from step to step; see `release_state`.
+    """
 
     key: jax.Array
     step: jax.Array
+    memory: Any = ()
 
 
 def as_optax(plan: DPSGDPlan, key: jax.Array) -> optax.GradientTransformation:
@@ -49,39 +61,103 @@ def as_optax(plan: DPSGDPlan, key: jax.Array) -> optax.GradientTransformation:
       >>> optimizer = optax.chain(as_optax(plan, jax.random.key(0)), optax.sgd(0.1))
     """
     key = typed_key(key)
+    if isinstance(plan.mechanism, AdaptiveGaussianSum):
+        raise ValueError(
+            f"plan: quantile={plan.mechanism.quantile} needs the norms of the batch, "
+            "which optax never sees: use fit, or released_mean in a loop of yours"
+        )
 
     def init(params: Any) -> NoiseState:
-        del params
-        return NoiseState(key, jnp.zeros((), jnp.int32))
+        memory = release_state(plan, params)
+        return NoiseState(key, jnp.zeros((), jnp.int32), memory)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         like = updates if params is None else params
-        mean = noised_mean(plan, state.key, state.step, updates, like)
-        return mean, NoiseState(state.key, state.step + 1)
+        mean, memory = released_mean(
+            plan, state.key, state.step, updates, like, state.memory
+        )
+        return mean, NoiseState(state.key, state.step + 1, memory)
 
     return optax.GradientTransformation(init, update)
 
 
-def noised_mean(
-    plan: DPSGDPlan, key: jax.Array, step: jax.Array, clipped_sum: Any, like: Any
-) -> Any:
+def release_state(plan: DPSGDPlan, params: Any) -> Any:
+    """What a plan's mechanism carries from one step to the next, before the first.
+
+    Nothing for independent noise; the clip norm that adapts (released, but never to be
+    guessed from a later one); noise that later steps take back, which is SECRET.
+
+    Args:
+      plan: has the mechanism.
+      params: a tree of arrays in the shapes of the parameters.
+    """
+    mechanism = plan.mechanism
+    if isinstance(mechanism, AdaptiveGaussianSum):
+        return jnp.asarray(mechanism.clip_norm, jnp.float32)
+    if isinstance(mechanism, CorrelatedSum):
+        return mechanism.init(
+            jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, wide(p.dtype)), params)
+        )
+    return ()
+
+
+def clip_of(plan: DPSGDPlan, step: jax.Array, memory: Any) -> Any:
+    """What clips the gradients of a step: a clipping function."""
+    if isinstance(plan.mechanism, AdaptiveGaussianSum):
+        return dataclasses.replace(plan.mechanism, clip_norm=memory).clip
+    return as_clip(plan.clip_at(step))
+
+
+def released_mean(
+    plan: DPSGDPlan,
+    key: jax.Array,
+    step: jax.Array,
+    clipped_sum: Any,
+    like: Any,
+    memory: Any = (),
+    norms: jax.Array | None = None,
+) -> tuple[Any, Any]:
     """What one step publishes: (S + noise) / b, in the dtypes of `like`.
 
-    The noise is a function of (key, step) alone; beyond the plan's last step the
-    result is all NaN. See `as_optax` for the guarantee.
+    The noise is a function of (key, step) and the memory; beyond the plan's last step
+    the result is all NaN. See `as_optax` for the guarantee.
+
+    Args:
+      plan: gives noise and divisor.
+      key: the secret root of the noise.
+      step: from 0; may be traced.
+      clipped_sum: S, by `clip_of(plan, step, memory)`, in float32 or wider.
+      like: a tree of arrays whose dtypes the mean gets.
+      memory: of `release_state` or of the step before.
+      norms: (B,) the norms of the batch, 0 for padding; for adaptive clipping only.
+
+    Returns:
+      The mean, and the memory for the next step.
     """
     _refuse_narrow(clipped_sum)
     branch = jax.random.fold_in(key, NOISE_BRANCH)
-    noised = plan.mechanism.privatize(jax.random.fold_in(branch, step), clipped_sum)
-    planned = step < plan.steps
-    return jax.tree.map(
-        lambda y, leaf: _mean(y, plan.expected_batch_size, planned, leaf.dtype),
-        noised,
-        like,
+    drawn = jax.random.fold_in(branch, step)
+    mechanism = plan.mechanism
+    if isinstance(mechanism, CorrelatedSum):
+        noised, memory = mechanism.step(drawn, clipped_sum, memory)
+    elif isinstance(mechanism, AdaptiveGaussianSum):
+        if norms is None:
+            raise ValueError("norms=None: adaptive clipping needs those of the batch")
+        now = dataclasses.replace(mechanism, clip_norm=memory)
+        total = {"sum": clipped_sum, "below": now.count(norms)}
+        released = now.privatize(drawn, total)
+        noised, memory = released["sum"], now.updated(released).clip_norm
+    else:
+        noise = gaussian_noise(drawn, clipped_sum, plan.stddev(step))
+        noised = jax.tree.map(jnp.add, clipped_sum, noise)
+    planned, divisor = step < plan.steps, plan.divisor(step)
+    mean = jax.tree.map(
+        lambda y, leaf: _mean(y, divisor, planned, leaf.dtype), noised, like
     )
+    return mean, memory
 
 
-def _mean(y: jax.Array, divisor: float, planned: jax.Array, dtype: Any) -> jax.Array:
+def _mean(y: jax.Array, divisor: Any, planned: jax.Array, dtype: Any) -> jax.Array:
     """The sum over the constant divisor, or NaN beyond the plan."""
     return jnp.where(planned, y / divisor, jnp.full_like(y, jnp.nan)).astype(dtype)
 

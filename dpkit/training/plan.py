@@ -27,7 +27,9 @@ from dpkit.accountants.events import Relation, as_relation
 from dpkit.mechanisms._check import typed_key
 from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.clips import Clip, Flat
+from dpkit.mechanisms.correlated import CorrelatedSum
 from dpkit.mechanisms.sampler import Batch, Sampler
+from dpkit.training.noising import Noising, renoised
 from dpkit.training.plan_json import numbers_from_json, plan_to_json
 from dpkit.training.planning import Batching, check_delta, check_rate, count_steps
 from dpkit.training.schedule import (
@@ -86,7 +88,7 @@ class DPSGDPlan:
     """
 
     sampler: Any  # a Sampler, whose own fields its users know
-    mechanism: GaussianSum
+    mechanism: Any  # what `Noising` makes: a GaussianSum, unless other words say so
     steps: int
     expected_batch_size: float
     pieces: tuple[DPSGDPlan, ...] = ()
@@ -101,6 +103,11 @@ class DPSGDPlan:
                 "dpkit.mechanisms, which knows its event"
             )
         if self.pieces:
+            if any(isinstance(p.mechanism, CorrelatedSum) for p in self.pieces):
+                raise ValueError(
+                    "noise: correlated over one run, so nothing may change during it; "
+                    "give numbers instead of schedules"
+                )
             return check_pieces(self)
         if self.mechanism.max_summands < self.sampler.max_batch_size:
             raise ValueError(
@@ -130,6 +137,9 @@ class DPSGDPlan:
         sampling: str = "poisson",
         bins: int | None = None,
         clip: Clip | None = None,
+        quantile: float | None = None,
+        noise: str = "independent",
+        bands: int | None = None,
     ) -> DPSGDPlan:
         """A plan from the numbers that people name.
 
@@ -152,6 +162,11 @@ class DPSGDPlan:
           sampling: "poisson", "fixed_size", "full_batch", "balls_in_bins" or "cyclic".
           bins: steps of an epoch in the last two; default: N / b rounded.
           clip: another clipping function, instead of clip_norm.
+          quantile: the clip norm starts at clip_norm and follows this quantile of the
+            norms; noise_multiplier pays for both.
+          noise: "independent", or correlated over the steps of the whole run:
+            "banded", "square_root" or "buffered"; with sampling="cyclic".
+          bands: of "banded"; default: the steps of an epoch, 32 at most.
 
         Raises:
           ValueError: a number out of range, both or neither of steps and epochs, or
@@ -178,6 +193,7 @@ class DPSGDPlan:
         parts = aligned(steps, **settings)
         if parts and epochs is not None:
             raise ValueError(f"epochs={epochs}: a schedule says how long it lasts")
+        noising = Noising(clip=clip, quantile=quantile, noise=noise, bands=bands)
         sizes = [batching.size(p["expected_batch_size"]) for _, p in parts]
         if not parts:
             sizes = [batching.size(settings["expected_batch_size"])]
@@ -188,11 +204,12 @@ class DPSGDPlan:
         pieces = [
             cls(
                 sampler=sampler,
-                mechanism=GaussianSum(
+                mechanism=noising.mechanism(
                     values["clip_norm"],
                     values["noise_multiplier"],
-                    sampler.max_batch_size,
-                    clip=clip,
+                    sampler=sampler,
+                    steps=length,
+                    expected_batch_size=b,
                 ),
                 steps=length,
                 expected_batch_size=b,
@@ -282,9 +299,7 @@ class DPSGDPlan:
         """
         if self.pieces:
             raise ValueError("the plan follows a schedule of noise: use scaled(factor)")
-        mechanism = dataclasses.replace(
-            self.mechanism, noise_multiplier=noise_multiplier
-        )
+        mechanism = renoised(self.mechanism, noise_multiplier)
         return dataclasses.replace(self, mechanism=mechanism)
 
     def step_event(self, relation: Relation | str) -> dp_accounting.DpEvent:
@@ -297,6 +312,8 @@ class DPSGDPlan:
         relation = as_relation(relation)
         if self.pieces:
             raise ValueError("the steps of a schedule differ: use charge or event")
+        if isinstance(self.mechanism, CorrelatedSum):
+            raise ValueError("steps with correlated noise belong together: use charge")
         return self.sampler.amplify(self.mechanism.event(relation), relation)
 
     def event(self, relation: Relation | str) -> dp_accounting.DpEvent:
@@ -316,6 +333,8 @@ class DPSGDPlan:
             raise ValueError(f"steps={steps} is more than the plan's {self.steps}")
         if not self.pieces:
             event = self.mechanism.event(relation)
+            if isinstance(self.mechanism, CorrelatedSum):
+                return event  # of the whole run: its beginning is no dearer
             return self.sampler.run_event(event, steps, relation)
         found = []
         for piece in self.pieces:
@@ -326,7 +345,8 @@ class DPSGDPlan:
 
     def charge(self, relation: Relation | str) -> tuple[dp_accounting.DpEvent, int]:
         """(event, count) to reserve in a ledger: `count` times it is the whole run."""
-        if self.pieces or self.sampler.steps_per_epoch > 1:
+        together = self.pieces or isinstance(self.mechanism, CorrelatedSum)
+        if together or self.sampler.steps_per_epoch > 1:
             return self.event(relation), 1
         return self.step_event(relation), self.steps
 

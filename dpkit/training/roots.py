@@ -15,6 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpkit.data.random_access import ArrayRows, Rows
+
+_LOOKED_AT = 64
 _BYTES = 32
 
 
@@ -69,13 +72,26 @@ class Roots:
         """The typed key of randomness inside the loss, such as dropout."""
         return _key(self.sampling, b"model key")
 
-    def fingerprint(self, arrays: list[np.ndarray]) -> str:
-        """A keyed digest of the data: tells changes to the run, nothing to others."""
+    def fingerprint(self, rows: Rows) -> str:
+        """A keyed digest of the data: tells changes to the run, nothing to others.
+
+        Of arrays in memory all of them count; of larger sources the number of rows,
+        their shape, and 64 rows whose numbers only this root knows.
+        """
         digest = hmac.new(self.sampling, b"data", hashlib.sha256)
-        for array in arrays:
+        for array in self._looked_at(rows):
             digest.update(repr((array.shape, array.dtype.str)).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+    def _looked_at(self, rows: Rows) -> list[np.ndarray]:
+        """The arrays that count for the fingerprint."""
+        if isinstance(rows, ArrayRows):
+            return jax.tree.leaves(rows.records)
+        seed = hmac.new(self.sampling, b"rows to look at", hashlib.sha256).digest()
+        draws = np.random.default_rng(np.frombuffer(seed, np.uint32))
+        chosen = draws.integers(len(rows), size=min(_LOOKED_AT, len(rows)))
+        return [np.array(len(rows)), *jax.tree.leaves(rows.take(chosen))]
 
 
 def secret_key() -> jax.Array:

@@ -12,20 +12,27 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dpkit.mechanisms.sampling import Batch
+from dpkit.data.random_access import Rows, as_rows, empty_rows
+from dpkit.mechanisms.clips import Flat
+from dpkit.mechanisms.sampler import Batch
 from dpkit.training.gradients import DATA_AXIS, LossFn, clipped_grad
-from dpkit.training.optimizer import noised_mean
+from dpkit.training.optimizer import clip_of, release_state, released_mean
 from dpkit.training.plan import DPSGDPlan
 from dpkit.training.roots import Roots
 
 
 class TrainState(NamedTuple):
-    """What a step turns into the next one; all of it is released or public."""
+    """What a step turns into the next one.
+
+    All of it is released or public, but for the memory of correlated noise, which is
+    secret: checkpoints are kept in the private folder.
+    """
 
     params: Any
     average: Any
     optimizer: Any
     step: jax.Array
+    memory: Any = ()
 
 
 class Stepper:
@@ -37,6 +44,7 @@ class Stepper:
       optimizer: any optax transformation; it sees released updates only.
       roots: where noise and batches come from.
       average_decay: of the running average of parameters; None keeps none.
+      mode: of `clipped_grad`.
       microbatch_size: examples a chunk on each device; None takes all at once.
       devices: how many of `jax.devices()` share a batch.
       constant_time: padding is worked through like records, so that the time of a step
@@ -53,9 +61,13 @@ class Stepper:
         average_decay: float | None,
         microbatch_size: int | None,
         devices: int,
+        mode: str = "auto",
         constant_time: bool = True,
     ) -> None:
         mesh = Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,))
+        share = -(-plan.sampler.max_batch_size // devices)
+        if microbatch_size is not None and microbatch_size >= share:
+            microbatch_size = None  # all at once
         self._plan = plan
         self._optimizer = optimizer
         self._decay = average_decay
@@ -67,9 +79,9 @@ class Stepper:
         )
         self._grad = clipped_grad(
             loss_fn,
-            clip_norm=plan.mechanism.clip_norm,
-            mode="vmap" if microbatch_size is None else "microbatch",
-            microbatch_size=microbatch_size,
+            clip=Flat(1.0),  # each step has its own
+            mode=mode,
+            microbatch=microbatch_size,
             mesh=mesh if devices > 1 else None,
             constant_time=constant_time,
         )
@@ -80,7 +92,11 @@ class Stepper:
         params = jax.tree.map(jnp.array, params)
         average = None if self._decay is None else jax.tree.map(jnp.array, params)
         state = TrainState(
-            params, average, self._optimizer.init(params), jnp.zeros((), jnp.int32)
+            params,
+            average,
+            self._optimizer.init(params),
+            jnp.zeros((), jnp.int32),
+            release_state(self._plan, params),
         )
         return self.place(state)
 
@@ -88,19 +104,16 @@ class Stepper:
         """The state on every device."""
         return jax.device_put(state, self._everywhere)
 
-    def __call__(self, state: TrainState, records: Any, batch: Batch) -> TrainState:
+    def __call__(self, state: TrainState, records: Rows, batch: Batch) -> TrainState:
         """One step on one drawn batch; waits until it is done."""
         rows = self._gather(records, batch)
         return jax.block_until_ready(self._compiled(state, rows, self._keys))
 
-    def zeros(self, records: Any, filled: int) -> Any:
+    def zeros(self, example: Any, filled: int) -> Any:
         """Rows of zeros in the shape of a batch, `filled` of them counted as valid."""
         slots = self._plan.sampler.max_batch_size
         batch = Batch(np.zeros(slots, np.int32), np.arange(slots) < filled)
-        blank = jax.tree.map(
-            lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), records
-        )
-        return self._gather(blank, batch)
+        return self._gather(as_rows(empty_rows(example, 1)), batch)
 
     def gradient(self, params: Any, rows: Any) -> Any:
         """The un-noised clipped sum of made-up rows, to be measured; skips padding."""
@@ -108,14 +121,14 @@ class Stepper:
         grad = dataclasses.replace(self._grad, constant_time=False)
         return grad(params, batch, mask, _row_keys(self._keys[1], indices))[0]
 
-    def digest(self, state: TrainState, records: Any) -> str:
+    def digest(self, state: TrainState, example: Any) -> str:
         """A hash of the program that a step runs and of the state that it starts from.
 
         Replaying a step with its noise is only safe for the very same sums; this
         tells whether loss, model, optimiser or starting point changed. The state of the
         optimiser counts as well: it may hold a learning rate.
         """
-        rows = self.zeros(records, filled=0)
+        rows = self.zeros(example, filled=0)
         program = self._compiled.lower(state, rows, self._keys).as_text()
         digest = hashlib.sha256(program.encode())
         digest.update(digest_of(state).encode())
@@ -126,8 +139,18 @@ class Stepper:
         batch, mask, indices = rows
         noise_key, model_key = keys
         row_keys = _row_keys(jax.random.fold_in(model_key, state.step), indices)
-        total, _ = self._grad(state.params, batch, mask, row_keys)
-        update = noised_mean(self._plan, noise_key, state.step, total, state.params)
+        clip = clip_of(self._plan, state.step, state.memory)
+        grad = dataclasses.replace(self._grad, clip=clip)
+        total, aux = grad(state.params, batch, mask, row_keys)
+        update, memory = released_mean(
+            self._plan,
+            noise_key,
+            state.step,
+            total,
+            state.params,
+            state.memory,
+            aux.norms,
+        )
         update, optimizer = self._optimizer.update(
             update, state.optimizer, state.params
         )
@@ -135,9 +158,9 @@ class Stepper:
         average = state.average
         if self._decay is not None:
             average = _averaged(average, params, self._decay, state.step)
-        return TrainState(params, average, optimizer, state.step + 1)
+        return TrainState(params, average, optimizer, state.step + 1, memory)
 
-    def _gather(self, records: Any, batch: Batch) -> Any:
+    def _gather(self, records: Rows, batch: Batch) -> Any:
         """The rows of a batch, dealt out to the devices in turn.
 
         Valid rows come first in a batch; dealing keeps the devices equally busy.
@@ -147,7 +170,7 @@ class Stepper:
         mask = np.pad(batch.mask, (0, pad))
         order = np.arange(len(indices)).reshape(-1, self._devices).T.reshape(-1)
         indices, mask = indices[order], mask[order]
-        leaves = jax.tree.map(lambda leaf: _rows(leaf, indices), records)
+        leaves = records.take(indices)
         return jax.device_put((leaves, mask, indices), self._rows)
 
 
@@ -162,13 +185,6 @@ def digest_of(tree: Any) -> str:
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _rows(leaf: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Rows by number; of no rows at all, zeros, which the mask leaves out."""
-    if len(leaf) == 0:
-        return np.zeros((len(indices), *leaf.shape[1:]), leaf.dtype)
-    return np.take(leaf, indices, axis=0)
 
 
 def _row_keys(key: jax.Array, indices: jax.Array) -> jax.Array:

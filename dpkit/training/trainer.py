@@ -21,9 +21,11 @@ import numpy as np
 import optax
 
 from dpkit.accountants import _check
+from dpkit.accountants.accounting import epsilon as epsilon_of
 from dpkit.accountants.accounting import epsilon_curve
 from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.ledger import Grant, Ledger
+from dpkit.data.random_access import Rows, as_rows
 from dpkit.training.autotune import DEFAULT, choose_microbatch
 from dpkit.training.checkpoint import Checkpoints
 from dpkit.training.folder import RunFolder
@@ -138,6 +140,7 @@ def fit(
     unit_ids: np.ndarray | None = None,
     folder: RunFolder | None = None,
     facts: Mapping[str, Any] | None = None,
+    mode: str = "auto",
     microbatch_size: int | None = None,
     devices: int | None = None,
     constant_time: bool = True,
@@ -156,7 +159,9 @@ def fit(
       loss_fn: (params, example, key) -> the loss of ONE example, without a batch axis.
       params: a tree of real floating arrays to start from; must not depend on private
         rows.
-      records: a tree of arrays (num_records, ...), one row a privacy unit; private.
+      records: a tree of arrays (num_records, ...), one row a privacy unit; or rows by
+        number from any source that is too large for memory, see
+        `dpkit.data.random_access`; private.
       plan: what is sampled, clipped, noised; num_records <= plan.sampler.max_records.
       optimizer: any optax transformation; its schedules may read the step only.
       ledger: has the budget, the relation and the unit; decides.
@@ -169,6 +174,7 @@ def fit(
         repetition, when the ledger's unit is not "example".
       folder: makes the run resumable; the caller deletes its private part at the end.
       facts: further JSON values that a resumed run must share with its beginning.
+      mode: how gradients are clipped, see `clipped_grad`.
       microbatch_size: examples a chunk; default: measured on zeros before the run, or
         a constant with `insecure_seed`, so that such runs repeat to the bit.
       devices: how many share a batch; default: all, but at most two on a CPU.
@@ -203,12 +209,12 @@ def fit(
       >>> done.bound.upper <= 2.0
       True
     """
+    records = as_rows(records)  # on the host: rows are picked there
     num_records = _check_records(records, plan, ledger.unit, unit_ids)
     _check_settings(average_decay, insecure_seed, ledger, allow_insecure_ledger)
     _check_objects(optimizer, folder, devices)
     check_params(params)
-    records = jax.tree.map(np.asarray, records)  # on the host: rows are picked there
-    _check_loss_on_records(loss_fn, params, records)
+    _check_loss_on_records(loss_fn, params, records.example)
     session = Session.begin(folder, insecure_seed)
     if devices is None:
         devices = session.facts.get("devices") or default_devices()
@@ -224,6 +230,7 @@ def fit(
             optimizer,
             session.roots,
             average_decay=average_decay,
+            mode=mode,
             microbatch_size=size,
             devices=devices,
             constant_time=constant_time,
@@ -231,7 +238,7 @@ def fit(
 
     if microbatch_size is None:
         slots = plan.sampler.max_batch_size
-        microbatch_size = choose_microbatch(make, params, records, slots)
+        microbatch_size = choose_microbatch(make, params, records.example, slots)
     stepper = make(microbatch_size)
     state = stepper.start(params)
     session.agree(
@@ -239,8 +246,8 @@ def fit(
         devices=devices,
         microbatch_size=microbatch_size,
         ledger=ledger.id,
-        program=stepper.digest(state, records),
-        data=session.roots.fingerprint(jax.tree.leaves(records)),
+        program=stepper.digest(state, records.example),
+        data=session.roots.fingerprint(records),
         insecure_seed=insecure_seed,
         **(facts or {}),
     )
@@ -248,16 +255,17 @@ def fit(
     saved = session.checkpoints()
     try:
         loop = _Loop.resume(session, ledger, plan, saved, state)
+        event, count = plan.charge(ledger.relation)
         grant = ledger.reserve(
-            plan.step_event(ledger.relation),
-            count=plan.steps,
+            event,
+            count=count,
             delta=delta,
             label=label,
             key=session.run_id,
             provenance=_provenance(session, insecure_seed),
         )
         loop.run(stepper, records, num_records, grant, evaluation, on_progress)
-        grant.commit(plan.steps)
+        grant.commit(count)
     finally:
         if saved is not None:
             saved.close()
@@ -383,8 +391,9 @@ class _Loop:
             "history": self.history,
         }
         self.saved.save(self.step, self.state, facts)
-        # A run that died after its last step has nothing left to note.
-        if not grant.committed:
+        # A run that died after its last step has nothing left to note, nor has one
+        # whose steps were reserved as a whole.
+        if not grant.committed and grant.count == self.plan.steps:
             grant.checkpoint(self.step)
 
 
@@ -402,18 +411,29 @@ class _SpentSoFar:
         if not np.isfinite(self._total):
             self._uppers = [float("inf")] * len(self._counts)
             return
-        relation = bound.relation
-        curve = epsilon_curve(
-            plan.step_event(relation), self._counts, bound.delta, relation=relation
-        )
+        curve = _curve(plan, self._counts, bound)
         self._uppers = [
-            self._total if point.upper is None else min(point.upper, self._total)
-            for point in curve
+            self._total if upper is None else min(upper, self._total) for upper in curve
         ]
 
     def upper(self, step: int) -> float:
         """What `step` steps cost, at most."""
         return self._uppers[bisect.bisect_left(self._counts, step)]
+
+
+def _curve(
+    plan: DPSGDPlan, counts: list[int], bound: PrivacyBound
+) -> list[float | None]:
+    """The certified cost of the first steps of a plan, for each number of steps."""
+    relation, delta = bound.relation, bound.delta
+    event, count = plan.charge(relation)
+    if count == plan.steps:
+        curve = epsilon_curve(event, counts, delta, relation=relation)
+        return [point.upper for point in curve]
+    prefixes = {n: plan.event_until(n, relation) for n in counts}
+    if all(prefix == event for prefix in prefixes.values()):
+        return [bound.upper] * len(counts)
+    return [epsilon_of(prefixes[n], delta, relation=relation).upper for n in counts]
 
 
 def _provenance(session: Session, insecure_seed: int | None) -> dict[str, Any]:
@@ -429,16 +449,10 @@ def _provenance(session: Session, insecure_seed: int | None) -> dict[str, Any]:
 
 
 def _check_records(
-    records: Any, plan: DPSGDPlan, unit: str, unit_ids: np.ndarray | None
+    records: Rows, plan: DPSGDPlan, unit: str, unit_ids: np.ndarray | None
 ) -> int:
     """The number of rows, after refusing what would break the unit of privacy."""
-    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(records)}
-    if len(sizes) != 1 or () in sizes:
-        raise ValueError(
-            f"records has leaves of {len(sizes)} different lengths: give arrays with "
-            "one row for each unit of privacy"
-        )
-    num_records = next(iter(sizes))[0]
+    num_records = len(records)
     if num_records > plan.sampler.max_records:
         raise ValueError(
             f"records has more rows than max_records={plan.sampler.max_records}, the "
@@ -502,13 +516,13 @@ def _check_objects(optimizer: Any, folder: Any, devices: int | None) -> None:
         )
 
 
-def _check_loss_on_records(loss_fn: LossFn, params: Any, records: Any) -> None:
+def _check_loss_on_records(loss_fn: LossFn, params: Any, example: Any) -> None:
     """Traces the loss on the shape of one record, before anything is charged."""
     example = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape[1:], jax.dtypes.canonicalize_dtype(leaf.dtype)
+            leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)
         ),
-        records,
+        example,
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     check_loss(loss_fn, params, example, key)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from dpkit.data.random_access import ArrayRows
 from dpkit.training.roots import Roots, secret_key
 
 
@@ -47,14 +48,14 @@ def test_roots_do_not_show_themselves():
 def test_the_fingerprint_sees_data_and_needs_the_root():
     data = np.arange(6, dtype=np.uint8).reshape(3, 2)
     roots = Roots.insecure(1)
-    print_of = roots.fingerprint([data])
-    assert roots.fingerprint([data.copy()]) == print_of
-    assert Roots.insecure(2).fingerprint([data]) != print_of
+    print_of = roots.fingerprint(ArrayRows([data]))
+    assert roots.fingerprint(ArrayRows([data.copy()])) == print_of
+    assert Roots.insecure(2).fingerprint(ArrayRows([data])) != print_of
     changed = data.copy()
     changed[1, 1] += 1
-    assert roots.fingerprint([changed]) != print_of
-    assert roots.fingerprint([data.reshape(2, 3)]) != print_of
-    assert roots.fingerprint([data.astype(np.int8)]) != print_of
+    assert roots.fingerprint(ArrayRows([changed])) != print_of
+    assert roots.fingerprint(ArrayRows([data.reshape(2, 3)])) != print_of
+    assert roots.fingerprint(ArrayRows([data.astype(np.int8)])) != print_of
 
 
 def test_secret_keys_have_64_bits_and_differ():
