@@ -28,6 +28,7 @@ _EXACT = jax.lax.Precision.HIGHEST
 # the sum of all examples their parts would leave more rounding than the noise covers.
 _MOST_CANCELLED = 2.0**-18
 _UNIT = 2.0**-24
+_NEGLIGIBLE = 2.0**-50
 
 
 class Rows(NamedTuple):
@@ -59,6 +60,8 @@ def squared_norm(uses: Sequence[Rows]) -> jax.Array:
             total = total + 2 * _inner(first, second)
     length = sum(length for _, length, _ in alone)
     lost = sum(lost for _, _, lost in alone)
+    # No clip tells such small norms from zero, which zeros are to have.
+    lost = jnp.where(lost > _NEGLIGIBLE, lost, jnp.zeros_like(lost))
     # (length + lost)^2 - length^2 bounds, by Cauchy, what all pairs of rows have lost.
     return _trusted(total + lost * (2 * length + lost), length)
 
