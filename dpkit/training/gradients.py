@@ -413,6 +413,38 @@ def clipped_grad(
     )
 
 
+def check_mode(loss_fn: LossFn, params: Any, example: Any, mode: str) -> None:
+    """Compares a mode with per-example gradients on two rows that are made up.
+
+    Args:
+      loss_fn, params: as in a call.
+      example: shapes and dtypes of one example; floats are drawn, integers are 0 and 1.
+      mode: of `clipped_grad`; "vmap" and "microbatch" are what is compared with.
+
+    Raises:
+      ValueError: the two ways disagree.
+
+    Example:
+      >>> spec = jax.ShapeDtypeStruct((2,), jnp.float32)
+      >>> check_mode(lambda w, x, key: jnp.vdot(w, x), jnp.ones(2), spec, "auto")
+    """
+    if mode in ("vmap", "microbatch"):
+        return
+    draws = np.random.default_rng(0)
+
+    def made_up(leaf: Any) -> jax.Array:
+        shape = (2, *leaf.shape)
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(draws.normal(size=shape), leaf.dtype)
+        return jnp.broadcast_to(
+            jnp.arange(2).reshape(2, *(1,) * len(leaf.shape)) > 0, shape
+        ).astype(leaf.dtype)
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    grad = clipped_grad(loss_fn, clip_norm=1.0, mode=mode)
+    grad.check(params, jax.tree.map(made_up, example), keys)
+
+
 def _of_one(loss_fn: LossFn) -> LossFn:
     """A loss of batches as a loss of one example."""
 
@@ -431,9 +463,11 @@ def _one(rows: Any) -> Any:
 
 
 def _distance(some: jax.Array, wanted: jax.Array) -> float:
-    """The largest difference as a share of the largest wanted entry."""
-    scale = float(jnp.max(jnp.abs(wanted), initial=0.0)) or 1.0
-    return float(jnp.max(jnp.abs(some - wanted), initial=0.0)) / scale
+    """The largest difference as a share of the largest wanted entry, where finite."""
+    both = np.isfinite(some) | np.isfinite(wanted)
+    some, wanted = np.asarray(some)[both], np.asarray(wanted)[both]
+    scale = float(np.max(np.abs(wanted), initial=0.0)) or 1.0
+    return float(np.max(np.abs(some - wanted), initial=0.0)) / scale
 
 
 def _with_words(loss_fn: LossFn, keys: jax.Array | None) -> LossFn:

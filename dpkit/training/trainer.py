@@ -29,7 +29,7 @@ from dpkit.data.random_access import Rows, as_rows
 from dpkit.training.autotune import DEFAULT, choose_microbatch
 from dpkit.training.checkpoint import Checkpoints
 from dpkit.training.folder import RunFolder
-from dpkit.training.gradients import LossFn
+from dpkit.training.gradients import LossFn, check_mode
 from dpkit.training.inspection import check_loss, check_params
 from dpkit.training.plan import DPSGDPlan
 from dpkit.training.session import Session, default_devices, environment
@@ -187,6 +187,9 @@ def fit(
       allow_insecure_ledger: accepts that.
       on_progress: called after each step.
 
+    Before a new run, norms are compared with those of per-example gradients on two
+    made-up rows (training.gradients.check_mode).
+
     Raises:
       BudgetExceeded: before anything runs; nothing is written.
       ValueError, TypeError: records, ids, loss or parameters that can't be trained on
@@ -240,6 +243,8 @@ def fit(
         slots = plan.sampler.max_batch_size
         microbatch_size = choose_microbatch(make, params, records.example, slots)
     stepper = make(microbatch_size)
+    if not session.resumed:
+        check_mode(loss_fn, params, records.example, mode)
     state = stepper.start(params)
     session.agree(
         **environment(),

@@ -1,0 +1,197 @@
+"""Runs on every sampler, clip and kind of noise: paid as planned, resumed exactly."""
+
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dpkit import Budget, DPSGDPlan, Ledger, RunFolder, fit
+from dpkit.mechanisms.clips import AutoS, PerGroup
+from dpkit.training import as_optax, clipped_grad
+from dpkit.training.optimizer import release_state, released_mean
+
+RECORDS = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+START = {"w": jnp.zeros(4), "b": jnp.zeros(())}
+BASE: dict[str, Any] = {"max_records": 120, "noise_multiplier": 1.0, "steps": 12}
+CYCLIC: dict[str, Any] = {**BASE, "sampling": "cyclic", "bins": 4, "clip_norm": 1.0}
+POISSON: dict[str, Any] = {**BASE, "expected_batch_size": 30}
+PLANS: dict[str, dict[str, Any]] = {
+    "balls_in_bins": {**CYCLIC, "sampling": "balls_in_bins"},
+    "cyclic": CYCLIC,
+    "full_batch": {**BASE, "sampling": "full_batch", "clip_norm": 1.0},
+    "auto_s": {**POISSON, "clip": AutoS(1.0)},
+    "per_group": {**POISSON, "clip": PerGroup((0.6, 0.8), (("w",), ("b",)))},
+    "quantile": {**POISSON, "clip_norm": 0.1, "quantile": 0.5},
+    "banded": {**CYCLIC, "noise": "banded", "bands": 3},
+    "square_root": {**CYCLIC, "noise": "square_root", "steps": 4},
+    "buffered": {**CYCLIC, "noise": "buffered"},
+    "schedule": {
+        **BASE,
+        "clip_norm": ((6, 1.0), (6, 0.5)),
+        "expected_batch_size": ((4, 20), (8, 40)),
+        "noise_multiplier": ((10, 2.0), (2, 1.0)),
+    },
+}
+# One of each kind of memory; the others are slow tests.
+QUICK = ("quantile", "banded")
+EVERY = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in PLANS
+]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def loss(params, x, key):
+    return (jnp.vdot(params["w"], x) + params["b"] - x.sum()) ** 2
+
+
+def new_ledger(path=None, epsilon=100.0):
+    return Ledger.open(
+        path,
+        budget=Budget(epsilon, 1e-5),
+        relation="add_remove",
+        unit="example",
+        dataset="toy 1",
+    )
+
+
+def train(plan, ledger, **options):
+    settings = {"microbatch_size": 64, "devices": 1, "insecure_seed": 1, **options}
+    return fit(
+        loss,
+        START,
+        RECORDS,
+        plan=plan,
+        ledger=ledger,
+        optimizer=optax.sgd(0.1),
+        allow_insecure_ledger=True,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_run_costs_what_its_plan_says_and_resumes_to_the_bit(tmp_path, name):
+    plan = DPSGDPlan.create(**PLANS[name])
+    assert DPSGDPlan.from_json(plan.to_json()) == plan
+    whole = train(plan, new_ledger())
+    want = plan.epsilon(1e-5, relation="add_remove").upper
+    assert whole.bound.upper == pytest.approx(want, rel=1e-9)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step == 7 % plan.steps:
+            raise Stopped
+
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    ledger = new_ledger(tmp_path / "ledger.db")
+    with pytest.raises(Stopped):
+        train(plan, ledger, folder=folder, on_progress=stop)
+    seen = []
+    again = train(plan, ledger, folder=folder, on_progress=seen.append)
+    assert len(seen) < plan.steps
+    assert again.params_sha256 == whole.params_sha256
+    assert ledger.spent().upper == pytest.approx(want, rel=1e-9)
+    epsilons = [p.epsilon for p in seen]
+    assert epsilons == sorted(epsilons)
+    assert epsilons[-1] == pytest.approx(want, rel=1e-9)
+    shutil.rmtree(tmp_path)
+
+
+def test_the_clip_norm_follows_the_quantile():
+    plan = DPSGDPlan.create(
+        max_records=120,
+        expected_batch_size=60,
+        clip_norm=0.01,
+        noise_multiplier=0.5,
+        quantile=0.5,
+        steps=60,
+    )
+    params, step = START, jnp.zeros((), jnp.int32)
+    memory = release_state(plan, params)
+    norms = jnp.abs(jnp.asarray(np.random.default_rng(1).lognormal(size=60)))
+    key = jax.random.key(3)
+    total = jax.tree.map(jnp.zeros_like, params)
+
+    @jax.jit
+    def one(step, memory):
+        return released_mean(plan, key, step, total, params, memory, norms)
+
+    for _ in range(60):
+        _, memory = one(step, memory)
+        step = step + 1
+    # The noise of the count, 3 of 60, moves it by 1 % a step: 5 of its deviations.
+    assert float(memory) == pytest.approx(float(jnp.median(norms)), rel=0.4)
+
+
+def test_correlated_noise_cancels_over_steps():
+    make = {**CYCLIC, "bins": 60, "steps": 60, "noise_multiplier": 1.0}
+    total = {"w": jnp.zeros(500)}
+    spread = {}
+    for noise in ("independent", "banded"):
+        plan = DPSGDPlan.create(**{**make, "noise": noise})
+        tx = as_optax(plan, jax.random.key(1))
+        state = tx.init(total)
+        update = jax.jit(tx.update)
+        walk = jnp.zeros(500)
+        for _ in range(plan.steps):
+            noisy, state = update(total, state)
+            walk = walk + noisy["w"]
+        spread[noise] = float(jnp.std(walk))
+    assert spread["banded"] < 0.6 * spread["independent"]
+
+
+def test_adaptive_clipping_is_not_for_optax():
+    plan = DPSGDPlan.create(**PLANS["quantile"])
+    with pytest.raises(ValueError, match=r"quantile=0\.5 needs the norms"):
+        as_optax(plan, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"noise": "banded"}, "use sampling='cyclic'"),
+        ({"noise": "pink"}, "noise='pink'"),
+        ({"bands": 3}, "bands=3 means nothing"),
+        ({"quantile": 1.0}, "quantile=1.0"),
+        ({"quantile": 0.5, "noise": "banded"}, "quantile=0.5"),
+    ],
+)
+def test_words_that_do_not_go_together_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        DPSGDPlan.create(**{**POISSON, "clip_norm": 1.0, **changes})
+
+
+def test_nothing_may_change_during_correlated_noise():
+    changing = {"noise_multiplier": ((4, 1.0), (8, 2.0)), "noise": "banded"}
+    with pytest.raises(ValueError, match="give numbers instead of schedules"):
+        DPSGDPlan.create(**{**CYCLIC, **changing})
+
+
+def test_a_budget_is_met_whatever_the_noise():
+    for name in ("quantile", "banded", "schedule"):
+        numbers = dict(PLANS[name])
+        if name != "schedule":
+            del numbers["noise_multiplier"]
+        plan = DPSGDPlan.for_budget(
+            epsilon=3.0, delta=1e-5, relation="add_remove", **numbers
+        )
+        upper = plan.epsilon(1e-5, relation="add_remove").upper
+        assert upper is not None
+        assert 2.99 < upper <= 3.0
+
+
+def test_per_group_sums_keep_each_group_within_its_norm():
+    clip = PerGroup((0.6, 0.8), (("w",), ("b",)))
+    for mode in ("auto", "vmap", "two_pass"):
+        f = clipped_grad(loss, clip=clip, mode=mode)
+        total, _ = jax.jit(f)(START, 100 * RECORDS[:1])
+        assert float(jnp.linalg.norm(total["w"])) == pytest.approx(0.6, rel=1e-5)
+        assert abs(float(total["b"])) == pytest.approx(0.8, rel=1e-5)
+        assert f.sensitivity("replace_one") == pytest.approx(2.0)
