@@ -33,9 +33,16 @@ def random_words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax
       >>> bool((high ^ low == jax.random.bits(jax.random.key(0), (3,))).all())
       True
     """
+    return words_of(jax.random.key_data(key), shape)
+
+
+def words_of(
+    key_words: jax.Array, shape: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """`random_words` of a key that is given as its two words."""
     if math.prod(shape) >= 2**32:
         raise ValueError(f"shape={shape}: needed fewer than 2**32 elements; split it")
-    first, second = jax.random.key_data(key)
+    first, second = key_words
     return threefry_2x32((first, second), (jnp.uint32(0), _flat_index(shape)))
 
 

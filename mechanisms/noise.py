@@ -24,9 +24,12 @@ import numpy as np
 from dpkit.mechanisms import _check
 from dpkit.mechanisms._chacha import CHACHA20, chacha_normal, widened
 from dpkit.mechanisms._quantile import normal_of_words
-from dpkit.mechanisms._threefry import random_words
+from dpkit.mechanisms._threefry import random_words, threefry_2x32, words_of
+from dpkit.mechanisms.pinning import kept
 
 GENERATORS = ("threefry", "chacha20")
+# Elements of a leaf whose noise costs more to compile than to draw.
+_SMALL = 2**15
 
 
 def gaussian_noise(
@@ -82,14 +85,13 @@ def gaussian_noise(
     # `split` marks the key as used, so that jax_debug_key_reuse finds a second use;
     # its j-th child is the fold-in of j.
     keys = jax.random.split(key, len(leaves))
-    if generator == "chacha20" and not _is_chacha_key(key):
-        keys = jax.vmap(widened)(keys)
-    draw = chacha_normal if generator == "chacha20" else standard_normal
-    noise = [
-        draw(keys[j], leaf.shape, wide(leaf.dtype)) * stddev
-        for j, leaf in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(treedef, noise)
+    if generator == "chacha20":
+        if not _is_chacha_key(key):
+            keys = jax.vmap(widened)(keys)
+        units = [chacha_normal(keys[j], *_like(leaf)) for j, leaf in enumerate(leaves)]
+    else:
+        units = _standard_normals(keys, [_like(leaf) for leaf in leaves])
+    return jax.tree.unflatten(treedef, [unit * stddev for unit in units])
 
 
 def chacha_key(secret: bytes) -> jax.Array:
@@ -168,6 +170,63 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.A
     """Standard normal draws of one leaf; the key's whole counter space is used."""
     high, low = random_words(key, shape)
     return normal_of_words(high, low, dtype)
+
+
+def _standard_normals(keys: jax.Array, likes: list[Any]) -> list[jax.Array]:
+    """What `standard_normal` gives for each leaf, in fewer programs.
+
+    One for every leaf would be most of a training step's compilation. So small leaves
+    are drawn together, and large ones with all that have their shape.
+    """
+    groups: dict[Any, list[int]] = {}
+    for j, (shape, kind) in enumerate(likes):
+        small = math.prod(shape) <= _SMALL and kind == np.float32
+        groups.setdefault("small" if small else (shape, kind), []).append(j)
+    drawn: dict[int, jax.Array] = {}
+    for group, members in groups.items():
+        words = jnp.stack([jax.random.key_data(keys[j]) for j in members])
+        if group == "small":
+            units = _joined_normals(words, tuple(likes[j][0] for j in members))
+        elif len(members) == 1:
+            units = [standard_normal(keys[members[0]], *group)]
+        else:
+            units = _stacked_normals(words, *group)
+        drawn.update(zip(members, units, strict=True))
+    return [drawn[j] for j in range(len(likes))]
+
+
+@functools.partial(jax.jit, static_argnames="shapes")
+def _joined_normals(
+    words: jax.Array, shapes: tuple[tuple[int, ...], ...]
+) -> list[jax.Array]:
+    """Float32 draws of several leaves: each element has its leaf's key and counter."""
+    sizes = np.array([math.prod(shape) for shape in shapes])
+    ends = np.cumsum(sizes)
+    first, second = (
+        jnp.repeat(word, sizes, total_repeat_length=int(ends[-1])) for word in words.T
+    )
+    counters = np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes])
+    pair = threefry_2x32((first, second), (jnp.uint32(0), jnp.asarray(counters)))
+    # In memory once: otherwise every part would be compiled with a program of its own.
+    units = kept(normal_of_words(*pair, np.float32), words)
+    return [
+        units[end - size : end].reshape(shape)
+        for shape, size, end in zip(shapes, sizes, ends, strict=True)
+    ]
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+def _stacked_normals(
+    words: jax.Array, shape: tuple[int, ...], dtype: Any
+) -> list[jax.Array]:
+    """Draws of several leaves of one shape."""
+    pairs = jax.vmap(lambda word: words_of(word, shape))(words)
+    return list(kept(normal_of_words(*pairs, dtype), words))
+
+
+def _like(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    """The shape of a leaf, and the dtype of its noise."""
+    return leaf.shape, wide(leaf.dtype)
 
 
 def wide(dtype: Any) -> Any:

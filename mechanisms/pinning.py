@@ -50,7 +50,7 @@ def _one(array: jax.Array) -> jax.Array:
     return jnp.minimum(positive | 1, 1)
 
 
-def kept(tree: PyTree) -> PyTree:
+def kept(tree: PyTree, source: PyTree = None) -> PyTree:
     """As `pinned`, without a copy: the values stay where they were first written.
 
     They pass through a loop that has no round, which again is known at run time only.
@@ -59,6 +59,7 @@ def kept(tree: PyTree) -> PyTree:
 
     Args:
       tree: arrays; may be traced.
+      source: arrays to take the number of rounds from; the tree itself if left out.
 
     Returns:
       The same structure, shapes, dtypes and values.
@@ -69,7 +70,7 @@ def kept(tree: PyTree) -> PyTree:
     """
     if not any(leaf.size for leaf in jax.tree.leaves(tree)):
         return tree
-    count = rounds(0, tree)
+    count = rounds(0, tree if source is None else source)
 
     def change(carry: tuple[jax.Array, PyTree]) -> tuple[jax.Array, PyTree]:
         # Never run; state that a round left alone would be taken out of the loop.

@@ -434,11 +434,12 @@ def check_mode(loss_fn: LossFn, params: Any, example: Any, mode: str) -> None:
 
     def made_up(leaf: Any) -> jax.Array:
         shape = (2, *leaf.shape)
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return jnp.asarray(draws.normal(size=shape), leaf.dtype)
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        if jnp.issubdtype(dtype, jnp.floating):
+            return jnp.asarray(draws.normal(size=shape), dtype)
         return jnp.broadcast_to(
             jnp.arange(2).reshape(2, *(1,) * len(leaf.shape)) > 0, shape
-        ).astype(leaf.dtype)
+        ).astype(dtype)
 
     keys = jax.random.split(jax.random.key(0), 2)
     grad = clipped_grad(loss_fn, clip_norm=1.0, mode=mode)
