@@ -231,16 +231,18 @@ def _probe(way: Factored, whole: bool, weight_value: Value, size: int) -> Any:
         operand, weight, (first, weights) = kept
         _, back = jax.vjp(lambda array: plain(array, weight), operand)
         rows = _rows(way, operand, cotangent)
+        kind = rows.right.dtype
         mark, blocks = jax.lax.cond(
             first == 1,
             lambda rows, _: (_square(rows, way, whole), _no_blocks(rows, way)),
-            lambda rows, w: (jnp.zeros(size), _blocks(rows, w, way)),
+            lambda rows, w: (jnp.zeros(size, kind), _blocks(rows, w, way)),
             rows,
             weights,
         )
         like = jax.ShapeDtypeStruct(weight.shape, blocks.dtype)
         (gradient,) = jax.linear_transpose(way.matrix, like)(blocks)
         none = (jnp.zeros_like(first), jnp.zeros_like(weights))
+        mark = mark.astype(weights.dtype)
         return back(cotangent)[0], gradient.astype(weight.dtype), mark, none
 
     probe.defvjp(forward, backward)
@@ -272,6 +274,7 @@ def _blocks(rows: Rows, weights: jax.Array, way: Factored) -> jax.Array:
     left = rows.left
     if not way.lookup:
         left = jnp.where(none, jnp.zeros_like(left), left)
+    weights = weights.astype(right.dtype)
     return products.weighted_sum(Rows(left, right), weights, way.size[2:])
 
 

@@ -16,6 +16,8 @@ import pytest
 from dpkit.mechanisms.clips import PSAC, AutoS, Flat, PerGroup
 from dpkit.training import clipped_grad
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 WAYS: dict[str, dict[str, Any]] = {
     "product": {"kappa": 0.0},
     "whole": {"kappa": 1e9},
