@@ -368,7 +368,7 @@ def test_float32_parameters_where_float64_is_on(way):
 
 @pytest.mark.slow
 def test_the_guard_against_bad_rows_takes_no_memory(monkeypatch):
-    """It is a loop that has no round in the usual case, on arrays that stay in place."""
+    """It is a loop that usually has no round, on arrays that stay in place."""
     params, rows = parameters(), examples(512)
 
     def compile_it():
