@@ -24,7 +24,7 @@ import numpy as np
 from dpkit.mechanisms import _check
 from dpkit.mechanisms._chacha import CHACHA20, chacha_normal, widened
 from dpkit.mechanisms._quantile import normal_of_words
-from dpkit.mechanisms._threefry import random_words, threefry_2x32, words_of
+from dpkit.mechanisms._threefry import random_words, words_of
 from dpkit.mechanisms.pinning import kept
 
 GENERATORS = ("threefry", "chacha20")
@@ -175,53 +175,36 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.A
 def _standard_normals(keys: jax.Array, likes: list[Any]) -> list[jax.Array]:
     """What `standard_normal` gives for each leaf, in fewer programs.
 
-    One for every leaf would be most of a training step's compilation. So small leaves
-    are drawn together, and large ones with all that have their shape.
+    One for every leaf would be most of a training step's compilation. So large leaves
+    are drawn with all that have their shape, small ones with all of about their size,
+    as flat arrays of one length whose ends are left out.
     """
     groups: dict[Any, list[int]] = {}
     for j, (shape, kind) in enumerate(likes):
-        small = math.prod(shape) <= _SMALL and kind == np.float32
-        groups.setdefault("small" if small else (shape, kind), []).append(j)
+        size = math.prod(shape)
+        drawn_as = shape if size > _SMALL else (1 << max(size - 1, 0).bit_length(),)
+        groups.setdefault((drawn_as, kind), []).append(j)
     drawn: dict[int, jax.Array] = {}
     for group, members in groups.items():
+        if len(members) == 1:
+            drawn[members[0]] = standard_normal(keys[members[0]], *likes[members[0]])
+            continue
         words = jnp.stack([jax.random.key_data(keys[j]) for j in members])
-        if group == "small":
-            units = _joined_normals(words, tuple(likes[j][0] for j in members))
-        elif len(members) == 1:
-            units = [standard_normal(keys[members[0]], *group)]
-        else:
-            units = _stacked_normals(words, *group)
-        drawn.update(zip(members, units, strict=True))
+        for j, unit in zip(members, _stacked_normals(words, *group), strict=True):
+            shape = likes[j][0]
+            flat = unit.shape != shape
+            drawn[j] = unit[: math.prod(shape)].reshape(shape) if flat else unit
     return [drawn[j] for j in range(len(likes))]
 
 
-@functools.partial(jax.jit, static_argnames="shapes")
-def _joined_normals(
-    words: jax.Array, shapes: tuple[tuple[int, ...], ...]
-) -> list[jax.Array]:
-    """Float32 draws of several leaves: each element has its leaf's key and counter."""
-    sizes = np.array([math.prod(shape) for shape in shapes])
-    ends = np.cumsum(sizes)
-    first, second = (
-        jnp.repeat(word, sizes, total_repeat_length=int(ends[-1])) for word in words.T
-    )
-    counters = np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes])
-    pair = threefry_2x32((first, second), (jnp.uint32(0), jnp.asarray(counters)))
-    # In memory once: otherwise every part would be compiled with a program of its own.
-    units = kept(normal_of_words(*pair, np.float32), words)
-    return [
-        units[end - size : end].reshape(shape)
-        for shape, size, end in zip(shapes, sizes, ends, strict=True)
-    ]
-
-
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"))
-def _stacked_normals(
-    words: jax.Array, shape: tuple[int, ...], dtype: Any
-) -> list[jax.Array]:
-    """Draws of several leaves of one shape."""
+def _stacked_normals(words: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Draws of several leaves of one shape, (number of leaves, *shape).
+
+    In memory once: otherwise each part would be compiled with a program of its own.
+    """
     pairs = jax.vmap(lambda word: words_of(word, shape))(words)
-    return list(kept(normal_of_words(*pairs, dtype), words))
+    return kept(normal_of_words(*pairs, dtype), words)
 
 
 def _like(leaf: Any) -> tuple[tuple[int, ...], Any]:
