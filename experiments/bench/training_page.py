@@ -1,0 +1,153 @@
+"""The page of `experiments.bench.training`: tables, the machine, how to read them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+# Time over that of torch's own ordinary step, with hooks / with ghost norms; measured
+# elsewhere, quoted beside ours.
+QUOTED = {
+    "decoder-128": "1.5x / 2.0x",
+    "decoder-512": "1.3x / 2.7x",
+    "cnn": "2.1x / 2.3x",
+    "mlp": "90x / 2.5x",
+}
+GOALS = {
+    "decoder-128": "1.2x, 1.1x",
+    "decoder-512": "1.1x, 1.05x",
+    "wide": "1.25x, 1.1x",
+    "decoder-4096": "1.1x, 1.05x",
+    "cnn": "1.2x, 1.35x",
+    "mlp": "2x (1.2x without noise)",
+}
+
+
+def table(results: dict[str, Any]) -> str:
+    """Every contestant of every model, as Markdown."""
+    lines = ["| model | step | time | memory | compilation |", "|---|---|---|---|---|"]
+    for found in results["models"].values():
+        base = found["ordinary"]
+        lines.append(
+            f"| {found['title']} | ordinary ({base['form']}) "
+            f"| {1e3 * base['seconds']:.3g} ms | {base['bytes'] / 2**20:.3g} MiB "
+            f"| {base['compilation']:.2g} s |"
+        )
+        for name, row in found["private"].items():
+            label = name if name.startswith("jax-privacy") else f"dpkit {name}"
+            lines.append(
+                f"| {found['title']} | {label} | {_times(row['time'])} "
+                f"| {_times(row['memory'])} | {_times(row['compilation'])} |"
+            )
+    return "\n".join(lines)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """One line a model: ours, the peers, and what we want to reach."""
+    lines = [
+        "| model | dpkit auto: time, memory | at most wanted | compilation "
+        "| jax-privacy: time, memory | Opacus hooks / ghost (quoted) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in results["models"].items():
+        ours, peer = found["private"]["auto"], found["private"].get("jax-privacy")
+        theirs = "not installed" if peer is None else _pair(peer)
+        lines.append(
+            f"| {found['title']} | {_pair(ours)} | {GOALS[name]} "
+            f"| {_times(ours['compilation'])} | {theirs} | {QUOTED.get(name, 'none')} |"
+        )
+    return "\n".join(lines)
+
+
+def _pair(row: dict[str, Any]) -> str:
+    """Time and memory."""
+    return f"{_times(row['time'])}, {_times(row['memory'])}"
+
+
+def _times(ratio: float | None) -> str:
+    """A multiple, with digits that mean something."""
+    if ratio is None:
+        return "left out"
+    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on and with."""
+    versions = {}
+    for package in ("jax", "jaxlib", "jax-privacy"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(pages / 2**30),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def _processor() -> str:
+    """Its name, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [x.partition(":")[2].strip() for x in lines if x.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def page(results: dict[str, Any], plot: Path | None, beside: Path) -> str:
+    """The documentation page around the tables."""
+    facts = results["machine"]
+    return f"""# A private training step against the ordinary one
+
+The whole step is compared: clipped sum, noise, division, update, against gradient and
+update of the same model on the same batch. Time is CPU time of the process, the median
+of {results["rounds"]} interleaved rounds in one process; memory is the temporary memory
+that XLA plans for the compiled program; compilation is CPU time from Python to machine
+code. All are multiples of the ordinary step's, which is the faster of two ways to write
+it (`vmap` of the loss of one example, or one loss of the whole batch).
+
+Measured on: {facts["processor"]}, {facts["cores"]} cores, {facts["memory_gib"]} GiB,
+one CPU device; Python {facts["python"]}, JAX {facts["jax"]}, jaxlib {facts["jaxlib"]},
+jax-privacy {facts["jax-privacy"]}.
+
+{summary(results)}
+
+The last column was measured elsewhere, as multiples of torch's own ordinary step; it is
+quoted, not repeated here. jax-privacy is run without microbatches, and its sums get the
+same noise as ours. "Left out" is what would take more than a minute or 8 GiB a step.
+{_figure(plot, beside)}
+## Every way to the step
+
+{table(results)}
+
+`auto` rewrites the loss ([how](../rewrite.md)); `vmap` makes all per-example gradients;
+`two_pass` runs the loss twice and keeps the memory that `jax.checkpoint` saves;
+`microbatch` goes through the batch in chunks. Small differences are noise: repeat a run
+before believing a few hundredths.
+
+Made by `make bench`, which runs
+
+    python -m experiments.bench.training --markdown docs/bench/training.md \\
+      --plot docs/images/training.png
+"""
+
+
+def _figure(plot: Path | None, beside: Path) -> str:
+    """The plot, seen from the page."""
+    if plot is None:
+        return ""
+    place = os.path.relpath(plot, beside.parent)
+    return f"""
+![Time of a private step against positions and width]({place})
+
+Decoders of two layers, 1,024 symbols. Left: sequence length, at 2,048 symbols in every
+batch. Right: width.
+"""
