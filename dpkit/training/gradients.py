@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dpkit import rewrite
 from dpkit.accountants import _check
@@ -33,6 +33,7 @@ from dpkit.training.inspection import check_loss, check_params
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
 DATA_AXIS = "data"
+EXPLICIT = AxisType.Explicit
 MODES = ("auto", "vmap", "two_pass", "microbatch")
 _CHUNK = 8
 _TOLERANCE = 1e-3
@@ -306,6 +307,7 @@ class ClippedGrad:
     def _sharded_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
         """Every device sums its rows; then one reduction over devices."""
         data = PartitionSpec(DATA_AXIS)
+        mesh, params, rows = _on_mesh(self.mesh, params, rows)
 
         def local(params: Any, rows: Any) -> tuple[Any, PrivateAux]:
             total, aux = self._local_sum(params, rows)
@@ -315,7 +317,7 @@ class ClippedGrad:
         # compiler's own affair.
         return jax.shard_map(
             local,
-            mesh=self.mesh,
+            mesh=mesh,
             in_specs=(PartitionSpec(), data),
             out_specs=(PartitionSpec(), data),
             axis_names={DATA_AXIS},
@@ -469,6 +471,31 @@ def _distance(some: jax.Array, wanted: jax.Array) -> float:
     some, wanted = np.asarray(some)[both], np.asarray(wanted)[both]
     scale = float(np.max(np.abs(wanted), initial=0.0)) or 1.0
     return float(np.max(np.abs(some - wanted), initial=0.0)) / scale
+
+
+def _on_mesh(mesh: Any, params: Any, rows: Any) -> tuple[Any, Any, Any]:
+    """The mesh, and arrays where it wants them.
+
+    Arrays on a mesh with explicit axes, as `jax.make_mesh` makes it, say in their type
+    how they are split: then the mesh must do so, too, and nothing is moved unasked.
+    """
+    types = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves((params, rows))]
+    explicit = next((m for m in types if EXPLICIT in m.axis_types), None)
+    if explicit is None:
+        return mesh, params, rows
+    mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=explicit.axis_types)
+    split = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    rows = jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, split), rows)
+    whole = NamedSharding(mesh, PartitionSpec())
+    params = jax.tree.map(
+        lambda leaf: (
+            jax.sharding.reshard(leaf, whole)
+            if jax.typeof(leaf).sharding.mesh.empty
+            else leaf
+        ),
+        params,
+    )
+    return mesh, params, rows
 
 
 def _with_words(loss_fn: LossFn, keys: jax.Array | None) -> LossFn:

@@ -16,6 +16,8 @@ from jax.extend import core as jax_core
 
 _CALLBACKS = ("pure_callback", "io_callback", "debug_callback", "debug_print")
 _NORMALISERS = ("rsqrt", "sqrt")
+# The axis of a mesh over which `clipped_grad` divides examples.
+_DATA_AXIS = "data"
 # What these do for many examples at once is not what they do for each of them.
 _MIXERS = ("custom_vmap_call", "ffi_call", "rng_bit_generator", "rng_uniform")
 
@@ -61,7 +63,8 @@ def check_loss(
       TypeError: the loss returns a tuple (a mutable collection such as batch
         statistics, or auxiliary values) or anything that isn't a real number.
       ValueError: the loss is not scalar, it or its derivative has callbacks, batches
-        itself in a way of its own, or normalises over a batch.
+        itself in a way of its own, normalises over a batch, or uses the axis of a mesh
+        over which a batch is divided.
     """
     closed, out = jax.make_jaxpr(loss_fn, return_shape=True)(params, example, key)
     if not hasattr(out, "shape"):
@@ -78,6 +81,7 @@ def check_loss(
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise TypeError(f"loss_fn returned dtype {out.dtype}, not a real number")
+    _refuse_placement(closed)
     _refuse_hidden(closed, allow_effects)
     # A derivative rule may do what the loss itself doesn't.
     derived = jax.make_jaxpr(jax.value_and_grad(loss_fn))(params, example, key)
@@ -91,6 +95,25 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
         yield eqn
         for sub in jax_core.jaxprs_in_params(eqn.params):
             yield from _equations(sub)
+
+
+def _refuse_placement(closed: Any) -> None:
+    """One example has no batch axis that could be divided among devices."""
+    for eqn in _equations(closed.jaxpr):
+        spec = getattr(eqn.params.get("sharding"), "spec", ())
+        reduced = [eqn.params.get(name, ()) for name in ("axes", "axis_name")]
+        if any(_DATA_AXIS in _axes(entry) for entry in (*spec, *reduced)):
+            raise ValueError(
+                f"loss_fn uses the mesh axis {_DATA_AXIS!r} ({eqn.primitive.name}), "
+                "but it is given ONE example, which must not see others and has no "
+                "batch axis: move this out of the loss, and pass mesh= to "
+                "clipped_grad, which divides the batch"
+            )
+
+
+def _axes(entry: Any) -> tuple[Any, ...]:
+    """The mesh axes in one entry of a specification."""
+    return tuple(entry) if isinstance(entry, tuple | list) else (entry,)
 
 
 def _refuse_hidden(closed: Any, allow_effects: bool) -> None:

@@ -66,6 +66,62 @@ def test_a_reduction_over_a_unit_batch_axis_is_pointed_out():
         call(lambda w, x, key: (x[None].sum(0) * w).sum())
 
 
+@pytest.mark.parametrize("axes", ["data", ("model", "data")])
+def test_a_batch_divided_inside_the_loss_is_refused(axes):
+    mesh = jax.sharding.Mesh(
+        np.array(jax.devices()[:2]).reshape(2, 1), ("data", "model")
+    )
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axes))
+
+    def loss(w, x, key):
+        return jnp.vdot(w, jax.lax.with_sharding_constraint(x, place))
+
+    with pytest.raises(ValueError, match="move this out of the loss"):
+        call(loss, mesh=mesh)
+
+
+@pytest.mark.parametrize("collective", [jax.lax.psum, jax.lax.all_gather])
+def test_a_loss_that_sees_the_batch_of_other_devices_is_refused(collective):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    split = jax.sharding.PartitionSpec("data")
+
+    def loss(w, x, key):
+        return jnp.vdot(w, collective(x, "data").reshape(-1, 4).sum(0))
+
+    f = jax.shard_map(
+        lambda x: clipped_grad(loss, clip_norm=1.0)(jnp.ones(4), x)[0][None],
+        mesh=mesh,
+        in_specs=split,
+        out_specs=split,
+        check_vma=False,
+    )
+    with pytest.raises(ValueError, match="must not see others"):
+        jax.jit(f)(jnp.ones((2, 4)))
+
+
+def test_a_model_divided_inside_the_loss_passes():
+    mesh = jax.sharding.Mesh(
+        np.array(jax.devices()[:2]).reshape(1, 2), ("data", "model")
+    )
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("model"))
+
+    def loss(w, x, key):
+        return jnp.vdot(w, jax.lax.with_sharding_constraint(x, place))
+
+    total, _ = call(loss)
+    np.testing.assert_allclose(total, 1.0)
+
+
+@pytest.mark.parametrize("mode", ["auto", "two_pass"])
+def test_a_loss_without_the_example_or_the_parameters_is_refused(mode):
+    with pytest.raises(ValueError, match="does not depend on the example"):
+        call(lambda w, x, key: jnp.sum(w**2), mode=mode)
+    with pytest.raises(ValueError, match="does not depend on params"):
+        call(lambda w, x, key: jnp.sum(x), mode=mode)
+    with pytest.raises(ValueError, match="does not depend on params"):
+        call(lambda w, x, key: jnp.vdot(jnp.round(w).astype(int), x), mode=mode)
+
+
 @pytest.mark.parametrize("name", ["print", "pure", "io"])
 def test_callbacks_in_the_loss_are_refused_unless_allowed(name):
     seen = []
