@@ -125,6 +125,7 @@ class PrivacySection:
     allow_large_delta: bool = False
     clipping: str = "flat"
     clip_quantile: float | None = None
+    rows_per_unit: int | None = None
     bins: int | None = None
     noise: str = "independent"
     bands: int | None = None
@@ -146,7 +147,12 @@ class PrivacySection:
         _exactly_one(
             "privacy", epsilon=self.epsilon, noise_multiplier=self.noise_multiplier
         )
-        for name in ("max_batch_size", "bins", "bands"):
+        if (self.unit == "example") != (self.rows_per_unit is None):
+            raise ValueError(
+                f"unit={self.unit!r} with rows_per_unit={self.rows_per_unit!r}: say "
+                "how many rows of a unit count at most, unless each row is a unit"
+            )
+        for name in ("max_batch_size", "bins", "bands", "rows_per_unit"):
             if getattr(self, name) is not None:
                 _check.integer_at_least(1, **{name: getattr(self, name)})
         if self.clip_quantile is not None:

@@ -276,16 +276,11 @@ def _base(job: _Job) -> dict[str, str]:
 def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
     """The plan: with the noise given, or the least that meets the target."""
     privacy, training = config.privacy, config.training
-    if privacy.unit != "example":
-        raise ValueError(
-            f"privacy.unit={privacy.unit!r}: {config.data.name} says nothing about who "
-            "its rows belong to; use unit='example'"
-        )
-    size, most = dataset.schema.split_sizes["train"], config.data.max_records
+    size, most = _units(config, dataset), config.data.max_records
     if most is not None and most < size:
         raise ValueError(
-            f"max_records={most} is below the {size} published rows of {dataset.name}:"
-            " raise it, or leave it out"
+            f"max_records={most} is below the {size} published units of "
+            f"{dataset.name}: raise it, or leave it out"
         )
     numbers: dict[str, Any] = {
         "max_records": size if most is None else most,
@@ -310,6 +305,20 @@ def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
         allow_large_delta=privacy.allow_large_delta,
         **numbers,
     )
+
+
+def _units(config: Config, dataset: Dataset) -> int:
+    """How many units of privacy the data set is published to have, at most."""
+    unit, schema = config.privacy.unit, dataset.schema
+    if unit == "example":
+        return schema.split_sizes["train"]
+    if unit != "user" or not schema.num_users:
+        known = "'user' or 'example'" if schema.num_users else "'example'"
+        raise ValueError(
+            f"privacy.unit={unit!r}: {config.data.name} doesn't say who that is of its "
+            f"rows; use unit={known}"
+        )
+    return schema.num_users
 
 
 def _clipping(config: Config) -> dict[str, Any]:
@@ -382,6 +391,8 @@ def _fit(
         ledger=ledger,
         delta=config.privacy.delta,
         label=f"train {config.model.name} on {dataset.name}",
+        unit_ids=_unit_ids(job),
+        rows_per_unit=config.privacy.rows_per_unit,
         evaluation=evaluation,
         average_decay=settings.average_decay,
         folder=folder,
@@ -394,6 +405,13 @@ def _fit(
         allow_insecure_ledger=config.test is not None,
         on_progress=on_progress,
     )
+
+
+def _unit_ids(job: _Job) -> np.ndarray | None:
+    """Whom each row belongs to, where that is what is protected."""
+    if job.config.privacy.unit == "example":
+        return None
+    return np.asarray(job.dataset.arrays("train")["user"])
 
 
 def _result(

@@ -68,6 +68,11 @@ class Roots:
         return _key(self.sampling, b"sampling key")
 
     @property
+    def grouping_key(self) -> jax.Array:
+        """The typed key that chooses which rows of a unit are kept."""
+        return _key(self.sampling, b"grouping key")
+
+    @property
     def model_key(self) -> jax.Array:
         """The typed key of randomness inside the loss, such as dropout."""
         return _key(self.sampling, b"model key")

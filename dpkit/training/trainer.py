@@ -26,8 +26,10 @@ from dpkit.accountants.accounting import epsilon_curve
 from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.ledger import Grant, Ledger
 from dpkit.data.random_access import Rows, as_rows
+from dpkit.data.units import UserRows
 from dpkit.training.autotune import DEFAULT, choose_microbatch
 from dpkit.training.checkpoint import Checkpoints
+from dpkit.training.examples import per_user
 from dpkit.training.folder import RunFolder
 from dpkit.training.gradients import LossFn, check_mode
 from dpkit.training.inspection import check_loss, check_params
@@ -138,6 +140,7 @@ def fit(
     evaluation: Evaluation | None = None,
     average_decay: float | None = None,
     unit_ids: np.ndarray | None = None,
+    rows_per_unit: int | None = None,
     folder: RunFolder | None = None,
     facts: Mapping[str, Any] | None = None,
     mode: str = "auto",
@@ -170,8 +173,11 @@ def fit(
       evaluation: how to score while training.
       average_decay: in (0, 1): publish an exponential average of the parameters too,
         which is post-processing.
-      unit_ids: (num_records,) who each row belongs to; required, and without
-        repetition, when the ledger's unit is not "example".
+      unit_ids: (num_records,) who each row belongs to; required when the ledger's unit
+        is not "example", and then without repetition, or with:
+      rows_per_unit: k: all rows of a unit make one record, at most k of them, chosen
+        for each unit alone by a secret of the run; `loss_fn` is the loss of one row
+        still, and averaged over them (`per_user`). The plan's records are the units.
       folder: makes the run resumable; the caller deletes its private part at the end.
       facts: further JSON values that a resumed run must share with its beginning.
       mode: how gradients are clipped, see `clipped_grad`.
@@ -213,12 +219,16 @@ def fit(
       True
     """
     records = as_rows(records)  # on the host: rows are picked there
+    session = Session.begin(folder, insecure_seed)
+    if rows_per_unit is not None:
+        records = _by_unit(records, unit_ids, rows_per_unit, ledger.unit, session)
+        loss_fn = per_user(loss_fn, rows_per_unit)
+        unit_ids = np.arange(len(records))
     num_records = _check_records(records, plan, ledger.unit, unit_ids)
     _check_settings(average_decay, insecure_seed, ledger, allow_insecure_ledger)
     _check_objects(optimizer, folder, devices)
     check_params(params)
     _check_loss_on_records(loss_fn, params, records.example)
-    session = Session.begin(folder, insecure_seed)
     if devices is None:
         devices = session.facts.get("devices") or default_devices()
     if microbatch_size is None:
@@ -451,6 +461,18 @@ def _provenance(session: Session, insecure_seed: int | None) -> dict[str, Any]:
     if insecure_seed is not None:
         facts["insecure_seed"] = True
     return facts
+
+
+def _by_unit(
+    records: Rows, unit_ids: Any, most: int, unit: str, session: Session
+) -> UserRows:
+    """The rows of each unit as one record."""
+    if unit_ids is None or unit == "example":
+        raise ValueError(
+            f"rows_per_unit={most} groups the rows of a unit: it needs unit_ids, and a "
+            f"ledger whose unit is who they name, not {unit!r}"
+        )
+    return UserRows(records, unit_ids, most, key=session.roots.grouping_key)
 
 
 def _check_records(

@@ -132,6 +132,15 @@ def test_a_language_model_is_trained_from_a_configuration(plays, tmp_path):
         run(load_config(private), tmp_path / "cut")
 
 
+def test_a_role_can_be_the_unit(plays, tmp_path):
+    config = CONFIG.replace('"example"', '"user"\nrows_per_unit = 2')
+    config = config.replace("steps = 4", "steps = 1")
+    config = config.replace("expected_batch_size = 60", "expected_batch_size = 2")
+    done = run(load_config(config), tmp_path / "run")
+    assert done.result["unit"] == "user"
+    assert done.result["max_records"] == plays.num_users
+
+
 def _interrupt(progress):
     raise KeyboardInterrupt
 

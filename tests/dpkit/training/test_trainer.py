@@ -344,6 +344,38 @@ def test_users_need_ids_and_each_at_most_one_row():
     train(ledger, unit_ids=ids)
 
 
+def test_the_rows_of_a_user_are_clipped_as_one(monkeypatch):
+    seen = []
+    take = trainer.UserRows.take
+    monkeypatch.setattr(
+        trainer.UserRows, "take", lambda *given: seen.append(take(*given)) or seen[-1]
+    )
+    ids = np.repeat(np.arange(60), 5)
+    plan = DPSGDPlan.create(
+        max_records=60,
+        sampling="full_batch",
+        steps=2,
+        clip_norm=1.0,
+        noise_multiplier=9.0,
+    )
+    ledger = new_ledger(unit="user")
+    done = train(ledger, plan=plan, unit_ids=ids, rows_per_unit=3)
+    want = plan.epsilon(1e-5, relation="add_remove").upper
+    assert done.bound.upper == pytest.approx(want, rel=1e-9)
+    rows, mask = seen[-1]
+    assert rows.shape == (60, 3, 4)
+    assert mask.all()
+    owner = {tuple(row): i // 5 for i, row in enumerate(RECORDS)}
+    owners = [[owner[tuple(row)] for row in own] for own in rows]
+    assert sorted(owners) == [[user] * 3 for user in range(60)]
+
+
+@pytest.mark.parametrize(("unit", "ids"), [("user", None), ("example", np.arange(300))])
+def test_rows_of_nobody_cannot_be_grouped(unit, ids):
+    with pytest.raises(ValueError, match="rows_per_unit=3 groups the rows"):
+        train(new_ledger(unit=unit), unit_ids=ids, rows_per_unit=3)
+
+
 def test_records_that_cannot_be_rows_are_refused():
     ledger = new_ledger()
     common: dict[str, Any] = {
