@@ -128,6 +128,7 @@ class PrivacySection:
     rows_per_unit: int | None = None
     bins: int | None = None
     noise: str = "independent"
+    generator: str = "threefry"
     bands: int | None = None
 
     def __post_init__(self) -> None:
@@ -144,6 +145,7 @@ class PrivacySection:
         _one_of("privacy.sampling", self.sampling, SAMPLINGS)
         _one_of("privacy.clipping", self.clipping, CLIPPINGS)
         _one_of("privacy.noise", self.noise, NOISES)
+        _one_of("privacy.generator", self.generator, ("threefry", "chacha20"))
         _exactly_one(
             "privacy", epsilon=self.epsilon, noise_multiplier=self.noise_multiplier
         )

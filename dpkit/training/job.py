@@ -398,6 +398,7 @@ def _fit(
         folder=folder,
         facts={"config_sha256": config.sha256, **_base(job)},
         mode=settings.mode,
+        generator=config.privacy.generator,
         microbatch_size=settings.microbatch_size,
         devices=settings.devices,
         constant_time=settings.constant_time,

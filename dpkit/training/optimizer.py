@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dpkit.mechanisms._check import typed_key
+from dpkit.accountants import _check
 from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clips import as_clip
 from dpkit.mechanisms.correlated import CorrelatedSum
-from dpkit.mechanisms.noise import gaussian_noise, wide
+from dpkit.mechanisms.noise import GENERATORS, checked_key, gaussian_noise, wide
 from dpkit.training.plan import NOISE_BRANCH, DPSGDPlan
 
 
@@ -31,7 +31,9 @@ class NoiseState(NamedTuple):
     memory: Any = ()
 
 
-def as_optax(plan: DPSGDPlan, key: jax.Array) -> optax.GradientTransformation:
+def as_optax(
+    plan: DPSGDPlan, key: jax.Array, *, generator: str = "threefry"
+) -> optax.GradientTransformation:
     """Clipped sums in, private mean gradients out: u = (S + noise) / b.
 
     The noise has standard deviation noise_multiplier * clip_norm per coordinate, fresh
@@ -45,7 +47,8 @@ def as_optax(plan: DPSGDPlan, key: jax.Array) -> optax.GradientTransformation:
     Args:
       plan: gives the noise and the divisor.
       key: secret, made by `secret_key()`; used for nothing else than this plan and its
-        batches.
+        batches. Or one of `dpkit.mechanisms.chacha_key`, for noise alone, with
+      generator: "chacha20"; see `dpkit.mechanisms.gaussian_noise`.
 
     Returns:
       A transformation; chain an optimiser behind it. An update beyond the plan's last
@@ -60,7 +63,7 @@ def as_optax(plan: DPSGDPlan, key: jax.Array) -> optax.GradientTransformation:
       ...                         clip_norm=1.0, noise_multiplier=1.0)
       >>> optimizer = optax.chain(as_optax(plan, jax.random.key(0)), optax.sgd(0.1))
     """
-    key = typed_key(key)
+    key = checked_key(key, generator)
     if isinstance(plan.mechanism, AdaptiveGaussianSum):
         raise ValueError(
             f"plan: quantile={plan.mechanism.quantile} needs the norms of the batch, "
@@ -74,7 +77,7 @@ def as_optax(plan: DPSGDPlan, key: jax.Array) -> optax.GradientTransformation:
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         like = updates if params is None else params
         mean, memory = released_mean(
-            plan, state.key, state.step, updates, like, state.memory
+            plan, state.key, state.step, updates, like, state.memory, None, generator
         )
         return mean, NoiseState(state.key, state.step + 1, memory)
 
@@ -101,6 +104,20 @@ def release_state(plan: DPSGDPlan, params: Any) -> Any:
     return ()
 
 
+def check_generator(plan: DPSGDPlan, generator: str) -> None:
+    """Refuses a generator that a plan's mechanism doesn't have.
+
+    Raises:
+      ValueError: an unknown one, or another than Threefry with adaptive clipping.
+    """
+    _check.one_of(GENERATORS, generator=generator)
+    if generator != "threefry" and isinstance(plan.mechanism, AdaptiveGaussianSum):
+        raise ValueError(
+            f"generator={generator!r} is not there for adaptive clipping: use a fixed "
+            "clip norm, or generator='threefry'"
+        )
+
+
 def clip_of(plan: DPSGDPlan, step: jax.Array, memory: Any) -> Any:
     """What clips the gradients of a step: a clipping function."""
     if isinstance(plan.mechanism, AdaptiveGaussianSum):
@@ -116,6 +133,7 @@ def released_mean(
     like: Any,
     memory: Any = (),
     norms: jax.Array | None = None,
+    generator: str = "threefry",
 ) -> tuple[Any, Any]:
     """What one step publishes: (S + noise) / b, in the dtypes of `like`.
 
@@ -130,6 +148,7 @@ def released_mean(
       like: a tree of arrays whose dtypes the mean gets.
       memory: of `release_state` or of the step before.
       norms: (B,) the norms of the batch, 0 for padding; for adaptive clipping only.
+      generator: of the noise; adaptive clipping has "threefry" alone.
 
     Returns:
       The mean, and the memory for the next step.
@@ -138,7 +157,9 @@ def released_mean(
     branch = jax.random.fold_in(key, NOISE_BRANCH)
     drawn = jax.random.fold_in(branch, step)
     mechanism = plan.mechanism
+    check_generator(plan, generator)
     if isinstance(mechanism, CorrelatedSum):
+        mechanism = dataclasses.replace(mechanism, generator=generator)
         noised, memory = mechanism.step(drawn, clipped_sum, memory)
     elif isinstance(mechanism, AdaptiveGaussianSum):
         if norms is None:
@@ -148,7 +169,9 @@ def released_mean(
         released = now.privatize(drawn, total)
         noised, memory = released["sum"], now.updated(released).clip_norm
     else:
-        noise = gaussian_noise(drawn, clipped_sum, plan.stddev(step))
+        noise = gaussian_noise(
+            drawn, clipped_sum, plan.stddev(step), generator=generator
+        )
         noised = jax.tree.map(jnp.add, clipped_sum, noise)
     planned, divisor = step < plan.steps, plan.divisor(step)
     mean = jax.tree.map(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpkit.data.random_access import ArrayRows, Rows
+from dpkit.mechanisms.noise import chacha_key
 
 _LOOKED_AT = 64
 _BYTES = 32
@@ -61,6 +62,12 @@ class Roots:
     def noise_key(self) -> jax.Array:
         """The typed key of all noise."""
         return _key(self.noise, b"noise key")
+
+    def key_for(self, generator: str) -> jax.Array:
+        """The key of all noise by a generator: 256 bits for ChaCha20, 64 otherwise."""
+        if generator != "chacha20":
+            return self.noise_key
+        return chacha_key(hmac.new(self.noise, b"chacha20", hashlib.sha256).digest())
 
     @property
     def sampling_key(self) -> jax.Array:

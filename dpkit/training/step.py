@@ -45,6 +45,7 @@ class Stepper:
       roots: where noise and batches come from.
       average_decay: of the running average of parameters; None keeps none.
       mode: of `clipped_grad`.
+      generator: of the noise.
       microbatch_size: examples a chunk on each device; None takes all at once.
       devices: how many of `jax.devices()` share a batch.
       constant_time: padding is worked through like records, so that the time of a step
@@ -62,6 +63,7 @@ class Stepper:
         microbatch_size: int | None,
         devices: int,
         mode: str = "auto",
+        generator: str = "threefry",
         constant_time: bool = True,
     ) -> None:
         mesh = Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,))
@@ -72,10 +74,11 @@ class Stepper:
         self._optimizer = optimizer
         self._decay = average_decay
         self._devices = devices
+        self._generator = generator
         self._rows = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._keys = jax.device_put(
-            (roots.noise_key, roots.model_key), self._everywhere
+            (roots.key_for(generator), roots.model_key), self._everywhere
         )
         self._grad = clipped_grad(
             loss_fn,
@@ -150,6 +153,7 @@ class Stepper:
             state.params,
             state.memory,
             aux.norms,
+            self._generator,
         )
         update, optimizer = self._optimizer.update(
             update, state.optimizer, state.params

@@ -33,6 +33,7 @@ from dpkit.training.examples import per_user
 from dpkit.training.folder import RunFolder
 from dpkit.training.gradients import LossFn, check_mode
 from dpkit.training.inspection import check_loss, check_params
+from dpkit.training.optimizer import check_generator
 from dpkit.training.plan import DPSGDPlan
 from dpkit.training.session import Session, default_devices, environment
 from dpkit.training.step import Stepper, TrainState, digest_of
@@ -144,6 +145,7 @@ def fit(
     folder: RunFolder | None = None,
     facts: Mapping[str, Any] | None = None,
     mode: str = "auto",
+    generator: str = "threefry",
     microbatch_size: int | None = None,
     devices: int | None = None,
     constant_time: bool = True,
@@ -181,6 +183,7 @@ def fit(
       folder: makes the run resumable; the caller deletes its private part at the end.
       facts: further JSON values that a resumed run must share with its beginning.
       mode: how gradients are clipped, see `clipped_grad`.
+      generator: of the noise: "threefry" (a key of 64 bits) or "chacha20" (256 bits).
       microbatch_size: examples a chunk; default: measured on zeros before the run, or
         a constant with `insecure_seed`, so that such runs repeat to the bit.
       devices: how many share a batch; default: all, but at most two on a CPU.
@@ -227,6 +230,7 @@ def fit(
     num_records = _check_records(records, plan, ledger.unit, unit_ids)
     _check_settings(average_decay, insecure_seed, ledger, allow_insecure_ledger)
     _check_objects(optimizer, folder, devices)
+    check_generator(plan, generator)
     check_params(params)
     _check_loss_on_records(loss_fn, params, records.example)
     if devices is None:
@@ -244,6 +248,7 @@ def fit(
             session.roots,
             average_decay=average_decay,
             mode=mode,
+            generator=generator,
             microbatch_size=size,
             devices=devices,
             constant_time=constant_time,

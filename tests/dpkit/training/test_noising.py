@@ -195,3 +195,20 @@ def test_per_group_sums_keep_each_group_within_its_norm():
         assert float(jnp.linalg.norm(total["w"])) == pytest.approx(0.6, rel=1e-5)
         assert abs(float(total["b"])) == pytest.approx(0.8, rel=1e-5)
         assert f.sensitivity("replace_one") == pytest.approx(2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["auto_s", "banded"])
+def test_a_cipher_can_make_the_noise(name):
+    plan = DPSGDPlan.create(**PLANS[name])
+    first, again, other = (
+        train(plan, new_ledger(), generator=generator).params_sha256
+        for generator in ("chacha20", "chacha20", "threefry")
+    )
+    assert first == again != other
+
+
+def test_adaptive_clipping_has_no_cipher():
+    with pytest.raises(ValueError, match="generator='chacha20' is not there"):
+        plan = DPSGDPlan.create(**PLANS["quantile"])
+        train(plan, new_ledger(), generator="chacha20")
