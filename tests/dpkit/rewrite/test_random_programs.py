@@ -77,6 +77,8 @@ class Weights:
             return old
         if choice == 4 and old is not None:
             return old * 0.7 + self.new(*shape)
+        if not shape:
+            return self.new()
         if choice == 5:
             return self.new(shape[0] + 1, *shape[1:])[1:]
         if choice == 6:
@@ -348,9 +350,9 @@ def search(count):
 
 def test_a_few_random_programs():
     # One program a way, of those that reach much of the code.
-    for number, way in enumerate(("product", "two_pass", "auto")):
+    for number, way in enumerate(("product", "two_pass")):
         rng = np.random.default_rng(number)
-        names = rng.choice(sorted(STEPS), 4, replace=False)
+        names = rng.choice(sorted(STEPS), 3, replace=False)
         steps = [(str(name), int(rng.integers(12))) for name in names]
         agree(way, steps, rng.integers(0, 10, 8).tolist())
 

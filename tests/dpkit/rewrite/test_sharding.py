@@ -1,0 +1,176 @@
+"""A batch over several devices: the sum of one device, and one message between them."""
+
+import collections
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from dpkit.mechanisms.noise import gaussian_noise
+from dpkit.training import clipped_grad
+from tests.zoo import draws
+
+ROOT = str(Path(__file__).parents[3])
+COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+AXIS_TYPES = [AxisType.Auto, AxisType.Explicit]
+
+
+def loss_fn(p, x, key):
+    """Two layers on several rows, with an offset."""
+    return jnp.sum(jnp.tanh(x @ p["w"] + p["b"][None]) @ p["v"])
+
+
+def problem():
+    """Parameters, and a batch of eight."""
+    w, b, v, x = draws((6, 4), (4,), (4, 2), (8, 3, 6))
+    return {"w": w, "b": b, "v": v}, x
+
+
+def step(f):
+    """Clipped gradients, noise, and a step down."""
+
+    def run(params, x, key):
+        total, _ = f(params, x)
+        noise = gaussian_noise(key, total, 0.1)
+        return jax.tree.map(lambda p, t, n: p - 0.1 * (t + n), params, total, noise)
+
+    return jax.jit(run)
+
+
+def collectives(compiled):
+    """How often each kind of message occurs in a compiled program."""
+    found = re.findall(rf" ({COLLECTIVES})(?:-start)?\(", compiled.as_text())
+    return dict(collections.Counter(found))
+
+
+def placed(tree, mesh, *axes):
+    """The arrays, divided over the axes of a mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+
+
+MODES = ({"kappa": 0.0}, {}, {"mode": "two_pass"}, {"mode": "vmap"}, {"microbatch": 2})
+CASES = [
+    pytest.param(options, types, marks=pytest.mark.slow if number else ())
+    for number, (options, types) in enumerate(
+        (options, types) for options in MODES for types in AXIS_TYPES[::-1]
+    )
+]
+
+
+@pytest.mark.parametrize(("options", "types"), CASES)
+def test_two_devices_give_the_sum_of_one_by_one_message(options, types):
+    params, x = problem()
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(types,))
+    f = jax.jit(clipped_grad(loss_fn, clip_norm=0.3, mesh=mesh, **options))
+    everywhere, split = placed(params, mesh), placed(x, mesh, "data")
+    compiled = f.lower(everywhere, split).compile()
+    assert collectives(compiled) == {"all-reduce": 1}
+    total, aux = f(everywhere, split)
+    alone = clipped_grad(loss_fn, clip_norm=0.3, **options)
+    wanted, trusted = jax.jit(alone)(params, x)
+    for name, leaf in wanted.items():
+        np.testing.assert_allclose(total[name], leaf, rtol=0, atol=3e-7 * 8 * 0.3)
+    np.testing.assert_allclose(aux.norms, trusted.norms, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", MODES)
+def test_a_whole_step_sends_one_message(options):
+    params, x = problem()
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    f = clipped_grad(loss_fn, clip_norm=0.3, mesh=mesh, **options)
+    everywhere, split = placed(params, mesh), placed(x, mesh, "data")
+    key = placed(jax.random.key(0), mesh)
+    compiled = step(f).lower(everywhere, split, key).compile()
+    assert collectives(compiled) == {"all-reduce": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("types", AXIS_TYPES)
+def test_arrays_may_come_from_anywhere(types):
+    params, x = problem()
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(types,))
+    f = clipped_grad(loss_fn, clip_norm=0.3, mesh=mesh)
+    wanted, _ = jax.jit(clipped_grad(loss_fn, clip_norm=0.3))(params, x)
+    mask = np.ones(8, bool)
+    for some, rows in (
+        (params, x),
+        (placed(params, mesh), np.asarray(x)),
+        (jax.tree.map(np.asarray, params), placed(x, mesh, "data")),
+        (placed(params, mesh), placed(x, mesh)),
+    ):
+        total, _ = jax.jit(f)(some, rows, mask)
+        np.testing.assert_allclose(total["w"], wanted["w"], atol=3e-7 * 8 * 0.3)
+    total, _ = f(placed(params, mesh), placed(x, mesh, "data"))
+    np.testing.assert_allclose(total["w"], wanted["w"], atol=3e-7 * 8 * 0.3)
+
+
+FOUR = """
+    import json, sys
+    import jax, numpy as np
+    jax.config.update("jax_num_cpu_devices", 4)
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+    from dpkit.training import clipped_grad
+    from tests.dpkit.rewrite.test_sharding import collectives, placed, step
+    from tests.zoo import transformer
+
+    loss_fn, params, tokens, _ = transformer(tied=True)
+    tokens = np.concatenate([tokens, tokens])
+    auto = AxisType.Auto
+    line = jax.make_mesh((4,), ("data",), axis_types=(auto,))
+    square = jax.make_mesh((2, 2), ("data", "model"), axis_types=(auto, auto))
+
+    def model(mesh):
+        return {k: placed(v, mesh, *(["model"] if len(v) % 2 == 0 else []))
+                for k, v in params.items()}
+
+    def inside(p, x, key):
+        place = NamedSharding(square, PartitionSpec("model"))
+        p = {**p, "up": jax.lax.with_sharding_constraint(p["up"], place)}
+        return loss_fn(p, x, key)
+
+    cases = {"data": (line, placed(params, line), loss_fn),
+             "data x model": (square, model(square), loss_fn),
+             "constrained": (square, model(square), inside)}
+    results = {}
+    for mode in ("auto", "two_pass"):
+        wanted, _ = jax.jit(clipped_grad(loss_fn, clip_norm=0.1, mode=mode))(
+            params, tokens)
+        for name, (mesh, leaves, loss) in cases.items():
+            f = clipped_grad(loss, clip_norm=0.1, mode=mode, mesh=mesh)
+            rows, key = placed(tokens, mesh, "data"), placed(jax.random.key(0), mesh)
+            total, _ = jax.jit(f)(leaves, rows)
+            compiled = step(f).lower(leaves, rows, key).compile()
+            off = max(float(np.abs(np.asarray(total[k]) - np.asarray(wanted[k])).max())
+                      for k in wanted)
+            results[f"{name} {mode}"] = [off, collectives(compiled)]
+    print(json.dumps(results))
+"""
+
+
+@pytest.mark.slow
+def test_four_devices_give_the_sum_of_one():
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FOUR)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert len(results) == 6
+    for name, (off, messages) in results.items():
+        assert off <= 3e-7 * 8 * 0.1, name
+        if name.startswith("data "):
+            # With parameters divided, too, the compiler sends what products need.
+            assert "model" in name or messages == {"all-reduce": 1}, (name, messages)
