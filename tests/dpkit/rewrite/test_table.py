@@ -100,12 +100,22 @@ def test_shapes_are_enough_and_keys_may_be_needed():
     assert {row.path for row in f.plan(*shapes, keys)} == set(params)
 
 
+def dense(p, x, key):
+    """A dense layer, with a parameter beside it that is not used."""
+    return jnp.sum(jnp.tanh(x @ p["w"]))
+
+
 @pytest.mark.parametrize(
     "options", [{}, pytest.param({"mode": "two_pass"}, marks=pytest.mark.slow)]
 )
 def test_check_reports_norms_and_parameters_that_do_not_move(options):
-    params, tokens = problem()
-    found = clipped_grad(loss_fn, clip_norm=1.0, **options).check(params, tokens)
+    rng = np.random.default_rng(0)
+    params = {
+        "w": rng.normal(size=(4, 3)).astype(np.float32),
+        "unused": np.zeros(2, np.float32),
+    }
+    x = rng.normal(size=(3, 2, 4)).astype(np.float32)
+    found = clipped_grad(dense, clip_norm=1.0, **options).check(params, x)
     assert found.unmoved == ("unused",)
     assert found.norms.shape == found.trusted.shape == (2,)
     np.testing.assert_allclose(found.norms, found.trusted, rtol=1e-5)
@@ -120,17 +130,14 @@ def test_check_raises_where_a_mode_is_wrong(monkeypatch):
         squares = (use.left**2).sum(-1) * (use.right**2).sum(-1)
         return squares.sum((1, 2))
 
-    def loss(w, x, key):
-        return jnp.sum(jnp.tanh(x @ w))
-
     rng = np.random.default_rng(0)
     w, x = rng.normal(size=(9, 8)), rng.normal(size=(3, 4, 9))
-    w, x = w.astype(np.float32), x.astype(np.float32)
-    f = clipped_grad(loss, clip_norm=1.0, kappa=0.0)
-    f.check(w, x)
+    params, x = {"w": w.astype(np.float32)}, x.astype(np.float32)
+    f = clipped_grad(dense, clip_norm=1.0, kappa=0.0)
+    f.check(params, x)
     monkeypatch.setattr(products, "squared_norm", row_by_row)
     with pytest.raises(ValueError, match="use mode='vmap'"):
-        f.check(w, x)
+        f.check(params, x)
 
 
 @pytest.mark.slow
