@@ -98,6 +98,9 @@ def factored(site: Site, leaves: dict[Value, int]) -> Factored | None:
     chosen = selection(site, weight, leaves)
     if chosen is None:
         return None
+    # Nothing to gain where nothing is multiplied, and no shape can be inferred.
+    if not all(v.aval.size for v in (weight, data, *site.outputs)):
+        return None
     return make(site, chosen, weight, data, place)
 
 
@@ -167,6 +170,8 @@ def _lookup(
 
     def rows(ids: jax.Array) -> jax.Array:
         ids = ids.reshape(ids.shape[0], 1, t)
+        if ids.dtype.itemsize < 4:
+            ids = ids.astype(jnp.int32)  # d need not be a number of their type
         if clips:
             return jnp.clip(ids, 0, d - 1).astype(jnp.int32)
         # As JAX's derivative has it: what is outside of the table takes no part.
