@@ -39,7 +39,8 @@ check: install
 
 bench: install
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python -m experiments.bench.step_time --markdown docs/bench/step_time.md
+	$(BIN)/python -m experiments.bench.training --markdown docs/bench/training.md \
+	  --plot docs/images/training.png
 	$(BIN)/python -m experiments.bench.accounting --markdown docs/bench/accounting.md
 	$(BIN)/python -m experiments.bench.ledger --folder . --markdown docs/bench/ledger.md
 

@@ -467,10 +467,11 @@ def _one(rows: Any) -> Any:
 
 def _distance(some: jax.Array, wanted: jax.Array) -> float:
     """The largest difference as a share of the largest wanted entry, where finite."""
-    both = np.isfinite(some) | np.isfinite(wanted)
-    some, wanted = np.asarray(some)[both], np.asarray(wanted)[both]
-    scale = float(np.max(np.abs(wanted), initial=0.0)) or 1.0
-    return float(np.max(np.abs(some - wanted), initial=0.0)) / scale
+    found, right = np.asarray(some, float), np.asarray(wanted, float)
+    usable = np.isfinite(found) | np.isfinite(right)
+    found, right = found[usable], right[usable]
+    scale = float(np.max(np.abs(right), initial=0.0)) or 1.0
+    return float(np.max(np.abs(found - right), initial=0.0)) / scale
 
 
 def _on_mesh(mesh: Any, params: Any, rows: Any) -> tuple[Any, Any, Any]:

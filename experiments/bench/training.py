@@ -133,7 +133,11 @@ def measure(model: Model, steps: dict[str, Step], rounds: int) -> dict[str, Any]
     bytes_of = {
         k: p.memory_analysis().temp_size_in_bytes for k, (p, _) in programs.items()
     }
-    running = {k: p for k, (p, _) in programs.items() if bytes_of[k] <= MOST_BYTES}
+    running = {
+        k: p
+        for k, (p, _) in programs.items()
+        if bytes_of[k] <= MOST_BYTES and k[1] not in model.too_slow
+    }
     seconds = _seconds(running, params, batch, rounds)
     base = min(plain, key=lambda form: statistics.median(seconds["ordinary", form]))
     own = seconds["ordinary", base]
