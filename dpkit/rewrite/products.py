@@ -58,10 +58,11 @@ def squared_norm(uses: Sequence[Rows]) -> jax.Array:
     for i, first in enumerate(uses):
         for second in uses[:i]:
             total = total + 2 * _inner(first, second)
-    length = sum(length for _, length, _ in alone)
-    lost = sum(lost for _, _, lost in alone)
+    none = jnp.zeros_like(total)
+    length = sum((length for _, length, _ in alone), start=none)
+    lost = sum((lost for _, _, lost in alone), start=none)
     # No clip tells such small norms from zero, which zeros are to have.
-    lost = jnp.where(lost > _NEGLIGIBLE, lost, jnp.zeros_like(lost))
+    lost = jnp.where(lost > _NEGLIGIBLE, lost, none)
     # (length + lost)^2 - length^2 bounds, by Cauchy, what all pairs of rows have lost.
     return _trusted(total + lost * (2 * length + lost), length)
 

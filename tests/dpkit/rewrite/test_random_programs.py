@@ -10,6 +10,7 @@ the product form, which makes norms a little larger and never smaller.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from dpkit.training import clipped_grad
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SIZE = 3
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "product": {"kappa": 0.0},
     "auto": {},
     "whole": {"kappa": 1e9},

@@ -90,14 +90,14 @@ def test_the_text_has_a_line_a_parameter_and_totals():
 
 def test_shapes_are_enough_and_keys_may_be_needed():
     params, tokens = problem()
-    shapes = jax.eval_shape(lambda: (params, tokens))
+    params, tokens = jax.eval_shape(lambda: (params, tokens))
 
     def noisy(p, x, key):
         return loss_fn(p, x, key) * jax.random.normal(key)
 
     f = clipped_grad(noisy, clip_norm=1.0)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 3))
-    assert {row.path for row in f.plan(*shapes, keys)} == set(params)
+    assert {row.path for row in f.plan(params, tokens, keys)} == set(params)
 
 
 def dense(p, x, key):

@@ -255,11 +255,12 @@ def test_bad_clip_norms_are_refused(clip_norm):
         ({"mesh": "wrong axis"}, "mesh"),
     ],
 )
-def test_bad_options_are_refused(options, name):
+def test_bad_options_are_refused(options: Any, name):
+    chosen: Any = {"clip_norm": 1.0, **options}
     if "mesh" in options:
-        options = {"mesh": jax.make_mesh((2,), ("model",))}
+        chosen["mesh"] = jax.make_mesh((2,), ("model",))
     with pytest.raises((ValueError, TypeError), match=name):
-        clipped_grad(linear_loss, **{"clip_norm": 1.0, **options})
+        clipped_grad(linear_loss, **chosen)
 
 
 @pytest.mark.parametrize(
