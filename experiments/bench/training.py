@@ -16,9 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
+import signal
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,7 @@ WIDTHS = (64, 128, 256, 512, 1024)
 SWEPT = ("auto", "vmap", "jax-privacy")
 # No contestant may need more than this for a step, nor more for all of its rounds.
 MOST_BYTES, MOST_SECONDS, BUDGET_SECONDS = 8 * 2**30, 60.0, 30.0
+COMPILING_SECONDS = 30.0
 LEAST_ROUNDS = 3
 # Quick steps go on for up to ten times as many rounds, until the ordinary one took:
 LEAST_SECONDS = 2.0
@@ -121,8 +126,13 @@ def contestants(model: Model, only: Iterable[str] = ()) -> dict[str, Step]:
     return {k: step for k, step in steps.items() if step is not None and k in chosen}
 
 
-def measure(model: Model, steps: dict[str, Step], rounds: int) -> dict[str, Any]:
-    """The ordinary step in absolute numbers, the others as multiples of it."""
+def measure(
+    model: Model, steps: dict[str, Step], rounds: int, hopeless: Collection[str] = ()
+) -> dict[str, Any]:
+    """The ordinary step in absolute numbers, the others as multiples of it.
+
+    Ways that are `hopeless` are compiled, for their memory, but not run.
+    """
     params = jax.jit(model.init)(jax.random.key(0))
     batch = model.draw(np.random.default_rng(0), model.batch)
     plain = {form: ordinary(model, form == "batched") for form in ("vmap", "batched")}
@@ -136,7 +146,7 @@ def measure(model: Model, steps: dict[str, Step], rounds: int) -> dict[str, Any]
     running = {
         k: p
         for k, (p, _) in programs.items()
-        if bytes_of[k] <= MOST_BYTES and k[1] not in model.too_slow
+        if bytes_of[k] <= MOST_BYTES and k[1] not in hopeless
     }
     seconds = _seconds(running, params, batch, rounds)
     base = min(plain, key=lambda form: statistics.median(seconds["ordinary", form]))
@@ -223,14 +233,51 @@ def sweeps(rounds: int) -> dict[str, Any]:
     return {"length": sweep(lengths, rounds), "width": sweep(widths, rounds)}
 
 
-def run(names: Iterable[str], rounds: int) -> dict[str, Any]:
-    """All asked-for models."""
-    models = {}
+def hopeless(name: str) -> list[str]:
+    """The doubtful ways of a model that take more CPU time than a step may.
+
+    A step can't be interrupted, so each is tried in a process of its own, which the
+    system ends when it has used that time and what compiling takes.
+    """
+    found = []
+    for way in MODELS[name].doubtful:
+        if way in contestants(MODELS[name]):
+            command = [sys.executable, "-m", __spec__.name, "--try", name, way]
+            code = subprocess.run(command, capture_output=True).returncode
+            if code in (-signal.SIGKILL, -signal.SIGXCPU):
+                found.append(way)
+            elif code != 0:
+                raise RuntimeError(f"{' '.join(command)} ended with code {code}")
+    return found
+
+
+def attempt(name: str, way: str) -> None:
+    """One step of one way, within the CPU time that a step may take."""
+    limit = int(MOST_SECONDS + COMPILING_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    model = MODELS[name]
+    params = jax.jit(model.init)(jax.random.key(0))
+    batch = model.draw(np.random.default_rng(0), model.batch)
+    program, _ = _compiled(contestants(model)[way], params, batch)
+    _once(program, params, batch, 0)
+
+
+def run(names: Iterable[str], rounds: int, saved: Path | None = None) -> dict[str, Any]:
+    """All asked-for models; what is known so far is saved after each."""
+    models: dict[str, Any] = {}
+    results = {"machine": machine(), "rounds": rounds, "models": models}
     for name in names:
         model = MODELS[name]
-        models[name] = measure(model, contestants(model), rounds)
+        models[name] = measure(model, contestants(model), rounds, hopeless(name))
         print(f"  {model.title}: done", flush=True)
-    return {"machine": machine(), "rounds": rounds, "models": models}
+        _save(results, saved)
+    return results
+
+
+def _save(results: dict[str, Any], path: Path | None) -> None:
+    """Writes the figures, where asked."""
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
@@ -241,13 +288,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--markdown", type=Path, help="write the page here")
     parser.add_argument("--plot", type=Path, help="sweep, and draw the plot here")
+    parser.add_argument("--try", nargs=2, dest="attempt", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    results = run(options.models, options.rounds)
+    if options.attempt:
+        return attempt(*options.attempt)
+    results = run(options.models, options.rounds, options.json)
     if options.plot:
         results["sweeps"] = sweeps(min(options.rounds, 5))
         draw(results["sweeps"], options.plot)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    _save(results, options.json)
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
         options.markdown.write_text(page(results, options.plot, options.markdown))

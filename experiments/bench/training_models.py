@@ -28,7 +28,7 @@ class Model:
       draw: (generator, size) -> a made-up batch.
       batch: examples in a step.
       small: whether it is worth going through the batch in chunks.
-      too_slow: ways that took more than a minute a step when they were tried.
+      doubtful: ways that may be too slow, to be tried in a process with a limit.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Model:
     draw: Callable[[np.random.Generator, int], Any]
     batch: int
     small: bool = False
-    too_slow: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
 
     def of_one(self, params: Params, example: Any, key: Any) -> jax.Array:
         """The loss of one example, as `clipped_grad` wants it."""
@@ -143,7 +143,7 @@ MODELS = {
     "decoder-512": decoder(4, 256, positions=512, symbols=1024, batch=4),
     "wide": dataclasses.replace(
         decoder(2, 768, positions=64, symbols=8192, batch=32, heads=12),
-        too_slow=("jax-privacy",),
+        doubtful=("jax-privacy",),
     ),
     "decoder-4096": decoder(2, 256, positions=4096, symbols=1024, batch=2),
     "cnn": cnn(256),

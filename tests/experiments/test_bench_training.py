@@ -1,6 +1,8 @@
 """The training benchmark: its models, its contestants, its page, on a tiny scale."""
 
+import dataclasses
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -173,3 +175,27 @@ def test_one_command_makes_page_and_plot(tmp_path, monkeypatch, capsys):
     for name in ("ordinary", "dpkit auto", "dpkit two_pass", "dpkit microbatch of 8"):
         assert name in printed
         assert name in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(0, []), (-9, ["vmap"]), (1, RuntimeError)]
+)
+def test_a_doubtful_way_is_left_out_only_when_its_time_is_up(
+    code, expected, monkeypatch
+):
+    model = dataclasses.replace(TINY["mlp"], doubtful=("vmap", "unknown"))
+    monkeypatch.setattr(training, "MODELS", {"mlp": model})
+    monkeypatch.setattr(training, "contestants", lambda model: {"vmap": None})
+    asked = []
+
+    def ended(command, **settings):
+        asked.append(command[-2:])
+        return types.SimpleNamespace(returncode=code)
+
+    monkeypatch.setattr(training.subprocess, "run", ended)
+    if isinstance(expected, list):
+        assert training.hopeless("mlp") == expected
+    else:
+        with pytest.raises(expected):
+            training.hopeless("mlp")
+    assert asked == [["mlp", "vmap"]]
