@@ -1,4 +1,4 @@
-"""Examples in the documentation run as they stand, those of a page one after another."""
+"""Examples in the documentation run as they stand, those of a page in turn."""
 
 import re
 from pathlib import Path

@@ -221,6 +221,10 @@ def fit(
       >>> done.bound.upper <= 2.0
       True
     """
+    _check_settings(average_decay, insecure_seed, ledger, allow_insecure_ledger)
+    _check_objects(optimizer, folder, devices)
+    check_generator(plan, generator)
+    check_params(params)
     records = as_rows(records)  # on the host: rows are picked there
     session = Session.begin(folder, insecure_seed)
     if rows_per_unit is not None:
@@ -228,10 +232,6 @@ def fit(
         loss_fn = per_user(loss_fn, rows_per_unit)
         unit_ids = np.arange(len(records))
     num_records = _check_records(records, plan, ledger.unit, unit_ids)
-    _check_settings(average_decay, insecure_seed, ledger, allow_insecure_ledger)
-    _check_objects(optimizer, folder, devices)
-    check_generator(plan, generator)
-    check_params(params)
     _check_loss_on_records(loss_fn, params, records.example)
     if devices is None:
         devices = session.facts.get("devices") or default_devices()

@@ -20,10 +20,10 @@ WAYS: dict[str, Any] = {
 }
 # Those that between them reach every branch; the rest run with the slow tests.
 QUICK = {
-    "auto": ("linen_cnn", "rnn", "transformer_tied", "branches", "mixture_of_experts"),
-    "thin": ("convolutions", "nested_scans", "weight_and_its_transpose"),
+    "auto": ("rnn", "branches"),
+    "thin": ("convolutions", "weight_and_its_transpose"),
     "two_pass": ("scan_of_layers_with_remat",),
-    "chunks": ("dropout",),
+    "chunks": (),
 }
 CASES = [
     pytest.param(

@@ -38,6 +38,7 @@ sampling = "poisson"
 clip_norm = 1.0
 
 [training]
+mode = "microbatch"
 steps = 6
 expected_batch_size = 200
 learning_rate = 2.0

@@ -38,6 +38,7 @@ sampling = "poisson"
 clip_norm = 1.0
 
 [training]
+mode = "microbatch"
 steps = 4
 expected_batch_size = 60
 optimizer = "adam"
@@ -132,6 +133,7 @@ def test_a_language_model_is_trained_from_a_configuration(plays, tmp_path):
         run(load_config(private), tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_a_role_can_be_the_unit(plays, tmp_path):
     config = CONFIG.replace('"example"', '"user"\nrows_per_unit = 2')
     config = config.replace("steps = 4", "steps = 1")

@@ -52,6 +52,7 @@ def train(ledger, **options):
     settings: dict[str, Any] = {
         "plan": PLAN,
         "optimizer": optax.sgd(0.1, momentum=0.9),
+        "mode": "microbatch",  # the quickest to compile; other modes: test_noising
         "microbatch_size": 8,
         "devices": 2,
         "average_decay": 0.9,
