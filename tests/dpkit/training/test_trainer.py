@@ -293,6 +293,7 @@ def test_noise_is_never_reused_on_other_data(tmp_path):
             other,
             plan=PLAN,
             optimizer=optax.sgd(0.1, momentum=0.9),
+            mode="microbatch",
             microbatch_size=8,
             devices=2,
             average_decay=0.9,
