@@ -75,7 +75,7 @@ def convolutions():
     *kernels, x, line = draws(*shapes, (B, 7, 6, 4), (B, 9, 1))
 
     def conv(x, kernel, names="NHWC HWIO NHWC", **settings):
-        numbers = tuple(names.split())
+        numbers: Any = tuple(names.split())
         return jax.lax.conv_general_dilated(
             x[None], kernel, dimension_numbers=numbers, **settings
         )[0]
@@ -156,7 +156,8 @@ def linen_attention():
             embed = nn.Embed(9, 8)
             x = embed(tokens)
             mask = nn.make_causal_mask(tokens)
-            x = x + nn.MultiHeadDotProductAttention(num_heads=2)(x, mask=mask)
+            mixed: Any = nn.MultiHeadDotProductAttention(num_heads=2)(x, mask=mask)
+            x = x + mixed
             x = nn.LayerNorm()(x)
             return embed.attend(x)
 
@@ -164,7 +165,8 @@ def linen_attention():
     params = Net().init(jax.random.key(0), tokens[0])
 
     def loss(p, tokens, key):
-        logp = jax.nn.log_softmax(Net().apply(p, tokens))
+        logits: Any = Net().apply(p, tokens)
+        logp = jax.nn.log_softmax(logits)
         return -jnp.sum(logp * jax.nn.one_hot(jnp.roll(tokens, -1), 9))
 
     return loss, params, tokens, None

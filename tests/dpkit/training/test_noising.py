@@ -60,7 +60,12 @@ def new_ledger(path=None, epsilon=100.0):
 
 
 def train(plan, ledger, **options):
-    settings = {"microbatch_size": 64, "devices": 1, "insecure_seed": 1, **options}
+    settings: dict[str, Any] = {
+        "microbatch_size": 64,
+        "devices": 1,
+        "insecure_seed": 1,
+        **options,
+    }
     return fit(
         loss,
         START,
@@ -135,7 +140,8 @@ def test_correlated_noise_cancels_over_steps():
     total = {"w": jnp.zeros(500)}
     spread = {}
     for noise in ("independent", "banded"):
-        plan = DPSGDPlan.create(**{**make, "noise": noise})
+        numbers: dict[str, Any] = {**make, "noise": noise}
+        plan = DPSGDPlan.create(**numbers)
         tx = as_optax(plan, jax.random.key(1))
         state = tx.init(total)
         update = jax.jit(tx.update)
@@ -165,13 +171,18 @@ def test_adaptive_clipping_is_not_for_optax():
 )
 def test_words_that_do_not_go_together_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
-        DPSGDPlan.create(**{**POISSON, "clip_norm": 1.0, **changes})
+        made: dict[str, Any] = {**POISSON, "clip_norm": 1.0, **changes}
+        DPSGDPlan.create(**made)
 
 
 def test_nothing_may_change_during_correlated_noise():
-    changing = {"noise_multiplier": ((4, 1.0), (8, 2.0)), "noise": "banded"}
+    changing: dict[str, Any] = {
+        "noise_multiplier": ((4, 1.0), (8, 2.0)),
+        "noise": "banded",
+    }
     with pytest.raises(ValueError, match="give numbers instead of schedules"):
-        DPSGDPlan.create(**{**CYCLIC, **changing})
+        made: dict[str, Any] = {**CYCLIC, **changing}
+        DPSGDPlan.create(**made)
 
 
 def test_a_budget_is_met_whatever_the_noise():
