@@ -32,7 +32,7 @@ def table(results: dict[str, Any]) -> str:
     for found in results["models"].values():
         base = found["ordinary"]
         lines.append(
-            f"| {found['title']} | ordinary ({base['form']}) "
+            f"| {found['title']} | ordinary ({_forms(base)}) "
             f"| {1e3 * base['seconds']:.3g} ms | {base['bytes'] / 2**20:.3g} MiB "
             f"| {base['compilation']:.2g} s |"
         )
@@ -60,6 +60,17 @@ def summary(results: dict[str, Any]) -> str:
             f"| {_times(ours['compilation'])} | {theirs} | {QUOTED.get(name, 'none')} |"
         )
     return "\n".join(lines)
+
+
+def _forms(base: dict[str, Any]) -> str:
+    """The way that was the faster, and how the other compares."""
+    seconds, best = base["seconds_of_forms"], base["form"]
+    others = [
+        f"{form} {_times(spent / seconds[best])}"
+        for form, spent in seconds.items()
+        if form != best
+    ]
+    return "; ".join([best, *others])
 
 
 def _pair(row: dict[str, Any]) -> str:
@@ -109,10 +120,11 @@ def page(results: dict[str, Any], plot: Path | None, beside: Path) -> str:
 
 The whole step is compared: clipped sum, noise, division, update, against gradient and
 update of the same model on the same batch. Time is CPU time of the process, the median
-of {results["rounds"]} interleaved rounds in one process; memory is the temporary memory
-that XLA plans for the compiled program; compilation is CPU time from Python to machine
-code. All are multiples of the ordinary step's, which is the faster of two ways to write
-it (`vmap` of the loss of one example, or one loss of the whole batch).
+of {results["rounds"]} interleaved rounds in one process (more where steps are quick,
+fewer where they take long); memory is the temporary memory that XLA plans for the
+compiled program; compilation is CPU time from Python to machine code, once. All are
+multiples of the ordinary step's, which is the faster of two ways to write it: `vmap` of
+the loss of one example, or one loss of the whole batch.
 
 Measured on: {facts["processor"]}, {facts["cores"]} cores, {facts["memory_gib"]} GiB,
 one CPU device; Python {facts["python"]}, JAX {facts["jax"]}, jaxlib {facts["jaxlib"]},

@@ -92,7 +92,13 @@ def row(time, memory=1.0, compilation=2.0):
 
 def made_up():
     """Results with everything in them that can happen."""
-    ordinary = {"form": "batched", "seconds": 0.5, "bytes": 2**20, "compilation": 1.0}
+    ordinary = {
+        "form": "batched",
+        "seconds_of_forms": {"vmap": 0.75, "batched": 0.5},
+        "seconds": 0.5,
+        "bytes": 2**20,
+        "compilation": 1.0,
+    }
     private = {"auto": row(1.07), "vmap": row(123.4), "jax-privacy": row(None, 50.0)}
     model = {"title": "a decoder", "ordinary": ordinary, "private": private}
     alone = {"title": "a net", "ordinary": ordinary, "private": {"auto": row(1.5)}}
@@ -106,7 +112,9 @@ def made_up():
 def test_the_page_shows_what_was_measured(tmp_path):
     results = made_up()
     table = training_page.table(results)
-    assert "| a decoder | ordinary (batched) | 500 ms | 1 MiB | 1 s |" in table
+    assert (
+        "| a decoder | ordinary (batched; vmap 1.50x) | 500 ms | 1 MiB | 1 s |" in table
+    )
     assert "| a decoder | dpkit auto | 1.07x | 1.00x | 2.00x |" in table
     assert "| a decoder | dpkit vmap | 123x |" in table
     assert "| a decoder | jax-privacy | left out | 50x |" in table
