@@ -22,6 +22,7 @@ import jax.extend.random
 import jax.numpy as jnp
 import numpy as np
 
+from dpkit.mechanisms._pool import Pool
 from dpkit.mechanisms._quantile import normal_of_words
 
 _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
@@ -30,6 +31,9 @@ _DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
 _NOISE, _FOLD, _SPLIT, _WIDEN = range(4)
 # Pairs of words in a block, and how many elements fit in a core's cache at once.
 _LANES, _CHUNK = 8, 2**15
+_HIGH, _LOW = slice(8), slice(8, 16)
+# The most blocks that serve a group of neighbours together.
+_WIDEST = 64
 
 
 def chacha20_block(key: Any, counter: Any, nonce: Any) -> tuple[jax.Array, ...]:
@@ -135,7 +139,7 @@ def _layout(shape: tuple[int, ...]) -> _Layout:
     # The widest groups that add less than an eighth of what the narrowest add.
     blocks = next(
         n
-        for n in (64, 32, 16, 8, 4, 2, 1)
+        for n in (_WIDEST, 32, 16, 8, 4, 2, 1)
         if n == 1 or -(-width // (_LANES * n)) * _LANES * n <= width + width // 8
     )
     groups = -(-width // (_LANES * blocks))
@@ -152,8 +156,8 @@ def _layout(shape: tuple[int, ...]) -> _Layout:
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"))
-def chacha_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Standard normal draws of one leaf; the key's whole counter space is used.
+def chacha_normal(words: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Standard normal draws of one leaf, from the eight words of its key.
 
     A large leaf is made piece by piece, in its own memory and little more.
 
@@ -166,7 +170,6 @@ def chacha_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Arr
         raise ValueError(f"shape={shape}: needed fewer than 2**35 elements; split it")
     if not math.prod(shape):
         return jnp.zeros(shape, dtype)
-    words = jax.random.key_data(key)
     if pieces == 1:
         drawn = _piece(words, 0, layout, dtype)
     else:
@@ -181,6 +184,39 @@ def chacha_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Arr
     drawn = drawn.reshape(*grid[:-1], grid[-1] * _LANES * blocks)
     width = math.prod(shape) // math.prod(grid[:-1])
     return drawn[..., :width].reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnames=("shapes", "dtype"))
+def chacha_normals(
+    words: jax.Array, shapes: tuple[tuple[int, ...], ...], dtype: Any
+) -> tuple[jax.Array, ...]:
+    """Standard normal draws of several leaves, in one program.
+
+    A leaf is made of groups of 512 elements; block j of a group serves its elements j,
+    64 + j, ..., 448 + j.
+
+    Args:
+      words: (number of leaves, 8), their keys.
+      shapes: of the leaves, of fewer than 2**35 elements.
+      dtype: of the draws.
+    """
+    pool = Pool(shapes, _LANES * _WIDEST)
+    own, firsts = words[pool.owners], jnp.asarray(pool.firsts // _LANES)
+    # In pieces that fit a core's cache, the last one filled up.
+    some = max(min(_CHUNK // pool.block, len(firsts)), 1)
+    spare = -len(firsts) % some
+    own = jnp.pad(own, ((0, spare), (0, 0))).reshape(-1, some, 8)
+    firsts = jnp.pad(firsts, (0, spare)).reshape(-1, some)
+
+    def draw(piece: tuple[jax.Array, jax.Array]) -> jax.Array:
+        key, first = piece
+        counter = first[:, None] + jnp.arange(_WIDEST, dtype=jnp.uint32)[None]
+        made = chacha20_block(key.T[:, :, None], counter, (0, 0, _NOISE))
+        high, low = (jnp.stack(made[half], axis=1) for half in (_HIGH, _LOW))
+        return normal_of_words(high, low, dtype).reshape(some, pool.block)
+
+    drawn = jax.lax.map(draw, (own, firsts))
+    return pool.cut(drawn.reshape(-1, pool.block))
 
 
 def _piece(words: Any, number: Any, layout: _Layout, dtype: Any) -> jax.Array:
@@ -198,7 +234,7 @@ def _piece(words: Any, number: Any, layout: _Layout, dtype: Any) -> jax.Array:
         counter = counter + place * _u32(stride)
         stride *= grid[i]
     made = chacha20_block(words, counter, (0, 0, _NOISE))
-    high, low = (jnp.stack(made[half], axis=-2) for half in (slice(8), slice(8, 16)))
+    high, low = (jnp.stack(made[half], axis=-2) for half in (_HIGH, _LOW))
     return normal_of_words(high, low, dtype).reshape(*part, _LANES * blocks)
 
 

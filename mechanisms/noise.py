@@ -22,14 +22,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpkit.mechanisms import _check
-from dpkit.mechanisms._chacha import CHACHA20, chacha_normal, widened
+from dpkit.mechanisms._chacha import (
+    CHACHA20,
+    chacha_normal,
+    chacha_normals,
+    widened,
+)
+from dpkit.mechanisms._pool import Pool
 from dpkit.mechanisms._quantile import normal_of_words
-from dpkit.mechanisms._threefry import random_words, words_of
+from dpkit.mechanisms._threefry import random_words, threefry_2x32, words_of
 from dpkit.mechanisms.pinning import kept
 
 GENERATORS = ("threefry", "chacha20")
-# Elements of a leaf whose noise costs more to compile than to draw.
-_SMALL = 2**15
+# Elements of a leaf that is drawn together with others, and of all these together; and
+# neighbours in one of them.
+_SMALL, _POOL, _BLOCK = 2**18, 2**22, 2**8
 
 
 def gaussian_noise(
@@ -57,9 +64,11 @@ def gaussian_noise(
       tree: arrays, or anything with a `shape` and a floating `dtype`; values unused.
       stddev: standard deviation >= 0 in the unit of the tree; a number, or a scalar
         array (then unchecked).
-      generator: "threefry" or "chacha20" (on a CPU about twice the time). Both are
-        made where they are needed, on every device of a mesh its own part; chacha20
-        may exchange noise between devices that split a leaf's last axis.
+      generator: "threefry" or "chacha20" (on a CPU about twice the time). Large leaves
+        are made where they are needed, on every device of a mesh its own part; leaves
+        of up to 262,144 elements are made together, whole, so a mesh that splits them
+        may exchange noise between devices. So may chacha20 where a leaf's last axis is
+        split.
 
     Returns:
       The same structure and shapes; float64 for float64 leaves, else float32.
@@ -85,12 +94,9 @@ def gaussian_noise(
     # `split` marks the key as used, so that jax_debug_key_reuse finds a second use;
     # its j-th child is the fold-in of j.
     keys = jax.random.split(key, len(leaves))
-    if generator == "chacha20":
-        if not _is_chacha_key(key):
-            keys = jax.vmap(widened)(keys)
-        units = [chacha_normal(keys[j], *_like(leaf)) for j, leaf in enumerate(leaves)]
-    else:
-        units = _standard_normals(keys, [_like(leaf) for leaf in leaves])
+    if generator == "chacha20" and not _is_chacha_key(key):
+        keys = jax.vmap(widened)(keys)
+    units = _standard_normals(keys, [_like(leaf) for leaf in leaves], generator)
     return jax.tree.unflatten(treedef, [unit * stddev for unit in units])
 
 
@@ -172,39 +178,74 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.A
     return normal_of_words(high, low, dtype)
 
 
-def _standard_normals(keys: jax.Array, likes: list[Any]) -> list[jax.Array]:
-    """What `standard_normal` gives for each leaf, in fewer programs.
+def _standard_normals(
+    keys: jax.Array, likes: list[Any], generator: str
+) -> list[jax.Array]:
+    """Standard normal draws of all leaves, in few programs.
 
     One for every leaf would be most of a training step's compilation. So large leaves
-    are drawn with all that have their shape, small ones with all of about their size,
-    as flat arrays of one length whose ends are left out.
+    are drawn with all that have their shape, and all others together, some millions of
+    elements at a time. What a leaf gets depends on its key and shape alone.
     """
+    words = jax.random.key_data(keys)
     groups: dict[Any, list[int]] = {}
+    pooled: dict[Any, int] = {}
     for j, (shape, kind) in enumerate(likes):
         size = math.prod(shape)
-        drawn_as = shape if size > _SMALL else (1 << max(size - 1, 0).bit_length(),)
-        groups.setdefault((drawn_as, kind), []).append(j)
+        large = size > _SMALL
+        if not large:
+            pooled[kind] = pooled.get(kind, 0) + size
+        together = shape if large else pooled[kind] // _POOL
+        groups.setdefault((large, together, kind), []).append(j)
     drawn: dict[int, jax.Array] = {}
-    for group, members in groups.items():
-        if len(members) == 1:
-            drawn[members[0]] = standard_normal(keys[members[0]], *likes[members[0]])
-            continue
-        words = jnp.stack([jax.random.key_data(keys[j]) for j in members])
-        for j, unit in zip(members, _stacked_normals(words, *group), strict=True):
-            shape = likes[j][0]
-            flat = unit.shape != shape
-            drawn[j] = unit[: math.prod(shape)].reshape(shape) if flat else unit
+    for (large, _, kind), members in groups.items():
+        shapes = tuple(likes[j][0] for j in members)
+        draw = _DRAWS[generator, large]
+        units = draw(words[np.asarray(members)], shapes, kind)
+        drawn.update(zip(members, units, strict=True))
     return [drawn[j] for j in range(len(likes))]
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
-def _stacked_normals(words: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Draws of several leaves of one shape, (number of leaves, *shape).
+@functools.partial(jax.jit, static_argnames=("shapes", "dtype"))
+def _stacked_normals(
+    words: jax.Array, shapes: tuple[tuple[int, ...], ...], dtype: Any
+) -> tuple[jax.Array, ...]:
+    """Draws of leaves of one shape.
 
-    In memory once: otherwise each part would be compiled with a program of its own.
+    Several are in memory once: or each would be compiled with a program of its own.
     """
-    pairs = jax.vmap(lambda word: words_of(word, shape))(words)
-    return kept(normal_of_words(*pairs, dtype), words)
+    if len(shapes) == 1:
+        return (normal_of_words(*words_of(words[0], shapes[0]), dtype),)
+    pairs = jax.vmap(lambda word: words_of(word, shapes[0]))(words)
+    return tuple(kept(normal_of_words(*pairs, dtype), words))
+
+
+@functools.partial(jax.jit, static_argnames=("shapes", "dtype"))
+def _pooled_normals(
+    words: jax.Array, shapes: tuple[tuple[int, ...], ...], dtype: Any
+) -> tuple[jax.Array, ...]:
+    """Draws of leaves of any shapes, each as whole blocks of one array."""
+    pool = Pool(shapes, _BLOCK)
+    own = words[pool.owners]
+    index = pool.firsts[:, None] + jnp.arange(_BLOCK, dtype=jnp.uint32)[None]
+    pair = threefry_2x32((own[:, :1], own[:, 1:]), (jnp.uint32(0), index))
+    return pool.cut(kept(normal_of_words(*pair, dtype), words))
+
+
+def _large_chacha(
+    words: jax.Array, shapes: tuple[tuple[int, ...], ...], dtype: Any
+) -> list[jax.Array]:
+    """Draws of large leaves, one by one."""
+    pairs = zip(words, shapes, strict=True)
+    return [chacha_normal(word, shape, dtype) for word, shape in pairs]
+
+
+_DRAWS = {
+    ("threefry", True): _stacked_normals,
+    ("threefry", False): _pooled_normals,
+    ("chacha20", True): _large_chacha,
+    ("chacha20", False): chacha_normals,
+}
 
 
 def _like(leaf: Any) -> tuple[tuple[int, ...], Any]:

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from dpkit.models.patches import PatchConv, max_pool
+
 
 class TanhCNN(nn.Module):
     """Two convolutions and two dense layers with tanh, for images of 28 by 28 and up.
@@ -29,10 +31,10 @@ class TanhCNN(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Logits (num_classes,) of one image (height, width, channels)."""
-        x = nn.tanh(nn.Conv(16, (8, 8), strides=2, padding="SAME")(image))
-        x = nn.max_pool(x, (2, 2), strides=(1, 1))
-        x = nn.tanh(nn.Conv(32, (4, 4), strides=2, padding="VALID")(x))
-        x = nn.max_pool(x, (2, 2), strides=(1, 1))
+        conv = PatchConv(16, size=8, stride=2, padding="SAME", name="Conv_0")
+        x = max_pool(nn.tanh(conv(image)))
+        conv = PatchConv(32, size=4, stride=2, padding="VALID", name="Conv_1")
+        x = max_pool(nn.tanh(conv(x)))
         x = nn.tanh(nn.Dense(32)(x.reshape(-1)))
         return nn.Dense(self.num_classes)(x)
 

@@ -316,8 +316,15 @@ _PARAMETERS = {
 
 def _parameters(result: Result) -> str:
     """Everything that enters the accounting, and the rest that was chosen."""
-    rows = [(label, result.get(key)) for key, label in _PARAMETERS.items()]
+    rows = [(label, _settled(result.get(key))) for key, label in _PARAMETERS.items()]
     return section("Parameters", table((k, v) for k, v in rows if v is not None))
+
+
+def _settled(value: Any) -> Any:
+    """A setting; one that follows a schedule, in words."""
+    if not isinstance(value, list | tuple):
+        return value
+    return ", then ".join(f"{number(x)} for {steps:,} steps" for steps, x in value)
 
 
 def _evidence(result: Result) -> str:

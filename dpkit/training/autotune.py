@@ -15,7 +15,7 @@ import jax
 
 from dpkit.training.step import Stepper
 
-CANDIDATES = (8, 64, 256)
+CANDIDATES = (8, 32, 128)
 DEFAULT = 64
 _ROWS = 256
 

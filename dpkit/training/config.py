@@ -27,6 +27,8 @@ SAMPLINGS = ("poisson", "balls_in_bins", "cyclic", "fixed_size", "full_batch")
 CLIPPINGS = ("flat", "unit", "auto_s", "psac", "hard_drop")
 NOISES = ("independent", "banded", "square_root", "buffered")
 MODES = ("auto", "vmap", "two_pass", "microbatch")
+# A number for so many steps, then the next: [[steps, value], ...].
+Schedule = tuple[tuple[int, float], ...]
 _SHUFFLES = ("shuffle", "shuffled", "fixed_batches", "sequential")
 
 
@@ -112,15 +114,16 @@ class PrivacySection:
 
     `clipping` says which function of the norm bounds a gradient, `clip_quantile` lets
     the clip norm follow the norms, `noise` whether noise is correlated over steps.
+    `clip_norm` and `noise_multiplier` may follow a schedule.
     """
 
     delta: float
     relation: str
     unit: str
     sampling: str
-    clip_norm: float
+    clip_norm: float | Schedule
     epsilon: float | None = None
-    noise_multiplier: float | None = None
+    noise_multiplier: float | Schedule | None = None
     max_batch_size: int | None = None
     allow_large_delta: bool = False
     clipping: str = "flat"
@@ -135,7 +138,7 @@ class PrivacySection:
         """Refuses what has no guarantee."""
         as_relation(self.relation)
         _check.open_probability(delta=self.delta)
-        _check.positive(clip_norm=self.clip_norm)
+        _positive(clip_norm=self.clip_norm)
         if self.sampling in _SHUFFLES:
             raise ValueError(
                 f"privacy.sampling={self.sampling!r}: shuffled or fixed batches have "
@@ -167,14 +170,22 @@ class PrivacySection:
         if self.epsilon is not None:
             _check.positive(epsilon=self.epsilon)
         if self.noise_multiplier is not None:
-            _check.positive(noise_multiplier=self.noise_multiplier)
+            _positive(noise_multiplier=self.noise_multiplier)
+        if self.clipping != "flat" and isinstance(self.clip_norm, tuple):
+            raise ValueError(
+                f"clip_norm={_listed(self.clip_norm)} follows a schedule, which only "
+                f"'flat' can, but privacy.clipping={self.clipping!r}: give one number"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSection:
-    """`[training]`: how long, how large the batches, and the optimiser."""
+    """`[training]`: how long, how large the batches, and the optimiser.
 
-    expected_batch_size: int
+    `expected_batch_size` may follow a schedule; `steps` are then those of all pieces.
+    """
+
+    expected_batch_size: int | Schedule
     learning_rate: float
     epochs: float | None = None
     steps: int | None = None
@@ -191,7 +202,7 @@ class TrainingSection:
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range."""
-        _check.integer_at_least(1, expected_batch_size=self.expected_batch_size)
+        _positive(expected_batch_size=self.expected_batch_size)
         _check.positive(learning_rate=self.learning_rate)
         _check.half_open_probability(momentum=self.momentum)
         _check.non_negative(weight_decay=self.weight_decay)
@@ -346,6 +357,8 @@ def naming(*sections: str) -> Iterator[None]:
 def _typed(name: str, value: Any, hint: Any) -> Any:
     """A value of the declared type; whole numbers may stand for real ones."""
     kind = _plain(hint)
+    if isinstance(value, list) and _may_change(hint):
+        return _schedule(name, value, kind)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{name}={value!r} must be a list of whole numbers")
@@ -357,12 +370,45 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if type(value) is not kind:
         words = {str: "text", int: "a whole number", float: "a number"}
         wanted = words.get(kind, "true or false")
+        if _may_change(hint):
+            wanted += ", or pieces [[steps, value], ...]"
         raise ValueError(f"{name}={value!r} must be {wanted}")
     return value
 
 
+def _may_change(hint: Any) -> bool:
+    """Whether a schedule may stand for the number."""
+    return Schedule in typing.get_args(hint)
+
+
+def _schedule(name: str, pieces: list[Any], kind: Any) -> Schedule:
+    """Pieces of whole numbers of steps and numbers of a kind."""
+    found = []
+    for piece in pieces:
+        if not isinstance(piece, list) or len(piece) != 2:
+            raise ValueError(f"{name}={pieces!r} must be pieces [[steps, value], ...]")
+        steps = _check.integer_at_least(1, **{f"{name} steps": piece[0]})
+        found.append((steps, _typed(name, piece[1], kind)))
+    if not found:
+        raise ValueError(f"{name}=[] must have at least one piece [steps, value]")
+    return tuple(found)
+
+
+def _positive(**settings: Any) -> None:
+    """Refuses numbers that are not positive and finite, in schedules too."""
+    for name, value in settings.items():
+        pieces = value if isinstance(value, tuple) else ((1, value),)
+        for _, number in pieces:
+            _check.positive(**{name: number})
+
+
+def _listed(schedule: Schedule) -> list[list[float]]:
+    """A schedule as it is written in TOML."""
+    return [list(piece) for piece in schedule]
+
+
 def _plain(hint: Any) -> Any:
-    """X, of X or of `X | None`."""
+    """X, of X, of `X | None` or of `X | Schedule`."""
     if isinstance(hint, types.UnionType):
         return next(a for a in typing.get_args(hint) if a is not types.NoneType)
     return hint

@@ -17,13 +17,12 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 import optax
 
-from dpkit.accountants import _check
 from dpkit.accountants.bounds import Budget
 from dpkit.accountants.errors import BudgetExceeded, NotCertified
 from dpkit.accountants.ledger import Ledger
@@ -35,7 +34,7 @@ from dpkit.report.words import number
 from dpkit.training import account
 from dpkit.training.config import Config, load_config, naming
 from dpkit.training.folder import RunFolder, write
-from dpkit.training.plan import DPSGDPlan, check_delta
+from dpkit.training.plan import DPSGDPlan, Number, check_delta
 from dpkit.training.session import now, versions
 from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
 
@@ -295,9 +294,10 @@ def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
         "bands": privacy.bands,
     }
     if privacy.epsilon is None:
-        noise = _check.positive(noise_multiplier=privacy.noise_multiplier)
         check_delta(privacy.delta, numbers["max_records"], privacy.allow_large_delta)
-        return DPSGDPlan.create(noise_multiplier=noise, **numbers)
+        return DPSGDPlan.create(
+            noise_multiplier=cast(Number, privacy.noise_multiplier), **numbers
+        )
     return DPSGDPlan.for_budget(
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -327,7 +327,7 @@ def _clipping(config: Config) -> dict[str, Any]:
     if privacy.clipping == "flat":
         return {"clip_norm": privacy.clip_norm, "quantile": privacy.clip_quantile}
     made = {"unit": Unit, "auto_s": AutoS, "psac": PSAC, "hard_drop": HardDrop}
-    return {"clip": made[privacy.clipping](privacy.clip_norm)}
+    return {"clip": made[privacy.clipping](cast(float, privacy.clip_norm))}
 
 
 def _optimizer(config: Config, plan: DPSGDPlan) -> optax.GradientTransformation:
@@ -426,7 +426,7 @@ def _result(
     return {
         "schema_version": SCHEMA_VERSION,
         **plan.to_json(),
-        "expected_batch_size": _whole(plan.expected_batch_size),
+        "expected_batch_size": _whole(plan.to_json()["expected_batch_size"]),
         "sampling_rate": _share(plan),
         "clip_norm": config.privacy.clip_norm,
         "clipping": config.privacy.clipping,
@@ -456,19 +456,29 @@ def _result(
         "config_sha256": config.sha256,
         "versions": versions(),
         "history": [
-            {**row, "epoch": row["step"] * _share(plan)} for row in done.history
+            {**row, "epoch": _epochs(plan, row["step"])} for row in done.history
         ],
     }
 
 
-def _whole(number: float) -> float:
-    """The number, as an integer if it is one."""
-    return int(number) if number == int(number) else number
+def _whole(number: Any) -> Any:
+    """The number, as an integer if it is one; a schedule as it is."""
+    whole = not isinstance(number, list) and number == int(number)
+    return int(number) if whole else number
 
 
 def _share(plan: DPSGDPlan) -> float:
     """The share of the records that a batch is expected to hold."""
     return plan.expected_batch_size / plan.sampler.max_records
+
+
+def _epochs(plan: DPSGDPlan, steps: int) -> float:
+    """How often the first steps are expected to read each record."""
+    epochs, left = 0.0, steps
+    for piece in plan.pieces or (plan,):
+        epochs += _share(piece) * min(left, piece.steps)
+        left -= min(left, piece.steps)
+    return epochs
 
 
 def _language_score(job: _Job, done: FitResult) -> dict[str, float]:

@@ -192,7 +192,10 @@ class DPSGDPlan:
         )
         parts = aligned(steps, **settings)
         if parts and epochs is not None:
-            raise ValueError(f"epochs={epochs}: a schedule says how long it lasts")
+            raise ValueError(
+                f"epochs={epochs}: a schedule says itself how long it lasts; give "
+                "steps, or nothing"
+            )
         noising = Noising(clip=clip, quantile=quantile, noise=noise, bands=bands)
         sizes = [batching.size(p["expected_batch_size"]) for _, p in parts]
         if not parts:

@@ -10,6 +10,7 @@ from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clips import Clip, Flat
 from dpkit.training.noising import noising_of
 from dpkit.training.planning import CUT, IN_EPOCHS, check_name, name_of
+from dpkit.training.schedule import checked
 
 _CLIPS = {
     name: getattr(clips, name)
@@ -31,7 +32,8 @@ def plan_to_json(plan: Any) -> dict[str, Any]:
         if name == "steps":
             continue
         if any(piece[name] != whole[name] for _, piece in parts):
-            whole[name] = [[length, piece[name]] for length, piece in parts]
+            pieces = checked(name, [(length, piece[name]) for length, piece in parts])
+            whole[name] = [list(piece) for piece in pieces]
     for derived in ("sampling_rate", "bins"):
         if isinstance(whole.get(derived), list):
             del whole[derived]

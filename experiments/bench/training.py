@@ -4,8 +4,9 @@ A step is: gradients of a batch, clipped and noised where private, divided by th
 size, an SGD update. All contestants compute the same step of the same model in one
 process on one CPU device, in interleaved rounds. Time is the process's CPU time; quoted
 is the median over rounds of the ratio within a round. Memory is the temporary memory of
-the compiled program, compilation the CPU time from Python to machine code. The ordinary
-step is the faster of a vmapped and a batched loss.
+the compiled program, compilation the CPU time from Python to machine code. There are two
+ordinary steps: the same loss of one example under vmap, and a loss of the whole batch,
+written by hand.
 
     python -m experiments.bench.training --markdown docs/bench/training.md \
       --plot docs/images/training.png
@@ -129,7 +130,7 @@ def contestants(model: Model, only: Iterable[str] = ()) -> dict[str, Step]:
 def measure(
     model: Model, steps: dict[str, Step], rounds: int, hopeless: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The ordinary step in absolute numbers, the others as multiples of it.
+    """All steps in absolute numbers, the private ones as multiples of ordinary ones too.
 
     Ways that are `hopeless` are compiled, for their memory, but not run.
     """
@@ -149,32 +150,33 @@ def measure(
         if bytes_of[k] <= MOST_BYTES and k[1] not in hopeless
     }
     seconds = _seconds(running, params, batch, rounds)
-    base = min(plain, key=lambda form: statistics.median(seconds["ordinary", form]))
-    own = seconds["ordinary", base]
-    rows = {}
-    for name in steps:
-        key = ("private", name)
+    found: dict[str, Any] = {"title": model.title, "ordinary": {}, "private": {}}
+    for key, (_, compilation) in programs.items():
         times = seconds.get(key, [])
-        ratios = [a / b for a, b in zip(times, own, strict=False)]
-        rows[name] = {
-            "time": statistics.median(ratios) if ratios else None,
-            "memory": bytes_of[key] / bytes_of["ordinary", base],
-            "compilation": programs[key][1] / programs["ordinary", base][1],
-            "rounds": len(ratios),
+        found[key[0]][key[1]] = {
+            "seconds": statistics.median(times) if times else None,
+            "bytes": bytes_of[key],
+            "compilation": compilation,
+            "rounds": len(times),
         }
-    return {
-        "title": model.title,
-        "ordinary": {
-            "form": base,
-            "seconds_of_forms": {
-                form: statistics.median(seconds["ordinary", form]) for form in plain
-            },
-            "seconds": statistics.median(own),
-            "bytes": bytes_of["ordinary", base],
-            "compilation": programs["ordinary", base][1],
-        },
-        "private": rows,
-    }
+    for name, row in found["private"].items():
+        row["against"] = {
+            form: {
+                "time": _ratio(
+                    seconds.get(("private", name)), seconds["ordinary", form]
+                ),
+                "memory": row["bytes"] / base["bytes"],
+                "compilation": row["compilation"] / base["compilation"],
+            }
+            for form, base in found["ordinary"].items()
+        }
+    return found
+
+
+def _ratio(times: list[float] | None, others: list[float]) -> float | None:
+    """The median of the ratios of rounds, if there were any."""
+    ratios = [a / b for a, b in zip(times or [], others, strict=False)]
+    return statistics.median(ratios) if ratios else None
 
 
 def _compiled(step: Step, params: Any, batch: Any) -> tuple[Any, float]:
@@ -221,7 +223,10 @@ def sweep(models: dict[int, Model], rounds: int) -> dict[int, dict[str, float | 
     found = {}
     for x, model in models.items():
         result = measure(model, contestants(model, SWEPT), rounds)
-        found[x] = {name: row["time"] for name, row in result["private"].items()}
+        found[x] = {
+            name: row["against"]["vmap"]["time"]
+            for name, row in result["private"].items()
+        }
         print(f"  {model.title}: {found[x]}", flush=True)
     return found
 

@@ -11,7 +11,12 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpkit.mechanisms import _chacha
-from dpkit.mechanisms._chacha import CHACHA20, chacha20_block, chacha_normal
+from dpkit.mechanisms._chacha import (
+    CHACHA20,
+    chacha20_block,
+    chacha_normal,
+    chacha_normals,
+)
 from dpkit.mechanisms.noise import chacha_key, gaussian_noise
 from tests.oracles import chacha, normal
 
@@ -64,7 +69,13 @@ def test_a_threefry_key_is_widened_by_a_block():
     assert data(_chacha.widened(key)) == expected
 
 
-draw = jax.jit(chacha_normal, static_argnums=(1, 2))
+def draw(key, shape, dtype):
+    return chacha_normal(data_words(key), shape, dtype)
+
+
+def data_words(key):
+    return jax.random.key_data(key)
+
 
 # Shape; groups in a row and blocks in a group; some places (row, place in the row).
 SHAPES = [
@@ -87,6 +98,22 @@ def test_every_element_has_words_of_its_own(shape, groups, blocks, some):
         words = chacha.element_words(SECRET, row, place, groups, blocks)
         expected = normal.inverse_normal(*words)
         assert rows[row, place] == pytest.approx(expected, rel=5e-7, abs=4e-7)
+
+
+def test_small_leaves_are_made_together_and_get_what_each_gets_alone():
+    shapes = ((3, 7), (), (0, 2), (1500,), (1, 512), (40_000,))
+    keys = jax.random.split(chacha_key(SECRET), len(shapes))
+    leaves = chacha_normals(data_words(keys), shapes, "float32")
+    for key, shape, leaf in zip(keys, shapes, leaves, strict=True):
+        assert leaf.shape == shape
+        flat = np.asarray(leaf).reshape(-1)
+        groups = -(-len(flat) // 512)
+        for place in range(0, len(flat), max(len(flat) // 4, 1)):
+            words = chacha.element_words(data(key), 0, place, groups, 64)
+            expected = normal.inverse_normal(*words)
+            assert flat[place] == pytest.approx(expected, rel=5e-7, abs=4e-7)
+    together = np.concatenate([np.asarray(leaf).reshape(-1) for leaf in leaves])
+    assert len(np.unique(together)) > len(together) - 500
 
 
 @pytest.mark.parametrize(
@@ -116,7 +143,7 @@ def test_pieces_repeat_no_element():
 def test_float64_leaves_have_float64_noise():
     with jax.enable_x64(True):
         drawn = noise_of(chacha_key(SECRET), jnp.zeros(2, jnp.float64), 1.0)
-        words = chacha.element_words(chacha.child(SECRET, 0, 0, 2), 0, 1, 1, 1)
+        words = chacha.element_words(chacha.child(SECRET, 0, 0, 2), 0, 1, 1, 64)
         assert drawn.dtype == jnp.float64
         assert float(drawn[1]) == pytest.approx(normal.inverse_normal(*words), 1e-14)
 
@@ -162,7 +189,7 @@ def test_a_second_use_of_a_key_is_found():
 @pytest.mark.slow
 def test_shards_are_made_without_communication():
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
-    for shape, spec in (((640, 256), ("data",)), ((6, 2, 4), (None, "data"))):
+    for shape, spec in (((1280, 256), ("data",)), ((6, 2, 40_000), (None, "data"))):
         spread = NamedSharding(mesh, PartitionSpec(*spec))
         placed = jax.jit(
             lambda key, shape=shape: noise_of(key, jnp.zeros(shape), 1.0),
@@ -172,7 +199,7 @@ def test_shards_are_made_without_communication():
         collectives = "all-gather", "all-reduce", "collective-permute", "all-to-all"
         for collective in collectives:
             assert collective not in text
-        if shape[0] == 640:  # five pieces of 128 rows of one group, half on a device
+        if shape[0] == 1280:  # ten pieces of 128 rows of one group, half on a device
             assert "u32[64,1,32]" in text
         alone = noise_of(jax.random.key(3), jnp.zeros(shape), 1.0)
         np.testing.assert_array_equal(placed(jax.random.key(3)), alone)
@@ -221,6 +248,6 @@ def test_a_chacha_key_serves_nothing_else():
 def test_too_many_elements_are_refused():
     with pytest.raises(ValueError, match="2\\*\\*35"):
         jax.eval_shape(
-            lambda key: chacha_normal(key, (2**16, 2**19), "float32"),
-            chacha_key(SECRET),
+            lambda words: chacha_normal(words, (2**16, 2**19), "float32"),
+            data_words(chacha_key(SECRET)),
         )

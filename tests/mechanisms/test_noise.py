@@ -270,18 +270,34 @@ def test_keys_of_the_wrong_kind_are_refused():
 
 def test_each_device_makes_its_own_shard_without_communication():
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    shape = (514, 1024)  # a large leaf: small ones are made together
     for spec in (PartitionSpec("data"), PartitionSpec(None, "data")):
         spread = NamedSharding(mesh, spec)
         draw = jax.jit(
-            lambda key: gaussian_noise(key, jnp.zeros((6, 4)), 1.0),
-            out_shardings=spread,
+            lambda key: gaussian_noise(key, jnp.zeros(shape), 1.0), out_shardings=spread
         )
         text = str(draw.lower(jax.random.key(3)).compile().as_text())
         assert "fusion" in text
         for collective in ("all-gather", "all-reduce", "collective-permute"):
             assert collective not in text
-        alone = gaussian_noise(jax.random.key(3), jnp.zeros((6, 4)), 1.0)
+        alone = gaussian_noise(jax.random.key(3), jnp.zeros(shape), 1.0)
         np.testing.assert_array_equal(draw(jax.random.key(3)), alone)
+
+
+def test_leaves_of_a_tree_get_the_words_of_their_own_keys_and_places():
+    # Two large ones of a shape, one of another, many small ones in two pools.
+    shapes = [(600, 500), (600, 500), (300_000,), (3,), (), (2, 0), (1000, 7)]
+    shapes += [(2**18,)] * 17
+    key = jax.random.key(5)
+    noise = jax.jit(
+        lambda key: gaussian_noise(key, [jnp.zeros(shape) for shape in shapes], 1.0)
+    )(key)
+    copy = jax.random.wrap_key_data(jax.random.key_data(jax.random.key(5)))
+    for number, (leaf, shape) in enumerate(zip(noise, shapes, strict=True)):
+        child = jax.random.fold_in(copy, number)
+        expected = normal_of_words(*random_words(child, shape), "float32")
+        assert leaf.shape == shape
+        np.testing.assert_allclose(leaf, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_noise_is_added_where_it_is_needed():

@@ -1,5 +1,6 @@
 """The configuration language: what it takes, and one clear line for what it doesn't."""
 
+import re
 from importlib import resources
 
 import pytest
@@ -180,3 +181,35 @@ def test_a_missing_section_and_a_missing_file_are_named(tmp_path):
         load_config(GOOD.partition("[training]")[0])
     with pytest.raises(ValueError, match=r"absent\.toml"):
         load_config(tmp_path / "absent.toml")
+
+
+def test_numbers_may_follow_a_schedule():
+    text = GOOD.replace("epsilon = 3", "noise_multiplier = [[3, 2], [2, 1.5]]")
+    text = text.replace("clip_norm = 1.0", "clip_norm = [[1, 1.0], [4, 0.5]]")
+    text = text.replace("batch_size = 100", "batch_size = [[2, 50], [3, 100]]")
+    config = load_config(text)
+    assert config.privacy.noise_multiplier == ((3, 2.0), (2, 1.5))
+    assert config.privacy.clip_norm == ((1, 1.0), (4, 0.5))
+    assert config.training.expected_batch_size == ((2, 50), (3, 100))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epsilon = 3", "noise_multiplier = [3, 2]", "must be pieces [[steps, value]"),
+        ("epsilon = 3", "noise_multiplier = []", "at least one piece"),
+        ("epsilon = 3", "noise_multiplier = [[0, 1.0]]", "noise_multiplier steps=0"),
+        ("epsilon = 3", "noise_multiplier = [[5, -1]]", "privacy.noise_multiplier=-1"),
+        ("epsilon = 3", 'noise_multiplier = "x"', "or pieces [[steps, value], ...]"),
+        ("batch_size = 100", "batch_size = [[5, 1.5]]", "must be a whole number"),
+        ("epsilon = 3", "epsilon = [[5, 3.0]]", "privacy.epsilon=[[5, 3.0]] must be"),
+        (
+            "clip_norm = 1.0",
+            'clip_norm = [[5, 1.0]]\nclipping = "unit"',
+            "follows a schedule, which only 'flat' can",
+        ),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(old, new, message):
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        load_config(GOOD.replace(old, new))

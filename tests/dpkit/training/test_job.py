@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpkit import Budget, BudgetExceeded, Ledger
+from dpkit import Budget, BudgetExceeded, DPSGDPlan, Ledger
 from dpkit.accountants.errors import Incompatible, LedgerCorrupt
 from dpkit.data import DataUnavailable
 from dpkit.training import load_config, run
@@ -186,6 +186,29 @@ def test_another_configuration_is_refused(finished):
     with pytest.raises(ValueError, match="another configuration"):
         run(load_config(CUT.replace("steps = 6", "steps = 7")), out)
     assert everything_in(out) == before
+
+
+def test_a_schedule_runs_and_is_written_down(tmp_path):
+    text = QUICK.replace("multiplier = 2.0", "multiplier = [[2, 3.0], [4, 2.0]]")
+    text = text.replace("batch_size = 200", "batch_size = [[3, 100], [3, 200]]")
+    done = run(load_config(text), tmp_path / "run")
+    result = done.result
+    assert result["noise_multiplier"] == [[2, 3.0], [4, 2.0]]
+    assert result["expected_batch_size"] == [[3, 100.0], [3, 200.0]]
+    records = result["max_records"]
+    epochs = [row["epoch"] for row in result["history"]]
+    assert epochs == pytest.approx([300 / records, 900 / records])
+    plan = DPSGDPlan.create(
+        max_records=records,
+        max_batch_size=result["max_batch_size"],
+        clip_norm=1.0,
+        noise_multiplier=((2, 3.0), (4, 2.0)),
+        expected_batch_size=((3, 100), (3, 200)),
+    )
+    bound = plan.epsilon(1e-4, relation="add_remove")
+    assert result["epsilon"] == pytest.approx(bound.upper, rel=1e-9)
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "3 for 2 steps, then 2 for 4 steps" in report
 
 
 def test_a_fixed_seed_is_marked_everywhere(tmp_path):
