@@ -47,7 +47,7 @@ def test_examples_run(number, tmp_path, monkeypatch, capsys):
     # the example that does not write its own.
     code = code.replace('build("cnn"', 'build("linear"')
     for old, new in [
-        ("epochs=13", "steps=2"),
+        ("epochs=30", "steps=2"),
         ("expected_batch_size=2048", "expected_batch_size=32"),
     ]:
         assert old in code

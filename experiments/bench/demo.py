@@ -78,8 +78,8 @@ def run(seeds: int) -> dict[str, list[dict[str, Any]]]:
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """A line for each way to make batches."""
     lines = [
-        "| batches | steps | slots | noise multiplier | epsilon | test accuracy: mean (each) "
-        "| seconds: mean (most) |",
+        "| batches | steps | slots | noise multiplier | epsilon "
+        "| test accuracy: mean (each) | seconds: mean (most) |",
         "|---|---|---|---|---|---|---|",
     ]
     for sampling, results in found.items():

@@ -4,9 +4,9 @@ A step is: gradients of a batch, clipped and noised where private, divided by th
 size, an SGD update. All contestants compute the same step of the same model in one
 process on one CPU device, in interleaved rounds. Time is the process's CPU time; quoted
 is the median over rounds of the ratio within a round. Memory is the temporary memory of
-the compiled program, compilation the CPU time from Python to machine code. There are two
-ordinary steps: the same loss of one example under vmap, and a loss of the whole batch,
-written by hand.
+the compiled program, compilation the CPU time from Python to machine code. There are
+two ordinary steps: the same loss of one example under vmap, and a loss of the whole
+batch, written by hand.
 
     python -m experiments.bench.training --markdown docs/bench/training.md \
       --plot docs/images/training.png
@@ -130,7 +130,7 @@ def contestants(model: Model, only: Iterable[str] = ()) -> dict[str, Step]:
 def measure(
     model: Model, steps: dict[str, Step], rounds: int, hopeless: Collection[str] = ()
 ) -> dict[str, Any]:
-    """All steps in absolute numbers, the private ones as multiples of ordinary ones too.
+    """All steps in absolute numbers; the private ones as multiples of ordinary ones.
 
     Ways that are `hopeless` are compiled, for their memory, but not run.
     """
@@ -141,6 +141,10 @@ def measure(
     made |= {("private", name): step for name, step in steps.items()}
     _compiled(plain["vmap"], params, batch)  # what only the first compilation pays
     programs = {name: _compiled(step, params, batch) for name, step in made.items()}
+    for name, step in made.items():  # again: other work on the machine costs time too
+        program, compilation = programs[name]
+        again = _compiled(step, params, batch)[1]
+        programs[name] = program, min(compilation, again)
     bytes_of = {
         k: p.memory_analysis().temp_size_in_bytes for k, (p, _) in programs.items()
     }

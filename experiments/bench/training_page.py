@@ -126,7 +126,7 @@ what writing it by hand gains for the ordinary step is lost to it.
 Time is CPU time of the process, the median of {results["rounds"]} interleaved rounds in
 one process (more where steps are quick, fewer where they take long); memory is the
 temporary memory that XLA plans for the compiled program; compilation is CPU time from
-Python to machine code, once.
+Python to machine code, the less of two.
 
 Measured on: {facts["processor"]}, {facts["cores"]} cores, {facts["memory_gib"]} GiB,
 one CPU device; Python {facts["python"]}, JAX {facts["jax"]}, jaxlib {facts["jaxlib"]},
