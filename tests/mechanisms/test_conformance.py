@@ -11,33 +11,33 @@ from tests.conformance import (
     check_exact,
     check_law,
     check_sharding,
+    check_transformations,
     one_per_mechanism,
 )
 
 
-def rows():
-    """Every row; the long ones, and what zero_out repeats of add_remove, are slow."""
+def is_slow(row):
+    """The long rows, and what zero_out repeats of add_remove."""
+    again = row.relation == "zero_out" and any(
+        (other.mechanism, other.sampler, other.relation)
+        == (row.mechanism, row.sampler, "add_remove")
+        for other in ROWS
+    )
+    long = ("truncated", "clip", "adaptive-replace", "adaptive_")
+    return again or row.name.startswith(long)
+
+
+def row_checks():
+    """Every row with every check; all audits but one are slow."""
     for row in ROWS:
-        again = row.relation == "zero_out" and any(
-            (other.mechanism, other.sampler, other.relation)
-            == (row.mechanism, row.sampler, "add_remove")
-            for other in ROWS
-        )
-        slow = again or row.name.startswith(
-            ("truncated", "clip", "adaptive-replace", "adaptive_")
-        )
-        yield pytest.param(row, marks=pytest.mark.slow if slow else (), id=row.name)
+        for check in ROW_CHECKS:
+            slow = is_slow(row) or check is check_exact
+            slow |= check is check_audit and row.name != "gaussian_sum-add_remove"
+            marks = pytest.mark.slow if slow else ()
+            yield pytest.param(row, check, marks=marks, id=f"{row}-{check.__name__}")
 
 
-def slow_if(check, long):
-    """A check, for the slow run where it is the long one."""
-    return pytest.param(check, marks=pytest.mark.slow if check is long else ())
-
-
-@pytest.mark.parametrize("row", list(rows()))
-@pytest.mark.parametrize(
-    "check", [slow_if(c, check_exact) for c in ROW_CHECKS], ids=lambda c: c.__name__
-)
+@pytest.mark.parametrize(("row", "check"), list(row_checks()))
 def test_row(row, check):
     check(row)
 
@@ -55,7 +55,7 @@ def mechanism_checks():
         for check in MECHANISM_CHECKS:
             if clip and check is check_sharding:
                 continue  # which is for sums that are exact in any order
-            slow = check is check_sharding
+            slow = check in (check_sharding, check_transformations)
             slow |= clip and not (check is check_bound and "per_group" in row.name)
             slow |= row.name.startswith("adaptive") and check is not check_bound
             marks = pytest.mark.slow if slow else ()

@@ -293,6 +293,7 @@ def test_a_mechanism_that_takes_the_factor_two_upon_itself():
         check_exact(mutated(REPLACED, HalvedForReplacement))
 
 
+@pytest.mark.slow
 def test_division_by_the_realised_batch_size():
     fields = {f.name: getattr(SAMPLED, f.name) for f in dataclasses.fields(SAMPLED)}
     with pytest.raises(AssertionError, match=r"against a crowd: .*Finding"):
@@ -300,7 +301,8 @@ def test_division_by_the_realised_batch_size():
 
 
 @pytest.mark.parametrize(
-    "cls", [FirstByIndex, pytest.param(OneDrawForAll, marks=pytest.mark.slow)]
+    "cls",
+    [pytest.param(x, marks=pytest.mark.slow) for x in (FirstByIndex, OneDrawForAll)],
 )
 def test_batches_of_another_law(cls):
     assert TRUNCATED.sampler is not None

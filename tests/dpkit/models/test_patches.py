@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     ("shape", "size", "stride", "padding"),
     [
-        ((28, 29, 1), 8, 2, "SAME"),
+        pytest.param((28, 29, 1), 8, 2, "SAME", marks=pytest.mark.slow),
         ((13, 13, 4), 4, 2, "VALID"),
         pytest.param((9, 14, 2), 3, 1, "SAME", marks=pytest.mark.slow),
         pytest.param((10, 11, 2), 3, 3, "SAME", marks=pytest.mark.slow),

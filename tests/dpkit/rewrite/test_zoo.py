@@ -21,7 +21,7 @@ WAYS: dict[str, Any] = {
 # Those that between them reach every branch; the rest run with the slow tests.
 QUICK = {
     "auto": ("rnn", "branches"),
-    "thin": ("convolutions", "weight_and_its_transpose"),
+    "thin": ("weight_and_its_transpose",),
     "two_pass": ("scan_of_layers_with_remat",),
     "chunks": (),
 }
