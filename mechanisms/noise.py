@@ -183,10 +183,15 @@ def _children(key: jax.Array, count: int) -> jax.Array:
     if _is_chacha_key(key):
         return marked
     # The same words as straight-line code, which compiles in a fraction of the time.
-    first, second = jax.random.key_data(key)
+    return jax.random.wrap_key_data(_child_words(jax.random.key_data(key), count))
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _child_words(words: jax.Array, count: int) -> jax.Array:
+    """The words of a key's children, (count, 2)."""
     numbers = jnp.arange(count, dtype=jnp.uint32)
-    words = threefry_2x32((first, second), (jnp.uint32(0), numbers))
-    return jax.random.wrap_key_data(jnp.stack(words, axis=1))
+    pair = threefry_2x32((words[0], words[1]), (jnp.uint32(0), numbers))
+    return jnp.stack(pair, axis=1)
 
 
 def _standard_normals(

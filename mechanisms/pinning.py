@@ -43,6 +43,7 @@ def pinned(tree: PyTree) -> PyTree:
     return jax.lax.while_loop(lambda carry: carry[0] < count, keep, start)[1]
 
 
+@jax.jit
 def _one(array: jax.Array) -> jax.Array:
     """The number 1, in a way that depends on an array for all that a compiler knows."""
     entry = jax.lax.index_in_dim(array.reshape(-1), 0, keepdims=False)

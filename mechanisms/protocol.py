@@ -216,6 +216,7 @@ def _sum_records(messages: jax.Array) -> tuple[jax.Array, jax.Array]:
     return total, jnp.zeros_like(total)
 
 
+@jax.jit  # some hundred small operations, which would be compiled one by one
 def exact_sum(messages: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sum over axis 0 in two words, by halves: what each addition rounds away is kept.
 
