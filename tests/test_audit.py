@@ -43,6 +43,7 @@ def flagged(scale, draws, repetitions, error=1e-6):
     return count
 
 
+@pytest.mark.slow
 def test_power_and_false_alarms():
     assert flagged(0.9, 200_000, 5) == 5
     assert flagged(1.0, 200_000, 5) == 0

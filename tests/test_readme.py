@@ -77,6 +77,7 @@ def test_make_commands_exist():
 def test_dpkit_commands_run(tmp_path, monkeypatch):
     from dpkit.cli.app import app
 
+    monkeypatch.setattr(trainer, "choose_microbatch", lambda *given: 8)
     monkeypatch.chdir(tmp_path)
     ran = set()
     for command in COMMANDS:

@@ -100,7 +100,11 @@ def run(
       >>> config = load_config('''
       ... data = {name = "digits", evaluation = "public"}
       ... model = {name = "linear"}
-      ... training = {steps = 2, expected_batch_size = 100, learning_rate = 2.0}
+      ... [training]
+      ... steps = 2
+      ... expected_batch_size = 100
+      ... learning_rate = 2.0
+      ... microbatch_size = 100
       ... [privacy]
       ... noise_multiplier = 2.0
       ... delta = 1e-4

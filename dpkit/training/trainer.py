@@ -217,7 +217,7 @@ def fit(
       >>> ledger = Ledger.open(None, budget=Budget(2.0, 1e-5), relation="add_remove",
       ...                      unit="example", dataset="toy 1")
       >>> done = fit(loss, jnp.zeros(2), x, plan=plan, optimizer=optax.sgd(0.3),
-      ...            ledger=ledger)
+      ...            ledger=ledger, microbatch_size=50)
       >>> done.bound.upper <= 2.0
       True
     """

@@ -193,6 +193,7 @@ def test_unproven_answers_are_estimates():
     st.integers(1, 2000),
     st.sampled_from([1e-9, 1e-6, 1e-3]),
 )
+@pytest.mark.slow
 def test_monotone_in_noise_rate_steps_and_delta(noise, rate, steps, delta):
     def at(noise=noise, rate=rate, steps=steps, delta=delta):
         event = repeat(poisson(noise, rate), steps)
@@ -237,6 +238,7 @@ def test_curves_grow(step):
     assert found[-1] == pytest.approx(whole, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_curves_are_as_good_at_a_tiny_delta():
     curve = epsilon_curve(STEP, [1, 100], 1e-30, relation="add_remove")
     for bound, count in zip(curve, [1, 100], strict=True):

@@ -106,6 +106,7 @@ def test_degenerate_forms_are_gaussians():
         assert bound(event).upper == pytest.approx(bound(same).upper, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_it_is_never_worse_than_a_gaussian_and_monotone():
     uppers = [bound(allocated(1, t, epochs=2)).upper for t in (2, 5, 20)]
     assert uppers == sorted(uppers, reverse=True)

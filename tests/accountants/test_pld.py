@@ -411,6 +411,7 @@ def test_more_noise_fewer_steps_and_lower_rates_are_better():
     assert upper(repeat(poisson(1.0, 0.02), 100), 2e-6) < base
 
 
+@pytest.mark.slow
 def test_delta_of_is_the_inverse():
     event = repeat(poisson(1, 0.01), 1000)
     for delta in (1e-3, 1e-7):
@@ -582,6 +583,7 @@ def test_bounded_range_has_no_lower_bound_as_pure():
     assert best.lower <= best.estimate <= best.upper < 35
 
 
+@pytest.mark.slow
 def test_an_allowance_is_no_mass_that_is_there():
     event = repeat(DiscreteGaussianDpEvent(91.0, 1), 2)
     found = delta_of(event, 6.5, "zero_out")

@@ -236,6 +236,7 @@ def test_a_table_is_read_by_chords_and_never_beyond_its_end():
     assert at(event, 4.001) == math.inf
 
 
+@pytest.mark.slow
 def test_chords_never_claim_too_little():
     exact = {order: renyi_curves.sampled_gaussian(0.1, 1, order) for order in (2, 3, 5)}
     event = rdp_curve([2, 5], [exact[2], exact[5]])

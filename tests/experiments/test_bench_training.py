@@ -32,6 +32,7 @@ def drawn(model):
 
 
 @pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.slow
 def test_a_batch_has_the_mean_loss_of_its_examples():
     model = TINY["decoder-128"]
     params = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0)))
@@ -130,6 +131,7 @@ def test_the_page_shows_what_was_measured(tmp_path):
     assert "![" not in training_page.page(results, None, tmp_path / "page.md")
 
 
+@pytest.mark.slow
 def test_plot_and_picture_are_drawn(tmp_path):
     sweeps = {
         "length": {64: {"auto": 1.1, "vmap": 2.0, "jax-privacy": None}},

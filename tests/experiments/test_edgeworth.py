@@ -5,6 +5,7 @@ import pytest
 from experiments import edgeworth
 
 
+@pytest.mark.slow
 def test_one_task(tmp_path, monkeypatch, capsys):
     page, figures = tmp_path / "docs" / "edgeworth.md", tmp_path / "edgeworth.json"
     monkeypatch.setattr(

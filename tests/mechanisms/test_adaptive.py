@@ -156,6 +156,7 @@ def test_no_count_moves_the_norm_far(below, expected):
     assert float(moved) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_norm_stays_within_its_limits():
     mechanism = dataclasses.replace(PLAIN, min_clip_norm=0.95, max_clip_norm=1.05)
     for below, limit in ((-1e9, 1.05), (1e9, 0.95)):

@@ -205,6 +205,7 @@ def test_shards_are_made_without_communication():
         np.testing.assert_array_equal(placed(jax.random.key(3)), alone)
 
 
+@pytest.mark.slow
 def test_large_leaves_need_little_more_than_themselves():
     shape = jax.ShapeDtypeStruct((1000, 1024), jnp.float32)
     program = jax.jit(lambda key: noise_of(key, shape, 1.0)).lower(jax.random.key(0))

@@ -148,6 +148,7 @@ def test_event_is_the_multiplier_under_every_relation(relation):
     assert GaussianSum(3.0, 0.0).event(relation) == NonPrivateDpEvent()
 
 
+@pytest.mark.slow
 def test_noise_scales_with_the_clip_norm():
     # stddev = sigma C (1 + n 2^-19), the last factor for float32 rounding, n = 8
     assert GaussianSum(3.0, 2.0).stddev == 6.0 * (1 + 2.0**-16)
@@ -159,6 +160,7 @@ def test_noise_scales_with_the_clip_norm():
     np.testing.assert_allclose(large, 4 * small, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_no_clipping_only_without_noise():
     mechanism = GaussianSum(math.inf, 0.0)
     assert mechanism.stddev == 0.0

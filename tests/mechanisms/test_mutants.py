@@ -272,6 +272,7 @@ def test_one_noise_key_for_all_leaves():
         check_leaves(mutated(PLAIN, OneKeyForAllLeaves))
 
 
+@pytest.mark.slow
 def test_one_noise_key_for_all_releases():
     with pytest.raises(AssertionError, match=r"two releases: variance ratio 0\.0"):
         check_leaves(mutated(PLAIN, OneKeyForAllReleases))
@@ -279,6 +280,7 @@ def test_one_noise_key_for_all_releases():
         check_keys(mutated(PLAIN, OneKeyForAllReleases))
 
 
+@pytest.mark.slow
 def test_an_accountant_that_forgets_the_factor_two_of_replacement():
     def forgetful(epsilon):
         event = REPLACED.event()

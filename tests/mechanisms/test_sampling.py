@@ -191,6 +191,7 @@ def test_events_without_a_proof_are_refused():
         plain.amplify(GaussianDpEvent(1.0), "neighbours")
 
 
+@pytest.mark.slow
 def test_truncated_event_covers_every_number_of_records():
     # Under add_remove the number of records is private: the claim made for at most 4
     # must hold for 2 as well, where nothing competes for the 2 slots.

@@ -42,6 +42,7 @@ def _info(cache: Cache):
     return cache.tfds / "mnist" / "3.0.1" / "dataset_info.json"
 
 
+@pytest.mark.slow
 def test_plain_tfds_reads_the_same_bits(tiny, prepared):
     import tensorflow_datasets as tfds
 

@@ -111,6 +111,7 @@ def test_no_position_sees_a_later_one(tied):
         assert (after[t:] != before[t:]).any(axis=1).all()
 
 
+@pytest.mark.slow
 def test_loss_and_scores_equal_a_count_by_hand(tied):
     model, params = tied
     rows = windows(5)
@@ -136,6 +137,7 @@ def adapted(tied):
     return model, scattered(jax.eval_shape(model.init, jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_an_adapted_layer_starts_as_its_base_and_adds_a_thin_product():
     x = jnp.asarray(np.random.default_rng(2).normal(size=(4, 3)), jnp.float32)
     layer = lora.Linear(5, rank=2)
@@ -163,6 +165,7 @@ def test_only_adapters_are_trained_and_they_start_as_nothing(tied, adapted):
     )
 
 
+@pytest.mark.slow
 def test_merged_adapters_compute_the_same(tied, adapted):
     (plain, base), (model, params) = tied, adapted
     merged = lora.merge(params, base)

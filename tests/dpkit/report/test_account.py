@@ -149,6 +149,7 @@ def test_an_empty_ledger_has_a_report():
     assert "Nothing was charged" in render_account(facts)
 
 
+@pytest.mark.slow
 def test_a_known_seed_comes_first():
     with Ledger.open(None, budget=Budget(1.0, 1e-5), **TERMS) as ledger:
         seed = {"insecure_seed": True}

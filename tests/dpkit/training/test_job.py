@@ -211,6 +211,7 @@ def test_a_schedule_runs_and_is_written_down(tmp_path):
     assert "3 for 2 steps, then 2 for 4 steps" in report
 
 
+@pytest.mark.slow
 def test_a_fixed_seed_is_marked_everywhere(tmp_path):
     done = run(load_config(CONFIG), tmp_path / "run")
     assert done.result["insecure_seed"] is True
@@ -271,6 +272,7 @@ def unfinished(killed, tmp_path):
     return Path(shutil.copytree(killed, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_another_configuration_cannot_take_over_an_unfinished_run(unfinished):
     before = everything_in(unfinished)
     with pytest.raises(ValueError, match="another configuration"):
@@ -315,6 +317,7 @@ def test_a_run_that_died_before_its_first_secret_is_not_taken_over(tmp_path):
     assert (out / "config.toml").read_text() == QUICK
 
 
+@pytest.mark.slow
 def test_a_damaged_ledger_stops_a_resumed_run(unfinished):
     whole = (unfinished / "ledger.db").read_bytes()
     (unfinished / "ledger.db").write_bytes(whole[: len(whole) // 2])
@@ -388,6 +391,7 @@ def test_a_charge_of_somebody_else_keeps_a_refused_runs_ledger(tmp_path, monkeyp
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["ledger.db"]
 
 
+@pytest.mark.slow
 def test_no_secret_may_stay_unnoticed(unfinished, monkeypatch):
     real = shutil.rmtree
 
@@ -491,6 +495,7 @@ def test_a_data_set_that_is_not_there_is_named(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_releases_nothing_and_can_be_resumed(tmp_path, monkeypatch):
     import os as os_module
 

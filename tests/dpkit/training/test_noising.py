@@ -109,6 +109,7 @@ def test_a_run_costs_what_its_plan_says_and_resumes_to_the_bit(tmp_path, name):
     shutil.rmtree(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_clip_norm_follows_the_quantile():
     plan = DPSGDPlan.create(
         max_records=120,
@@ -135,6 +136,7 @@ def test_the_clip_norm_follows_the_quantile():
     assert float(memory) == pytest.approx(float(jnp.median(norms)), rel=0.4)
 
 
+@pytest.mark.slow
 def test_correlated_noise_cancels_over_steps():
     make = {**CYCLIC, "bins": 60, "steps": 60, "noise_multiplier": 1.0}
     total = {"w": jnp.zeros(500)}

@@ -83,6 +83,7 @@ def test_a_key_that_is_no_typed_key_is_refused(key):
         as_optax(PLAN, key)
 
 
+@pytest.mark.slow
 def test_one_root_gives_batches_and_noise_of_their_own():
     # The same root handed to both must not make noise and batches share bits.
     key = jax.random.key(5)

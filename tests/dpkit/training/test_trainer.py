@@ -157,6 +157,7 @@ def test_scores_on_private_rows_stay_private(tmp_path, public):
             assert b"0.625" not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_noise_and_batches_are_fresh_in_every_run():
     first, second = train(new_ledger()), train(new_ledger())
     assert first.params_sha256 != second.params_sha256
@@ -250,6 +251,7 @@ def test_noise_is_never_reused_on_another_run(tmp_path, change, name):
     assert ledger.head == before
 
 
+@pytest.mark.slow
 def test_noise_is_never_reused_with_another_optimizer_state(tmp_path):
     """A learning rate that lives in the state is in no program."""
 
@@ -282,6 +284,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(ledger, folder=first, delta=4e-6)
 
 
+@pytest.mark.slow
 def test_noise_is_never_reused_on_other_data(tmp_path):
     folder, ledger = interrupted(tmp_path)
     other = RECORDS.copy()
@@ -312,6 +315,7 @@ def test_a_checkpoint_of_another_ledger_is_refused(tmp_path):
         assert entry_kinds(fresh) == ["genesis"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_beyond_the_plan_is_refused(tmp_path):
     from dpkit.training.checkpoint import Checkpoints
 
@@ -467,6 +471,7 @@ def test_a_nan_record_does_no_harm_and_nobody_is_told(recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.slow
 def test_an_empty_data_set_trains_on_noise_alone():
     done = fit(
         loss,
