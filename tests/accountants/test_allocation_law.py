@@ -263,6 +263,7 @@ def test_a_law_that_fails_its_checks_is_no_answer(monkeypatch, field, factor, me
         allocation_law.upper(1.0, 29)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.1, 0.4, 1.0, 10.0])
 def test_the_transform_of_a_lognormal(noise):
     """Against the same integral with 20 digits."""

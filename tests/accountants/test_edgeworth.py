@@ -223,6 +223,7 @@ def test_a_thousand_different_events_with_a_tight_interval():
     assert bound(few, 1e-5).upper <= renyi(few, 1e-5) * (1 + 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "relations"), BOTH_READ, ids=lambda value: repr(value)[:40]
 )

@@ -374,6 +374,7 @@ def test_the_pair_is_taken_by_name_not_by_position():
     assert peer.get_epsilon_for_delta(1e-6) == pytest.approx(12.2716, abs=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("event", "relations"), BOTH_READ, ids=lambda x: repr(x)[:40])
 def test_renyi_is_never_below_the_loss_distributions(event, relations):
     for relation in relations:

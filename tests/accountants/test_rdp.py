@@ -173,6 +173,7 @@ def test_one_bounded_range_release_is_nearly_pure(epsilon, delta, truth):
     assert upper(BoundedRangeDpEvent(epsilon), delta) >= truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "rate"), [(1.0, 0.1), (4.0, 0.01), (0.7, 0.5)])
 @pytest.mark.parametrize("order", [1.5, 2.0, 8.0, 40.0])
 def test_sampled_gaussians_with_a_replaced_record(noise, rate, order):

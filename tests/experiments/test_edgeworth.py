@@ -22,6 +22,7 @@ def test_one_task(tmp_path, monkeypatch, capsys):
     assert "true_epsilon" in figures.read_text()
 
 
+@pytest.mark.slow
 def test_the_published_noise_is_too_little_at_eight():
     # The authors' code gives 0.7862 (arXiv:2210.15042, their released search);
     # dp-accounting 0.6.0's PLD gives 8.297 for it, and 8 at 0.7982.

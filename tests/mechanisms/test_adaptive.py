@@ -174,6 +174,7 @@ def test_the_norm_stays_within_its_limits():
         assert float(given.stddev) == pytest.approx(limit * 1.005053, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quantile",
     [

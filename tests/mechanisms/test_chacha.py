@@ -148,6 +148,7 @@ def test_float64_leaves_have_float64_noise():
         assert float(drawn[1]) == pytest.approx(normal.inverse_normal(*words), 1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "root", ["chacha20", pytest.param("threefry", marks=pytest.mark.slow)]
 )

@@ -84,7 +84,7 @@ TOTALS = {"a": jnp.arange(STEPS * 6, dtype=jnp.float32).reshape(STEPS, 2, 3)}
 TOTALS["b"] = jnp.ones((STEPS, 4))
 
 
-@pytest.mark.parametrize("strategy", slow_but((1, 3, 4), range(5)))
+@pytest.mark.parametrize("strategy", slow_but((3,), range(5)))
 def test_the_stream_is_the_dense_inverse(strategy):
     stream = stream_of(strategy)
     published = outputs(stream, jax.random.key(3), TOTALS)

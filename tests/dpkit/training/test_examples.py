@@ -34,6 +34,7 @@ def close(found, expected):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copies", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_views_are_averaged_as_in_a_loop(copies):
     example, key = (jnp.array([1.0, 2.0]), jnp.array(3.0)), jax.random.key(0)

@@ -188,6 +188,7 @@ def test_another_configuration_is_refused(finished):
     assert everything_in(out) == before
 
 
+@pytest.mark.slow
 def test_a_schedule_runs_and_is_written_down(tmp_path):
     text = QUICK.replace("multiplier = 2.0", "multiplier = [[2, 3.0], [4, 2.0]]")
     text = text.replace("batch_size = 200", "batch_size = [[3, 100], [3, 200]]")
@@ -245,6 +246,7 @@ def stop_at(step):
     return on_progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "noise", ["1.5", *(pytest.param(z, marks=pytest.mark.slow) for z in ("1.0", "3.0"))]
 )

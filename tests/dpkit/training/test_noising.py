@@ -37,7 +37,7 @@ PLANS: dict[str, dict[str, Any]] = {
     },
 }
 # One of each kind of memory; the others are slow tests.
-QUICK = ("banded",)
+QUICK = ()
 EVERY = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
     for name in PLANS

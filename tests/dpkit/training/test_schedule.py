@@ -52,6 +52,7 @@ def small(sampling="poisson", **changes):
     return DPSGDPlan.create(**(numbers | changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", KINDS)
 def test_every_sampler_makes_a_plan_whose_event_is_its_own(sampling):
     sampler, relation = KINDS[sampling]

@@ -129,6 +129,7 @@ def test_progress_is_certified_monotone_and_says_nothing_private():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("public", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_scores_on_private_rows_stay_private(tmp_path, public):
     seen = []
@@ -225,6 +226,7 @@ def interrupted(tmp_path, step=7):
     return folder, ledger
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -305,6 +307,7 @@ def test_noise_is_never_reused_on_other_data(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_ledger_is_refused(tmp_path):
     folder, ledger = interrupted(tmp_path)
     ledger.close()
