@@ -27,7 +27,7 @@ demo: install
 	$(BIN)/dpkit demo
 
 test: install
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 8
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 test-all: install
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m "slow or not slow"

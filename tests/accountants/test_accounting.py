@@ -62,6 +62,7 @@ def test_best_takes_the_smallest_and_says_whose_it_is():
     assert one.upper == pytest.approx(30.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("event", "relations"), BOTH_READ, ids=lambda x: repr(x)[:40])
 def test_best_is_never_worse_than_any_accountant(event, relations):
     for relation in relations:
@@ -98,6 +99,7 @@ def test_several_events_compose_in_any_order():
     assert epsilon([], 1e-6, relation="add_remove").upper == 0.0
 
 
+@pytest.mark.slow
 def test_delta_of_is_the_inverse():
     event = repeat(STEP, 300)
     for delta in (1e-4, 1e-30):
@@ -247,6 +249,7 @@ def test_curves_are_as_good_at_a_tiny_delta():
         assert bound.upper == pytest.approx(alone, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_long_curve_keeps_its_short_end():
     counts = [1000, 10**9]
     curve = epsilon_curve(poisson(50, 1e-4), counts, 1e-6, relation="add_remove")

@@ -166,6 +166,7 @@ def test_replacing_a_record_is_refused(event):
         epsilon(event, 1e-5, relation="replace_one")
 
 
+@pytest.mark.slow
 def test_a_record_of_zeros_costs_what_an_absent_one_does():
     absent, zeros = (
         epsilon(GOOD[1], 1e-5, relation=relation)

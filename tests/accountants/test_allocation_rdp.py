@@ -69,6 +69,7 @@ def test_inverse_moments_by_quadrature(noise, order):
         assert found <= exact * (1 + 1e-9) + 1e-11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "steps"), [(1.0, 29), (0.6, 100), (5.0, 1000)])
 def test_adding_lies_between_the_two_laws(noise, steps):
     """The laws above and below bracket the moments of order 1 - a."""

@@ -138,6 +138,7 @@ EDGES: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("free", "make", "relation", "target", "delta"), EDGES)
 def test_the_next_looser_value_does_not_fit(free, make, relation, target, delta):
     found = calibrate(make, epsilon=target, delta=delta, relation=relation, free=free)

@@ -288,6 +288,7 @@ def test_mixed_runs_compose():
     assert 11.14814 <= upper(event, 1e-6) <= 11.14920 * (1 + 5e-5)
 
 
+@pytest.mark.slow
 def test_a_hundred_different_events_compose():
     # By inversion of the product of moment generating functions: 1.590799 (+- 5e-6).
     rng = np.random.default_rng(0)
@@ -315,6 +316,7 @@ def test_replacing_shifts_by_two_radii():
     assert renyi(event, 1e-5, "replace_one") >= found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", [1e-5, 1e-12, 1e-30, 1e-100])
 @pytest.mark.parametrize("parts", [1, 1000])
 def test_a_sampled_run_is_as_precise_at_any_delta(parts, delta):
@@ -337,6 +339,7 @@ def test_a_peer_falls_below_the_truth_where_delta_is_tiny(delta):
     assert upper(event, delta) >= truth
 
 
+@pytest.mark.slow
 def test_a_huge_number_of_releases_is_never_worse_than_renyi():
     for count in (10**9, 10**15):
         event = repeat(poisson(50, 1e-4), count)
@@ -526,6 +529,7 @@ def test_bad_events_are_refused_before_any_work():
         delta_of(gaussian(1), math.inf, relation="add_remove")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "event",
     [
@@ -551,6 +555,7 @@ def test_extreme_parameters_give_an_answer_without_warnings(event):
     assert found <= renyi(event, 1e-6, relation) * 1.001 or (found == math.inf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "noise", "copies", "times"), [(0.01, 1, 10, 100), (0.01, 2, 10, 3)]
 )

@@ -69,6 +69,7 @@ def test_sampled_gaussian_curve(rate, noise, order, value):
     assert value * (1 - 1e-12) <= found <= value * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1.5, 2, 8])
 def test_sampled_gaussian_curve_agrees_with_its_definition(order):
     removing = renyi_curves.sampled_gaussian(0.01, 1, order)
@@ -84,6 +85,7 @@ def test_tiny_rates_keep_their_relative_precision(rate):
     assert at(poisson(1, rate), 2) == pytest.approx(exact, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_mixture_counts_the_worse_direction():
     # (1-q) N(0) + q N(1) is the sampled Gaussian, whose two directions mpmath gives.
     mixture = dp_event.MixtureOfGaussiansDpEvent(1.0, (0.0, 1.0), (0.99, 0.01))
@@ -471,6 +473,7 @@ def test_events_that_both_accountants_read_have_curves():
             assert np.all(np.diff((orders - 1) * curve) >= 0)
 
 
+@pytest.mark.slow
 def test_the_oracle_agrees_with_the_table_for_pure_releases():
     assert float(compositions.pure_delta(0.01, 10_000, 4.37638450926)) == pytest.approx(
         1e-5, rel=1e-6

@@ -28,6 +28,7 @@ from tests.oracles import binomial
 ROUND = TruncatedAllocationDpEvent(2.0, 29, 60_000, 2388, epochs=10)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_hardly_ever_full_costs_hardly_more():
     # N=60000, t=29, E=10, eps=3: B=2388 keeps E t (1 + e^eps) Psi below 1e-8.
     slip = 290 * binomial.upper_tail(60_000, 1 / 29, 2388)

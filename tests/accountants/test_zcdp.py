@@ -202,6 +202,7 @@ def test_sampled_runs_count_as_unsampled_ones(noise, rate, steps, delta, truth, 
     assert not zcdp.epsilon(gaussian(1), delta, relation="add_remove").warnings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1.5, 6])
 def test_the_unsampled_curve_is_above_the_sampled_one(order):
     rho = concentration(poisson(1, 0.6)).rho

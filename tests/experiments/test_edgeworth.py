@@ -33,6 +33,7 @@ def test_the_published_noise_is_too_little_at_eight():
     assert 0.04 < found.saving < 0.05
 
 
+@pytest.mark.slow
 def test_the_published_noise_is_more_than_enough_at_three():
     found = edgeworth.row("SST-2", 3.0)
     assert found.published == pytest.approx(1.3520, abs=1e-4)

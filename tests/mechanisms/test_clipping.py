@@ -63,6 +63,7 @@ def test_norm_runs_over_all_leaves_together():
     assert float(global_norm(jnp.zeros((0, 3)))) == 0.0
 
 
+@pytest.mark.slow
 def test_norm_of_many_small_entries_does_not_stall():
     # In bfloat16, 65,536 squares of 1/256 add up to 0.0625; the true norm is 1.
     entries = jnp.full(65_536, 1 / 256, jnp.bfloat16)
@@ -120,6 +121,7 @@ def test_narrow_records_are_widened_before_squaring(dtype, entry):
     np.testing.assert_allclose(out, np.full(4, 0.5), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_float64_leaves_stay_float64_beside_float32_ones():
     with jax.enable_x64(True):
         record = {"wide": jnp.full(1, 1e30, jnp.float64), "usual": jnp.ones(1, "f4")}

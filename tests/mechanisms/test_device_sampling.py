@@ -17,6 +17,7 @@ def same(host, device):
     assert (device.indices.dtype, device.mask.dtype) == (np.int32, bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampler",
     [

@@ -45,6 +45,7 @@ def test_words_are_those_of_the_element_index():
         assert pair == threefry.threefry_2x32((3, 4), (0, index))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (0,), (2, 1, 3)])
 def test_words_agree_with_jax(shape):
     high, low = random_words(jax.random.key(5), shape)
@@ -185,6 +186,7 @@ def test_narrow_leaves_get_float32_noise(dtype):
     assert noise.shape == (2, 2)
 
 
+@pytest.mark.slow
 def test_float64_leaves_get_float64_noise():
     with jax.enable_x64(True):
         tree = {"wide": jnp.zeros(2, jnp.float64), "usual": jnp.zeros(2, jnp.float32)}

@@ -66,6 +66,7 @@ def test_run_is_split_contribute_sum_privatize():
         np.testing.assert_allclose(output, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_record_and_the_release_have_keys_of_their_own():
     alone = [
         run(Spread(), jax.random.key(1), jnp.zeros((n,)))[0]["noise"] for n in (1, 2, 3)

@@ -118,6 +118,7 @@ def test_truncated_batches_follow_their_law():
     assert statistic < 47.2
 
 
+@pytest.mark.slow
 def test_several_keys_are_several_draws():
     sampler = PoissonSampler(0.4, 6, 10)
     many = sampler.draw(many_keys(5), 10)

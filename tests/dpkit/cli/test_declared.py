@@ -194,6 +194,7 @@ def test_compare_flags_an_estimate_below_the_truth(config, monkeypatch):
     assert only.exit_code == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", ["steps", "delta", "noise_multiplier", "order", "fpr"])
 def test_curves(config, tmp_path, x):
     out = tmp_path / "curves"

@@ -67,6 +67,7 @@ def test_pip_brings_the_wheel_alone_and_unchanged(local_pip, archive, folder):
     assert list(folder.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_pip_is_not_misled_by_a_module_of_the_user(
     local_pip, archive, folder, tmp_path, monkeypatch
 ):
@@ -75,6 +76,7 @@ def test_pip_is_not_misled_by_a_module_of_the_user(
     assert fetch.fetch(archive, folder).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_pip")
 def test_pip_names_what_it_did_not_find(archive, folder):
     missing = dataclasses.replace(archive, version="2.0")

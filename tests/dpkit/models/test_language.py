@@ -178,6 +178,7 @@ def test_merged_adapters_compute_the_same(tied, adapted):
     assert np.abs(np.asarray(got) - np.asarray(without)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_split_and_join_are_inverse(adapted):
     model, params = adapted
     joined = lora.join(params, model.base)

@@ -245,6 +245,7 @@ def test_matplotlib_is_loaded_only_to_draw():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_drawing_leaves_pyplot_and_settings_alone():
     code = (
         "import sys, matplotlib\n"

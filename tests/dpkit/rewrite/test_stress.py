@@ -269,6 +269,7 @@ LOSS_WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "way"), LOSS_WAYS)
 def test_residues_of_rounding_do_not_pass_unclipped(loss, way):
     """a * b - c, c the rounded product: 0 or up to 1e8, as the compiler rounds it.

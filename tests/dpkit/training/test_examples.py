@@ -66,6 +66,7 @@ def test_views_of_an_example_move_the_sum_as_one():
     assert f.sensitivity("add_remove") == 0.5
 
 
+@pytest.mark.slow
 def test_an_example_has_views_of_its_own_wherever_it_stands():
     seen = augmented(lambda w, x, key: w * x, lambda key, x: jax.random.normal(key), 2)
     keys = jax.random.split(jax.random.key(1), 3)
@@ -97,6 +98,7 @@ STACK = (
 MASKS = [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 1, 1, 0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_own_count", [True, False])
 @pytest.mark.parametrize("mask", MASKS, ids=str)
 @pytest.mark.parametrize("filler", [math.nan, math.inf, 1e38])

@@ -162,6 +162,7 @@ def test_every_example_gets_its_own_key(mode):
     np.testing.assert_allclose(total, each.sum(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_low_precision_gradients_are_summed_in_float32():
     # Added up in bfloat16, 1024 aligned gradients of norm one stall at 256.
     w = jnp.zeros(1, jnp.bfloat16)

@@ -305,6 +305,7 @@ def test_a_config_file_of_somebody_else_is_never_overwritten(tmp_path, there):
     assert everything_in(tmp_path) == {Path("config.toml"): there.encode()}
 
 
+@pytest.mark.slow
 def test_a_run_that_died_before_its_first_secret_is_not_taken_over(tmp_path):
     """What kill -9 leaves between the folder and private/run.json."""
     out = tmp_path / "run"

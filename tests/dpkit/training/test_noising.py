@@ -200,6 +200,7 @@ def test_a_budget_is_met_whatever_the_noise():
         assert 2.99 < upper <= 3.0
 
 
+@pytest.mark.slow
 def test_per_group_sums_keep_each_group_within_its_norm():
     clip = PerGroup((0.6, 0.8), (("w",), ("b",)))
     for mode in ("auto", "vmap", "two_pass"):

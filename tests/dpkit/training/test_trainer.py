@@ -105,6 +105,7 @@ def test_an_interrupted_run_stays_spent():
     assert ledger.spent().upper == pytest.approx(want, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_progress_is_certified_monotone_and_says_nothing_private():
     seen = []
     train(new_ledger(), on_progress=seen.append)
