@@ -243,7 +243,8 @@ def _pooled_normals(
     """Draws of leaves of any shapes, each as whole blocks of one array."""
     pool = Pool(shapes, _BLOCK)
     own = words[pool.owners]
-    index = pool.firsts[:, None] + jnp.arange(_BLOCK, dtype=jnp.uint32)[None]
+    firsts = jnp.asarray(pool.firsts)[:, None]
+    index = firsts + jnp.arange(_BLOCK, dtype=jnp.uint32)[None]
     pair = threefry_2x32((own[:, :1], own[:, 1:]), (jnp.uint32(0), index))
     return pool.cut(kept(normal_of_words(*pair, dtype), words))
 
