@@ -183,7 +183,8 @@ def _children(key: jax.Array, count: int) -> jax.Array:
     if _is_chacha_key(key):
         return marked
     # The same words as straight-line code, which compiles in a fraction of the time.
-    return jax.random.wrap_key_data(_child_words(jax.random.key_data(key), count))
+    words = _child_words(jax.random.key_data(key), count)
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 
 @functools.partial(jax.jit, static_argnames="count")

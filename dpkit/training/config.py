@@ -202,7 +202,9 @@ class TrainingSection:
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range."""
-        _positive(expected_batch_size=self.expected_batch_size)
+        size = self.expected_batch_size
+        for _, number in size if isinstance(size, tuple) else ((1, size),):
+            _check.integer_at_least(1, expected_batch_size=number)
         _check.positive(learning_rate=self.learning_rate)
         _check.half_open_probability(momentum=self.momentum)
         _check.non_negative(weight_decay=self.weight_decay)

@@ -431,7 +431,7 @@ def _result(
         "schema_version": SCHEMA_VERSION,
         **plan.to_json(),
         "expected_batch_size": _whole(plan.to_json()["expected_batch_size"]),
-        "sampling_rate": _share(plan),
+        "sampling_rate": _rates(plan),
         "clip_norm": config.privacy.clip_norm,
         "clipping": config.privacy.clipping,
         "epsilon": bound.upper,
@@ -469,6 +469,13 @@ def _whole(number: Any) -> Any:
     """The number, as an integer if it is one; a schedule as it is."""
     whole = not isinstance(number, list) and number == int(number)
     return int(number) if whole else number
+
+
+def _rates(plan: DPSGDPlan) -> Any:
+    """The share of a batch; if it changes during the run, [[steps, share], ...]."""
+    rates = [[piece.steps, _share(piece)] for piece in plan.pieces]
+    changing = len({rate for _, rate in rates}) > 1
+    return rates if changing else _share(plan)
 
 
 def _share(plan: DPSGDPlan) -> float:

@@ -25,6 +25,7 @@ from dpkit.accountants.bounds import PrivacyBound
 from dpkit.accountants.calibration import calibrate
 from dpkit.accountants.events import Relation, as_relation
 from dpkit.mechanisms._check import typed_key
+from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.clips import Clip, Flat
 from dpkit.mechanisms.correlated import CorrelatedSum
@@ -107,6 +108,11 @@ class DPSGDPlan:
                 raise ValueError(
                     "noise: correlated over one run, so nothing may change during it; "
                     "give numbers instead of schedules"
+                )
+            if any(isinstance(p.mechanism, AdaptiveGaussianSum) for p in self.pieces):
+                raise ValueError(
+                    "quantile: the clip norm follows the norms, so nothing else may "
+                    "change during the run; give numbers instead of schedules"
                 )
             return check_pieces(self)
         if self.mechanism.max_summands < self.sampler.max_batch_size:

@@ -195,6 +195,8 @@ def test_a_schedule_runs_and_is_written_down(tmp_path):
     done = run(load_config(text), tmp_path / "run")
     result = done.result
     assert result["noise_multiplier"] == [[2, 3.0], [4, 2.0]]
+    rates = [rate for _, rate in result["sampling_rate"]]
+    assert rates[-1] == 2 * rates[0]
     assert result["expected_batch_size"] == [[3, 100.0], [3, 200.0]]
     records = result["max_records"]
     epochs = [row["epoch"] for row in result["history"]]

@@ -52,6 +52,17 @@ def small(sampling="poisson", **changes):
     return DPSGDPlan.create(**(numbers | changes))
 
 
+def test_a_clip_norm_that_follows_a_quantile_follows_no_schedule():
+    with pytest.raises(ValueError, match="quantile: the clip norm follows the norms"):
+        DPSGDPlan.create(
+            max_records=1000,
+            expected_batch_size=100,
+            clip_norm=1.0,
+            quantile=0.5,
+            noise_multiplier=((5, 2.0), (5, 1.0)),
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sampling", KINDS)
 def test_every_sampler_makes_a_plan_whose_event_is_its_own(sampling):
