@@ -38,6 +38,7 @@ from dpkit.training.schedule import (
     PiecewiseSampler,
     aligned,
     check_pieces,
+    joined,
     lookup,
 )
 
@@ -203,10 +204,14 @@ class DPSGDPlan:
                 "steps, or nothing"
             )
         noising = Noising(clip=clip, quantile=quantile, noise=noise, bands=bands)
-        sizes = [batching.size(p["expected_batch_size"]) for _, p in parts]
         if not parts:
-            sizes = [batching.size(settings["expected_batch_size"])]
-            parts = [(count_steps(steps, epochs, max_records, sizes[0]), settings)]
+            size = batching.size(settings["expected_batch_size"])
+            parts = [(count_steps(steps, epochs, max_records, size), settings)]
+        for _, values in parts:
+            b = batching.size(values["expected_batch_size"])
+            values["expected_batch_size"] = b
+        parts = joined(parts)  # whole epochs may round two sizes to the same one
+        sizes = [values["expected_batch_size"] for _, values in parts]
         for b in sizes:
             check_rate(sampling_rate, max_records, b)
         samplers = batching.samplers(sizes, sum(length for length, _ in parts))

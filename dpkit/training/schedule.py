@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -51,12 +51,25 @@ def checked(name: str, pieces: Any) -> tuple[tuple[int, Any], ...]:
         if not is_schedule(piece) or len(piece) != 2:
             raise ValueError(f"{name}={piece!r}: needed pieces (steps, value)")
         steps = _check.integer_at_least(1, **{f"{name} steps": piece[0]})
-        if found and found[-1][1] == piece[1]:
-            steps += found.pop()[0]
         found.append((steps, piece[1]))
     if not found:
         raise ValueError(f"{name}=(): needed at least one piece (steps, value)")
-    return tuple(found)
+    return tuple(joined(found))
+
+
+def joined(pieces: Iterable[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """The pieces, with those next to each other that have the same value as one.
+
+    Example:
+      >>> joined([(10, 1.0), (5, 2.0), (5, 2.0)])
+      [(10, 1.0), (10, 2.0)]
+    """
+    found: list[tuple[int, Any]] = []
+    for steps, value in pieces:
+        if found and found[-1][1] == value:
+            steps += found.pop()[0]
+        found.append((steps, value))
+    return found
 
 
 def aligned(steps: int | None, **settings: Any) -> list[tuple[int, dict[str, Any]]]:

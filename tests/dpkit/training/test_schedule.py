@@ -270,6 +270,21 @@ def test_a_schedule_that_changes_nothing_is_a_plain_plan():
     assert scheduled(noise_multiplier=((3, 1.5), (5, 1.5))) == small()
 
 
+def test_batch_sizes_that_whole_epochs_round_to_one_are_one_piece():
+    # Epochs of 10 steps, then of 3 and again 3: 20 and 19 records are both a third of 60.
+    plan = scheduled(
+        sampling="balls_in_bins",
+        max_batch_size=None,
+        noise_multiplier=1.0,
+        expected_batch_size=((10, 6), (3, 20), (6, 19)),
+    )
+    assert [(piece.steps, piece.sampler.bins) for piece in plan.pieces] == [
+        (10, 10),
+        (9, 3),
+    ]
+    assert DPSGDPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
 def test_epochs_are_not_cut_by_a_schedule():
     plan = scheduled(sampling="balls_in_bins", noise_multiplier=((4, 2.0), (3, 1.0)))
     assert plan.event("zero_out") == dp.ComposedDpEvent(
