@@ -29,14 +29,14 @@ from dpkit.mechanisms.clipping import clip_pinned
 from dpkit.mechanisms.clips import Clip, Flat, as_clip
 from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import tree_sum
-from dpkit.training.inspection import check_loss, check_params
+from dpkit.training.comparison import Check, compare
+from dpkit.training.inspection import check_batch, check_loss, check_params
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
 DATA_AXIS = "data"
 EXPLICIT = AxisType.Explicit
 MODES = ("auto", "vmap", "two_pass", "microbatch")
 _CHUNK = 8
-_TOLERANCE = 1e-3
 
 
 class PrivateAux(NamedTuple):
@@ -53,22 +53,6 @@ class PrivateAux(NamedTuple):
 
     losses: jax.Array
     norms: jax.Array
-
-
-class Check(NamedTuple):
-    """What `ClippedGrad.check` found: private if its rows were.
-
-    Example:
-      >>> Check(jnp.ones(2), jnp.ones(2), ("bias",)).unmoved
-      ('bias',)
-    """
-
-    norms: jax.Array
-    """Of the first two examples, by the mode in use."""
-    trusted: jax.Array
-    """The same by per-example gradients."""
-    unmoved: tuple[str, ...]
-    """Parameters whose gradient was zero for both: they would not be trained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,28 +110,9 @@ class ClippedGrad:
           ValueError: norms or sums differ by more than a thousandth: please report the
             loss; until then use mode="vmap".
         """
-        batch = jax.tree.map(lambda leaf: leaf[:2], batch)
-        keys = None if keys is None else keys[:2]
-        plain = dataclasses.replace(self, mesh=None)
-        reference = dataclasses.replace(plain, mode="vmap", microbatch=None)
-        total, aux = jax.jit(plain)(params, batch, None, keys)
-        wanted, trusted = jax.jit(reference)(params, batch, None, keys)
-        distance = max(
-            _distance(aux.norms, trusted.norms),
-            *map(_distance, jax.tree.leaves(total), jax.tree.leaves(wanted)),
-        )
-        if not distance <= _TOLERANCE:
-            raise ValueError(
-                f"mode={self.mode!r} gives norms {aux.norms.tolist()}, per-example "
-                f"gradients have {trusted.norms.tolist()}: use mode='vmap' for this "
-                "loss, and report it"
-            )
-        unmoved = [
-            jax.tree_util.keystr(path, simple=True, separator="/")
-            for path, leaf in jax.tree_util.tree_leaves_with_path(wanted)
-            if not jnp.any(leaf)
-        ]
-        return Check(aux.norms, trusted.norms, tuple(unmoved))
+        way = dataclasses.replace(self, mesh=None)
+        trusted = dataclasses.replace(way, mode="vmap", microbatch=None)
+        return compare(way, trusted, params, batch, keys)
 
     def __call__(
         self,
@@ -175,10 +140,10 @@ class ClippedGrad:
             refuse.
         """
         check_params(params)
-        size = _batch_size(batch)
+        mask = mask if mask is None else jnp.asarray(mask)
+        size = check_batch(batch, mask, keys)
         batch = jax.tree.map(jnp.asarray, batch)
-        mask = _checked_mask(mask, size)
-        _check_keys(keys, size)
+        mask = jnp.ones(size, bool) if mask is None else mask
         example = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
         )
@@ -415,39 +380,6 @@ def clipped_grad(
     )
 
 
-def check_mode(loss_fn: LossFn, params: Any, example: Any, mode: str) -> None:
-    """Compares a mode with per-example gradients on two rows that are made up.
-
-    Args:
-      loss_fn, params: as in a call.
-      example: shapes and dtypes of one example; floats are drawn, integers are 0 and 1.
-      mode: of `clipped_grad`; "vmap" and "microbatch" are what is compared with.
-
-    Raises:
-      ValueError: the two ways disagree.
-
-    Example:
-      >>> spec = jax.ShapeDtypeStruct((2,), jnp.float32)
-      >>> check_mode(lambda w, x, key: jnp.vdot(w, x), jnp.ones(2), spec, "auto")
-    """
-    if mode in ("vmap", "microbatch"):
-        return
-    draws = np.random.default_rng(0)
-
-    def made_up(leaf: Any) -> jax.Array:
-        shape = (2, *leaf.shape)
-        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-        if jnp.issubdtype(dtype, jnp.floating):
-            return jnp.asarray(draws.normal(size=shape), dtype)
-        return jnp.broadcast_to(
-            jnp.arange(2).reshape(2, *(1,) * len(leaf.shape)) > 0, shape
-        ).astype(dtype)
-
-    keys = jax.random.split(jax.random.key(0), 2)
-    grad = clipped_grad(loss_fn, clip_norm=1.0, mode=mode)
-    grad.check(params, jax.tree.map(made_up, example), keys)
-
-
 def _of_one(loss_fn: LossFn) -> LossFn:
     """A loss of batches as a loss of one example."""
 
@@ -463,15 +395,6 @@ def _one(rows: Any) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows
     )
-
-
-def _distance(some: jax.Array, wanted: jax.Array) -> float:
-    """The largest difference as a share of the largest wanted entry, where finite."""
-    found, right = np.asarray(some, float), np.asarray(wanted, float)
-    usable = np.isfinite(found) | np.isfinite(right)
-    found, right = found[usable], right[usable]
-    scale = float(np.max(np.abs(right), initial=0.0)) or 1.0
-    return float(np.max(np.abs(found - right), initial=0.0)) / scale
 
 
 def _on_mesh(mesh: Any, params: Any, rows: Any) -> tuple[Any, Any, Any]:
@@ -517,49 +440,3 @@ def _pad(leaf: jax.Array, rows: int) -> jax.Array:
     if leaf.dtype == jnp.bool_ and leaf.ndim == 1:
         filler = jnp.zeros_like(filler)
     return jnp.concatenate([leaf, filler])
-
-
-def _batch_size(batch: Any) -> int:
-    """The common length of all leaves."""
-    leaves = jax.tree_util.tree_leaves_with_path(batch)
-    if not leaves:
-        raise ValueError("batch has no leaves: give arrays with a row an example")
-    sizes = {}
-    for path, leaf in leaves:
-        if jnp.ndim(leaf) == 0:
-            raise ValueError(f"batch{jax.tree_util.keystr(path)} has no batch axis")
-        sizes[jax.tree_util.keystr(path)] = leaf.shape[0]
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"batch leaves disagree on the number of rows: {sizes}")
-    return next(iter(sizes.values()))
-
-
-def _checked_mask(mask: Any, size: int) -> jax.Array:
-    """A boolean mask of the right length."""
-    if mask is None:
-        return jnp.ones(size, bool)
-    mask = jnp.asarray(mask)
-    if mask.shape != (size,) or mask.dtype != jnp.bool_:
-        raise ValueError(
-            f"mask has shape {mask.shape} and dtype {mask.dtype}: it must be "
-            f"({size},) booleans, one a row"
-        )
-    return mask
-
-
-def _check_keys(keys: Any, size: int) -> None:
-    """Typed keys, one a row."""
-    if keys is None:
-        return
-    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
-        raise TypeError(
-            f"keys has dtype {keys.dtype}: give typed keys, "
-            "jax.random.split(jax.random.key(...), batch_size)"
-        )
-    if str(jax.random.key_impl(keys)) != "threefry2x32":
-        raise TypeError(
-            f"keys has dtype {keys.dtype}, whose numbers depend on the whole batch: "
-            "give Threefry keys, jax.random.key(seed, impl='threefry2x32')"
-        )
-    if keys.shape != (size,):
-        raise ValueError(f"keys has shape {keys.shape}: it must be ({size},)")

@@ -41,6 +41,31 @@ def check_params(params: Any) -> None:
             )
 
 
+def check_batch(batch: Any, mask: Any, keys: Any) -> int:
+    """Refuses rows that don't belong together.
+
+    Args:
+      batch: a tree of arrays (B, ...).
+      mask: (B,) booleans, or None.
+      keys: (B,) typed Threefry keys, or None.
+
+    Returns:
+      B.
+
+    Raises:
+      ValueError, TypeError: no rows, or another length, shape or dtype.
+    """
+    size = _batch_size(batch)
+    if mask is not None and (mask.shape != (size,) or mask.dtype != jnp.bool_):
+        raise ValueError(
+            f"mask has shape {mask.shape} and dtype {mask.dtype}: it must be "
+            f"({size},) booleans, one a row"
+        )
+    if keys is not None:
+        _check_keys(keys, size)
+    return size
+
+
 def check_loss(
     loss_fn: Any,
     params: Any,
@@ -87,6 +112,45 @@ def check_loss(
     derived = jax.make_jaxpr(jax.value_and_grad(loss_fn))(params, example, key)
     _refuse_hidden(derived, allow_effects)
     _refuse_batch_normalisation(closed)
+    _warn_of_unused(closed.jaxpr, params)
+
+
+def _warn_of_unused(jaxpr: Any, params: Any) -> None:
+    """Noise alone would move such parameters."""
+    named = jax.tree_util.tree_leaves_with_path(params)
+    reached = _reached(jaxpr, [True] * len(jaxpr.outvars))
+    unused = [
+        f"params{jax.tree_util.keystr(path)}"
+        for (path, _), used in zip(named, reached, strict=False)
+        if not used
+    ]
+    if 0 < len(unused) < len(named):  # a loss that uses none is refused elsewhere
+        warnings.warn(
+            f"loss_fn doesn't use {', '.join(unused)}: noise alone will move what "
+            "has no gradient; keep it out of params",
+            stacklevel=3,
+        )
+
+
+def _reached(jaxpr: Any, wanted: list[bool]) -> list[bool]:
+    """Which inputs of a program the wanted outputs are computed from, at most."""
+    needed = {
+        var
+        for var, want in zip(jaxpr.outvars, wanted, strict=True)
+        if want and isinstance(var, jax_core.Var)
+    }
+    for eqn in reversed(jaxpr.eqns):
+        wants = [var in needed for var in eqn.outvars]
+        if not any(wants):
+            continue
+        inner = eqn.params["jaxpr"].jaxpr if eqn.primitive.name == "jit" else None
+        used = _reached(inner, wants) if inner else [True] * len(eqn.invars)
+        needed.update(
+            var
+            for var, is_used in zip(eqn.invars, used, strict=True)
+            if is_used and isinstance(var, jax_core.Var)
+        )
+    return [var in needed for var in jaxpr.invars]
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
@@ -189,10 +253,14 @@ def _refuse_batch_normalisation(closed: Any) -> None:
 
 
 def _over_unit_batch(eqn: Any) -> bool:
-    """Whether an equation sums a leading axis of length one and keeps others."""
-    if eqn.primitive.name != "reduce_sum" or 0 not in eqn.params["axes"]:
+    """Whether an equation sums a leading axis of length one and keeps others.
+
+    The axis may also be one that the layer itself mapped, as Equinox's does.
+    """
+    summed = eqn.primitive.name in ("reduce_sum", "psum")
+    if not summed or 0 not in eqn.params["axes"]:
         return False
-    return eqn.invars[0].aval.shape[0] == 1 and eqn.outvars[0].aval.shape != ()
+    return eqn.invars[0].aval.shape[:1] == (1,) and eqn.outvars[0].aval.shape != ()
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -201,3 +269,34 @@ def _size(shape: tuple[int, ...]) -> int:
     for n in shape:
         size *= n
     return size
+
+
+def _batch_size(batch: Any) -> int:
+    """The common length of all leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    if not leaves:
+        raise ValueError("batch has no leaves: give arrays with a row an example")
+    sizes = {}
+    for path, leaf in leaves:
+        if jnp.ndim(leaf) == 0:
+            raise ValueError(f"batch{jax.tree_util.keystr(path)} has no batch axis")
+        sizes[jax.tree_util.keystr(path)] = leaf.shape[0]
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"batch leaves disagree on the number of rows: {sizes}")
+    return next(iter(sizes.values()))
+
+
+def _check_keys(keys: Any, size: int) -> None:
+    """Typed keys, one a row."""
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"keys has dtype {keys.dtype}: give typed keys, "
+            "jax.random.split(jax.random.key(...), batch_size)"
+        )
+    if str(jax.random.key_impl(keys)) != "threefry2x32":
+        raise TypeError(
+            f"keys has dtype {keys.dtype}, whose numbers depend on the whole batch: "
+            "give Threefry keys, jax.random.key(seed, impl='threefry2x32')"
+        )
+    if keys.shape != (size,):
+        raise ValueError(f"keys has shape {keys.shape}: it must be ({size},)")

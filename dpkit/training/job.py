@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import math
 import os
@@ -35,10 +34,8 @@ from dpkit.training import account
 from dpkit.training.config import Config, load_config, naming
 from dpkit.training.folder import RunFolder, write
 from dpkit.training.plan import DPSGDPlan, Number, check_delta
-from dpkit.training.session import now, versions
+from dpkit.training.result import publish, summary
 from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
-
-SCHEMA_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +140,9 @@ def run(
             finally:
                 if account.may_be_charged(folder, ledger):
                     undo.pop_all()
-            result = _result(folder, job, done, ledger)
-        _publish(folder, config, done, result)
+            facts = {**_language_score(job, done), **_base(job)}
+            result = summary(folder, config, done, ledger, **facts)
+        publish(folder, config, done, result)
     folder.delete_private()
     return Run(result, folder.path, already_finished=False)
 
@@ -419,79 +417,6 @@ def _unit_ids(job: _Job) -> np.ndarray | None:
     return np.asarray(job.dataset.arrays("train")["user"])
 
 
-def _result(
-    folder: RunFolder, job: _Job, done: FitResult, ledger: Ledger
-) -> dict[str, Any]:
-    """What `result.json` says; nothing in it is private."""
-    bound, plan, config = done.bound, done.plan, job.config
-    _, facts = folder.load_state()
-    # Otherwise the time tells how many records the batches held.
-    timed = config.training.constant_time
-    return {
-        "schema_version": SCHEMA_VERSION,
-        **plan.to_json(),
-        "expected_batch_size": _whole(plan.to_json()["expected_batch_size"]),
-        "sampling_rate": _rates(plan),
-        "clip_norm": config.privacy.clip_norm,
-        "clipping": config.privacy.clipping,
-        "epsilon": bound.upper,
-        "certified": bound.certified,
-        "delta": bound.delta,
-        "relation": str(bound.relation),
-        "unit": ledger.unit,
-        "accountant": bound.method_upper,
-        "test_accuracy": done.history[-1]["test_accuracy"] if done.history else None,
-        **_language_score(job, done),
-        **_base(job),
-        "seconds": round(done.seconds, 3) if timed else None,
-        "params_sha256": done.params_sha256,
-        "ledger_head": ledger.head,
-        "run_id": done.run_id,
-        "started": facts["started"],
-        "finished": now() if timed else None,
-        "constant_time": timed,
-        "dataset": ledger.dataset,
-        "model": config.model.name,
-        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(done.params)),
-        "microbatch_size": done.microbatch_size,
-        "devices": done.devices,
-        "insecure_seed": config.test is not None,
-        "evaluation": config.data.evaluation,
-        "config_sha256": config.sha256,
-        "versions": versions(),
-        "history": [
-            {**row, "epoch": _epochs(plan, row["step"])} for row in done.history
-        ],
-    }
-
-
-def _whole(number: Any) -> Any:
-    """The number, as an integer if it is one; a schedule as it is."""
-    whole = not isinstance(number, list) and number == int(number)
-    return int(number) if whole else number
-
-
-def _rates(plan: DPSGDPlan) -> Any:
-    """The share of a batch; if it changes during the run, [[steps, share], ...]."""
-    rates = [[piece.steps, _share(piece)] for piece in plan.pieces]
-    changing = len({rate for _, rate in rates}) > 1
-    return rates if changing else _share(plan)
-
-
-def _share(plan: DPSGDPlan) -> float:
-    """The share of the records that a batch is expected to hold."""
-    return plan.expected_batch_size / plan.sampler.max_records
-
-
-def _epochs(plan: DPSGDPlan, steps: int) -> float:
-    """How often the first steps are expected to read each record."""
-    epochs, left = 0.0, steps
-    for piece in plan.pieces or (plan,):
-        epochs += _share(piece) * min(left, piece.steps)
-        left -= min(left, piece.steps)
-    return epochs
-
-
 def _language_score(job: _Job, done: FitResult) -> dict[str, float]:
     """Bits per character of the final model on public rows, if it is one of text."""
     public = job.config.data.evaluation == "public"
@@ -499,27 +424,3 @@ def _language_score(job: _Job, done: FitResult) -> dict[str, float]:
         return {}
     scores = job.network.scores_fn(_rows(job, "test"))(done.params)
     return {"test_bits_per_character": scores["bits_per_character"]}
-
-
-def _publish(
-    folder: RunFolder, config: Config, done: FitResult, result: dict[str, Any]
-) -> None:
-    """Writes what may be shown; the result last, since it marks the end."""
-    from dpkit.report import render
-
-    write(folder.params, _npz(done.params))
-    report = render(result, result["history"], config.text)
-    write(folder.report, report.encode())
-    text = json.dumps(result, indent=1, allow_nan=False)
-    write(folder.result, text.encode())
-
-
-def _npz(params: Any) -> bytes:
-    """Parameters as an .npz archive, each leaf under its path."""
-    leaves: dict[str, Any] = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
-    buffer = io.BytesIO()
-    np.savez(buffer, **leaves)
-    return buffer.getvalue()

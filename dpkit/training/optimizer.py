@@ -14,6 +14,7 @@ from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clips import as_clip
 from dpkit.mechanisms.correlated import CorrelatedSum
 from dpkit.mechanisms.noise import GENERATORS, checked_key, gaussian_noise, wide
+from dpkit.mechanisms.pinning import held_back
 from dpkit.training.plan import NOISE_BRANCH, DPSGDPlan
 
 
@@ -156,6 +157,7 @@ def released_mean(
     _refuse_narrow(clipped_sum)
     branch = jax.random.fold_in(key, NOISE_BRANCH)
     drawn = jax.random.fold_in(branch, step)
+    clipped_sum, drawn = held_back(clipped_sum, drawn, source=jnp.asarray(step))
     mechanism = plan.mechanism
     check_generator(plan, generator)
     if isinstance(mechanism, CorrelatedSum):

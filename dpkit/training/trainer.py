@@ -10,9 +10,8 @@ release and is not charged again.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,75 +20,21 @@ import numpy as np
 import optax
 
 from dpkit.accountants import _check
-from dpkit.accountants.accounting import epsilon as epsilon_of
-from dpkit.accountants.accounting import epsilon_curve
 from dpkit.accountants.bounds import PrivacyBound
-from dpkit.accountants.ledger import Grant, Ledger
+from dpkit.accountants.ledger import Ledger
 from dpkit.data.random_access import Rows, as_rows
 from dpkit.data.units import UserRows
 from dpkit.training.autotune import DEFAULT, choose_microbatch
-from dpkit.training.checkpoint import Checkpoints
+from dpkit.training.comparison import made_up
 from dpkit.training.examples import per_user
 from dpkit.training.folder import RunFolder
-from dpkit.training.gradients import LossFn, check_mode
+from dpkit.training.gradients import LossFn, clipped_grad
 from dpkit.training.inspection import check_loss, check_params
+from dpkit.training.loop import Evaluation, Loop, Progress
 from dpkit.training.optimizer import check_generator
 from dpkit.training.plan import DPSGDPlan
 from dpkit.training.session import Session, default_devices, environment
-from dpkit.training.step import Stepper, TrainState, digest_of
-
-_CURVE_POINTS = 20
-_CHECKPOINTS_A_RUN = 40
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a run stands; nothing here is private, unless the run's time is.
-
-    Args:
-      step: steps done.
-      steps: steps planned.
-      epsilon: certified upper bound on what the steps so far cost, at the run's delta.
-      test_accuracy: the last score on public rows, or None.
-      examples_per_second: from the EXPECTED batch size, never the realised one.
-
-    Example:
-      >>> Progress(1, 10, 0.5, None, 1000.0).epsilon
-      0.5
-    """
-
-    step: int
-    steps: int
-    epsilon: float
-    test_accuracy: float | None
-    examples_per_second: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """How a run is scored while it trains.
-
-    Args:
-      score_fn: parameters -> a number, on held-out rows.
-      public: whether those rows are public. Scores on private rows are no release: they
-        are kept in the run's private folder and in `FitResult.private_scores`.
-      every: steps between two scores; the last step is always scored.
-
-    Example:
-      >>> Evaluation(lambda params: 0.5, public=True, every=10).every
-      10
-    """
-
-    score_fn: Callable[[Any], float]
-    public: bool
-    every: int
-
-    def __post_init__(self) -> None:
-        """Refuses an interval of nothing."""
-        if not isinstance(self.public, bool):
-            raise TypeError(f"public={self.public!r}: say True or False")
-        if isinstance(self.every, bool) or self.every < 1:
-            raise ValueError(f"every={self.every!r}: give 1 or more steps")
+from dpkit.training.step import Stepper, digest_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +142,7 @@ def fit(
       on_progress: called after each step.
 
     Before a new run, norms are compared with those of per-example gradients on two
-    made-up rows (training.gradients.check_mode).
+    made-up rows; a loss whose gradient is zero for both is warned of.
 
     Raises:
       BudgetExceeded: before anything runs; nothing is written.
@@ -259,7 +204,7 @@ def fit(
         microbatch_size = choose_microbatch(make, params, records.example, slots)
     stepper = make(microbatch_size)
     if not session.resumed:
-        check_mode(loss_fn, params, records.example, mode)
+        _check_mode(loss_fn, params, records.example, mode)
     state = stepper.start(params)
     session.agree(
         **environment(),
@@ -274,7 +219,7 @@ def fit(
     session.save()
     saved = session.checkpoints()
     try:
-        loop = _Loop.resume(session, ledger, plan, saved, state)
+        loop = Loop.resume(session, ledger, plan, saved, state)
         event, count = plan.charge(ledger.relation)
         grant = ledger.reserve(
             event,
@@ -301,159 +246,6 @@ def fit(
         seconds=loop.seconds,
         private_scores=tuple(loop.private_scores),
     )
-
-
-@dataclasses.dataclass
-class _Loop:
-    """The steps of one session, from where the last checkpoint left off."""
-
-    session: Session
-    plan: DPSGDPlan
-    saved: Checkpoints | None
-    state: TrainState
-    step: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    private_scores: list[tuple[int, float]] = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def resume(
-        cls,
-        session: Session,
-        ledger: Ledger,
-        plan: DPSGDPlan,
-        saved: Checkpoints | None,
-        state: TrainState,
-    ) -> _Loop:
-        """The loop at the newest checkpoint, or at the start."""
-        loop = cls(session, plan, saved, state)
-        found = None if saved is None else saved.latest(state)
-        if found is None:
-            return loop
-        kept, facts = found
-        step = int(facts["step"])
-        session.check_checkpoint(ledger, step, facts["run_id"])
-        if step > plan.steps:
-            raise ValueError(
-                f"the checkpoint is at step {step}, beyond the {plan.steps} that were "
-                "reserved: it belongs to another run"
-            )
-        loop.state = jax.tree.map(jax.numpy.asarray, kept)
-        loop.step = step
-        loop.seconds = float(facts["seconds"])
-        loop.history = list(facts["history"])
-        return loop
-
-    def run(
-        self,
-        stepper: Stepper,
-        records: Any,
-        num_records: int,
-        grant: Grant,
-        evaluation: Evaluation | None,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
-        """Takes the steps that are left."""
-        spent = _SpentSoFar(self.plan, grant.bound)
-        every = max(1, self.plan.steps // _CHECKPOINTS_A_RUN)
-        before, start = self.seconds, time.perf_counter()
-        first = self.step
-        self.state = stepper.place(self.state)
-        for step in range(first, self.plan.steps):
-            key = self.session.roots.sampling_key
-            batch = self.plan.batch(key, step, num_records)
-            self.state = stepper(self.state, records, batch)
-            self.step = step + 1
-            elapsed = time.perf_counter() - start
-            self.seconds = before + elapsed
-            epsilon = spent.upper(self.step)
-            self._score(evaluation, epsilon)
-            if on_progress is not None:
-                rate = self.plan.expected_batch_size * (self.step - first) / elapsed
-                on_progress(self._progress(epsilon, rate))
-            if self.step % every == 0 and self.step < self.plan.steps:
-                self._checkpoint(grant)
-
-    def _score(self, evaluation: Evaluation | None, epsilon: float) -> None:
-        """Scores the parameters if it is time to."""
-        if evaluation is None:
-            return
-        if self.step % evaluation.every and self.step < self.plan.steps:
-            return
-        average = self.state.average
-        score = float(
-            evaluation.score_fn(self.state.params if average is None else average)
-        )
-        shown = score if evaluation.public else None
-        self.history.append(
-            {"step": self.step, "epsilon": epsilon, "test_accuracy": shown}
-        )
-        if evaluation.public:
-            return
-        self.private_scores.append((self.step, score))
-        if self.session.folder is not None:
-            line = {"step": self.step, "score": score}
-            self.session.folder.add_private_line("scores.jsonl", line)
-
-    def _progress(self, epsilon: float, rate: float) -> Progress:
-        """What may be told after a step."""
-        score = self.history[-1]["test_accuracy"] if self.history else None
-        return Progress(self.step, self.plan.steps, epsilon, score, rate)
-
-    def _checkpoint(self, grant: Grant) -> None:
-        """Keeps the state, then notes in the ledger how far the run has come."""
-        if self.saved is None:
-            return
-        facts = {
-            "run_id": self.session.run_id,
-            "step": self.step,
-            "seconds": self.seconds,
-            "history": self.history,
-        }
-        self.saved.save(self.step, self.state, facts)
-        # A run that died after its last step has nothing left to note, nor has one
-        # whose steps were reserved as a whole.
-        if not grant.committed and grant.count == self.plan.steps:
-            grant.checkpoint(self.step)
-
-
-class _SpentSoFar:
-    """Certified upper bounds on the cost of the first t steps, for display.
-
-    A plan that is fixed beforehand is a fixed plan at every prefix. Between the points
-    of a coarse grid the next higher one is shown, so the figure is never too low.
-    """
-
-    def __init__(self, plan: DPSGDPlan, bound: PrivacyBound) -> None:
-        grid = np.linspace(0, plan.steps, _CURVE_POINTS + 1)[1:]
-        self._counts = sorted({int(np.ceil(point)) for point in grid})
-        self._total = float("inf") if bound.upper is None else bound.upper
-        if not np.isfinite(self._total):
-            self._uppers = [float("inf")] * len(self._counts)
-            return
-        curve = _curve(plan, self._counts, bound)
-        self._uppers = [
-            self._total if upper is None else min(upper, self._total) for upper in curve
-        ]
-
-    def upper(self, step: int) -> float:
-        """What `step` steps cost, at most."""
-        return self._uppers[bisect.bisect_left(self._counts, step)]
-
-
-def _curve(
-    plan: DPSGDPlan, counts: list[int], bound: PrivacyBound
-) -> list[float | None]:
-    """The certified cost of the first steps of a plan, for each number of steps."""
-    relation, delta = bound.relation, bound.delta
-    event, count = plan.charge(relation)
-    if count == plan.steps:
-        curve = epsilon_curve(event, counts, delta, relation=relation)
-        return [point.upper for point in curve]
-    prefixes = {n: plan.event_until(n, relation) for n in counts}
-    if all(prefix == event for prefix in prefixes.values()):
-        return [bound.upper] * len(counts)
-    return [epsilon_of(prefixes[n], delta, relation=relation).upper for n in counts]
 
 
 def _provenance(session: Session, insecure_seed: int | None) -> dict[str, Any]:
@@ -558,3 +350,20 @@ def _check_loss_on_records(loss_fn: LossFn, params: Any, example: Any) -> None:
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     check_loss(loss_fn, params, example, key)
+
+
+def _check_mode(loss_fn: LossFn, params: Any, example: Any, mode: str) -> None:
+    """Compares a mode with per-example gradients on rows that are made up."""
+    rows, keys = made_up(example)
+    if mode in ("vmap", "microbatch"):
+        grad = clipped_grad(loss_fn, clip_norm=1.0, mode="vmap")
+        norms = jax.jit(grad)(params, rows, None, keys)[1].norms
+    else:
+        grad = clipped_grad(loss_fn, clip_norm=1.0, mode=mode)
+        norms = grad.check(params, rows, keys).norms
+    if not norms.any():
+        warnings.warn(
+            "loss_fn has no gradient, or none that is finite, on two made-up examples: "
+            "it may compare an example with others of a batch, which it never sees",
+            stacklevel=3,
+        )

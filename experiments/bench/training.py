@@ -98,6 +98,7 @@ def jax_privacy(model: Model, microbatch_size: int | None) -> Step | None:
 def _noised(model: Model, params: Any, total: Any, key: jax.Array, noise: bool) -> Any:
     """Noise on the sum, the division by the expected batch, the update."""
     if noise:
+        total, key = held_back(total, key)
         drawn = gaussian_noise(key, total, NOISE_MULTIPLIER * CLIP_NORM)
         total = jax.tree.map(jnp.add, total, drawn)
     return _updated(params, jax.tree.map(lambda s: s / model.batch, total))
