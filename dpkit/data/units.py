@@ -66,20 +66,25 @@ class UserRows:
         *,
         key: jax.Array | None = None,
     ) -> None:
-        self._rows: Rows = as_rows(records)
+        self.rows: Rows = as_rows(records)
         self._most = _check.integer_at_least(1, max_records=max_records)
-        users = number_users(unit_ids, len(self._rows))
+        users = number_users(unit_ids, len(self.rows))
         self._index, self._mask = _chosen(users, self._most, key)
 
     def __len__(self) -> int:
         return len(self._index)
 
     @property
+    def grouping(self) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of each user's records, and which of them count: private."""
+        return self._index, self._mask
+
+    @property
     def example(self) -> Any:
         """Shapes and dtypes of one user: (records, mask)."""
         records = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((self._most, *leaf.shape), leaf.dtype),
-            self._rows.example,
+            self.rows.example,
         )
         return records, jax.ShapeDtypeStruct((self._most,), np.bool_)
 
@@ -89,7 +94,7 @@ class UserRows:
         if len(self) == 0:
             return empty_rows(self.example, len(indices))
         wanted = self._index[indices]
-        rows = self._rows.take(wanted.reshape(-1))
+        rows = self.rows.take(wanted.reshape(-1))
         shape = wanted.shape
         rows = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), rows)
         return rows, self._mask[indices]

@@ -12,6 +12,7 @@ from dpkit.mechanisms.noise import wide
 from dpkit.mechanisms.pinning import kept
 from dpkit.rewrite import products
 from dpkit.rewrite.application import outputs
+from dpkit.rewrite.blocks import summed
 from dpkit.rewrite.execution import Pass, reads, run
 from dpkit.rewrite.forms import PRODUCT, Form, Use
 from dpkit.rewrite.products import Rows
@@ -54,10 +55,15 @@ def clipped_sum(
     finite = jnp.isfinite(norms).all(axis=1)
     held, norms = _without(held, norms, ~finite)
     weights = jnp.where((finite & mask)[:, None], clip.factors(norms), 0.0)
-    total = [
-        _weighted(form, some, weights[:, group], leaf)
-        for form, some, group, leaf in zip(forms, held, groups, leaves, strict=True)
-    ]
+
+    def sums(rows: Any) -> list[jax.Array]:
+        held, weights = rows
+        parts = zip(forms, held, groups, leaves, strict=True)
+        return [
+            _weighted(form, some, weights[:, g], leaf) for form, some, g, leaf in parts
+        ]
+
+    total = summed(sums, (held, weights), len(mask))
     whole = jnp.sqrt(jnp.square(norms).sum(axis=1))
     return total, done.losses, jnp.where(finite, whole, jnp.inf)
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from dpkit.mechanisms.noise import wide
 from dpkit.mechanisms.pinning import rounds
 from dpkit.rewrite import products
+from dpkit.rewrite.blocks import summed
 from dpkit.rewrite.factors import Factored, factored
 from dpkit.rewrite.forms import WHOLE, choose
 from dpkit.rewrite.products import Rows
@@ -81,11 +82,18 @@ class Twice:
 
 
 def _probes(way: Factored | None) -> bool:
-    """Whether norms of a site's iterations add up, in float32."""
+    """Whether norms of a site's iterations add up, and the sum stays in float32.
+
+    What is probed flows back as the sum of all examples, the whole way from the site to
+    the parameter: any narrower type there would round it.
+    """
     if way is None or not all(way.selection.scans):
         return False
-    place = next(v for v in way.site.inputs if v is not way.operand)
-    return wide(place.aval.dtype) == place.aval.dtype
+    way_back = [v for v in way.site.inputs if v is not way.operand]
+    for link in way.selection.links:
+        if not isinstance(link, tuple):
+            way_back += [*link.inputs, *link.outputs]
+    return all(wide(value.aval.dtype) == value.aval.dtype for value in way_back)
 
 
 def clipped_sum_twice(
@@ -186,7 +194,10 @@ def _sums(each: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The weighted sum of whole gradients; no norms."""
     each = jnp.where((weight == 0)[:, None], jnp.zeros_like(each), each)
     weight = weight.astype(each.dtype)
-    total = jnp.matmul(weight, each, precision=jax.lax.Precision.HIGHEST)
+    exact = jax.lax.Precision.HIGHEST
+    (total,) = summed(
+        lambda rows: [jnp.matmul(*rows, precision=exact)], (weight, each), len(weight)
+    )
     return jnp.zeros(weight.shape, each.dtype), total
 
 
@@ -275,7 +286,12 @@ def _blocks(rows: Rows, weights: jax.Array, way: Factored) -> jax.Array:
     if not way.lookup:
         left = jnp.where(none, jnp.zeros_like(left), left)
     weights = weights.astype(right.dtype)
-    return products.weighted_sum(Rows(left, right), weights, way.size[2:])
+    (total,) = summed(
+        lambda rows: [products.weighted_sum(*rows, way.size[2:])],
+        (Rows(left, right), weights),
+        len(weights),
+    )
+    return total
 
 
 def _no_blocks(rows: Rows, way: Factored) -> jax.Array:

@@ -29,14 +29,18 @@ from dpkit.mechanisms.clipping import clip_pinned
 from dpkit.mechanisms.clips import Clip, Flat, as_clip
 from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import tree_sum
+from dpkit.rewrite.blocks import compensated
 from dpkit.training.comparison import Check, compare
 from dpkit.training.inspection import check_batch, check_loss, check_params
+from dpkit.training.isolation import CONVOLUTION, isolated
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
 DATA_AXIS = "data"
 EXPLICIT = AxisType.Explicit
 MODES = ("auto", "vmap", "two_pass", "microbatch")
 _CHUNK = 8
+# Examples that are added up without Kahan's sum: see `dpkit.rewrite.blocks`.
+_MOST_AT_ONCE = 2**12
 
 
 class PrivateAux(NamedTuple):
@@ -148,21 +152,28 @@ class ClippedGrad:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
         )
         key = None if keys is None else jax.ShapeDtypeStruct((), keys.dtype)
-        check_loss(self.loss_fn, params, example, key, allow_effects=self.allow_effects)
+        names = check_loss(
+            self.loss_fn, params, example, key, allow_effects=self.allow_effects
+        )
         # Rows travel with the words of their keys: padding repeats a row, and a
         # repeated typed key would look like a reused one.
         words = None if keys is None else jax.random.key_data(keys)
         worker = dataclasses.replace(self, loss_fn=_with_words(self.loss_fn, keys))
+        local = worker._local_sum
+        if CONVOLUTION in names:
+            local = isolated(local)
+        rows = (batch, mask, words)
         if self.mesh is None:
-            return worker._local_sum(params, (batch, mask, words))
-        return worker._sharded_sum(params, (batch, mask, words))
+            return local(params, rows)
+        return _sharded_sum(self.mesh, local, params, rows)
 
     def _local_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
         """The sum over the rows that this device holds."""
         size = rows[1].shape[0]
-        if self.microbatch is None or size == 0:
+        width = min(self.microbatch or size, _MOST_AT_ONCE)
+        if size == 0 or (self.microbatch is None and size <= width):
             return self._chunk(params, rows)
-        return self._looped_sum(params, rows, size, min(self.microbatch, size))
+        return self._looped_sum(params, rows, size, min(width, size))
 
     def _looped_sum(
         self, params: Any, rows: Any, size: int, width: int
@@ -181,12 +192,9 @@ class ClippedGrad:
             total, lost, aux = carry
             chunk = jax.tree.map(lambda leaf: leaf[i], chunks)
             part, part_aux = self._chunk(params, chunk)
-            # Kahan's sum: what one addition rounds away is added to the next.
-            part = jax.tree.map(jnp.subtract, part, lost)
-            rounded = jax.tree.map(jnp.add, total, part)
-            lost = jax.tree.map(lambda r, t, p: (r - t) - p, rounded, total, part)
+            total, lost = compensated(total, lost, part)
             aux = jax.tree.map(lambda a, b: a.at[i].set(b), aux, part_aux)
-            return rounded, lost, aux
+            return total, lost, aux
 
         shapes = jax.eval_shape(
             lambda c: self._chunk(params, c),
@@ -204,7 +212,7 @@ class ClippedGrad:
         way = self._rewritten if self.mode == "auto" else self._gradients
         if self.mode == "two_pass":
             way = self._twice
-        if rows[1].shape[0] == 0:
+        if rows[1].shape[0] <= 1:  # nothing to share among examples
             way = self._gradients
         total, losses, norms = way(params, rows)
         usable = rows[1] & jnp.isfinite(norms)
@@ -268,26 +276,6 @@ class ClippedGrad:
             rows[1],
         )
         return jax.tree.unflatten(treedef, total), losses, norms
-
-    def _sharded_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
-        """Every device sums its rows; then one reduction over devices."""
-        data = PartitionSpec(DATA_AXIS)
-        mesh, params, rows = _on_mesh(self.mesh, params, rows)
-
-        def local(params: Any, rows: Any) -> tuple[Any, PrivateAux]:
-            total, aux = self._local_sum(params, rows)
-            return jax.lax.psum(total, DATA_AXIS), aux
-
-        # Other axes of the mesh, over which parameters may be split, are the
-        # compiler's own affair.
-        return jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(PartitionSpec(), data),
-            out_specs=(PartitionSpec(), data),
-            axis_names={DATA_AXIS},
-            check_vma=False,
-        )(params, rows)
 
 
 def clipped_grad(
@@ -395,6 +383,29 @@ def _one(rows: Any) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows
     )
+
+
+def _sharded_sum(
+    mesh: Mesh, local: Callable[[Any, Any], Any], params: Any, rows: Any
+) -> tuple[Any, PrivateAux]:
+    """Every device sums its rows; then one reduction over devices."""
+    data = PartitionSpec(DATA_AXIS)
+    mesh, params, rows = _on_mesh(mesh, params, rows)
+
+    def reduced(params: Any, rows: Any) -> tuple[Any, PrivateAux]:
+        total, aux = local(params, rows)
+        return jax.lax.psum(total, DATA_AXIS), aux
+
+    # Other axes of the mesh, over which parameters may be split, are the compiler's
+    # own affair.
+    return jax.shard_map(
+        reduced,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), data),
+        out_specs=(PartitionSpec(), data),
+        axis_names={DATA_AXIS},
+        check_vma=False,
+    )(params, rows)
 
 
 def _on_mesh(mesh: Any, params: Any, rows: Any) -> tuple[Any, Any, Any]:

@@ -73,7 +73,7 @@ def check_loss(
     key: Any,
     *,
     allow_effects: bool = False,
-) -> None:
+) -> frozenset[str]:
     """Refuses a loss that isn't one number of one example.
 
     Args:
@@ -83,6 +83,9 @@ def check_loss(
       key: the shape of one key, or None.
       allow_effects: lets callbacks and printing in the loss pass: they hand
         un-noised values of single examples to the outside.
+
+    Returns:
+      The names of the primitives that the loss and its derivative are made of.
 
     Raises:
       TypeError: the loss returns a tuple (a mutable collection such as batch
@@ -113,6 +116,7 @@ def check_loss(
     _refuse_hidden(derived, allow_effects)
     _refuse_batch_normalisation(closed)
     _warn_of_unused(closed.jaxpr, params)
+    return frozenset(eqn.primitive.name for eqn in _equations(derived.jaxpr))
 
 
 def _warn_of_unused(jaxpr: Any, params: Any) -> None:

@@ -136,6 +136,31 @@ class Noising:
         return optimal_bands(steps, bands, participation)
 
 
+def check_participation(mechanism: CorrelatedSum, sampler: Sampler, steps: int) -> None:
+    """Refuses correlated noise that was made for other batches, or another run.
+
+    Raises:
+      ValueError: another number of steps, or a record in other steps than declared.
+      TypeError: a sampler that bounds no record's number of steps.
+
+    Example:
+      >>> from dpkit.mechanisms import CyclicSampler, SinglePass
+      >>> stream = CorrelatedSum(1.0, 1.0, steps=4, participation=SinglePass(),
+      ...                        strategy=SquareRoot())
+      >>> check_participation(stream, CyclicSampler(bins=4, max_records=8), 4)
+    """
+    if mechanism.steps != steps:
+        raise ValueError(
+            f"steps={steps}: the correlated noise is for {mechanism.steps} steps"
+        )
+    found = participation_of(sampler, steps)  # type: ignore[arg-type]
+    if found != mechanism.participation:
+        raise ValueError(
+            f"mechanism is for participation={mechanism.participation}, the batches of "
+            f"{sampler} have {found}: use create"
+        )
+
+
 def bit_noise(noise_multiplier: float, expected_batch_size: float) -> float:
     """The noise of the count that moves an adaptive clip norm.
 

@@ -30,7 +30,7 @@ from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.clips import Clip, Flat
 from dpkit.mechanisms.correlated import CorrelatedSum
 from dpkit.mechanisms.sampler import Batch, Sampler
-from dpkit.training.noising import Noising, renoised
+from dpkit.training.noising import Noising, check_participation, renoised
 from dpkit.training.plan_json import numbers_from_json, plan_to_json
 from dpkit.training.planning import Batching, check_delta, check_rate, count_steps
 from dpkit.training.schedule import (
@@ -122,6 +122,8 @@ class DPSGDPlan:
                 f"max_batch_size={self.sampler.max_batch_size}: the noise must cover "
                 "the rounding of the largest batch"
             )
+        if isinstance(self.mechanism, CorrelatedSum):
+            check_participation(self.mechanism, self.sampler, self.steps)
         if b > self.sampler.max_batch_size:
             raise ValueError(
                 f"expected_batch_size={b:g} is above "

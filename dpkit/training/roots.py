@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpkit.data.random_access import ArrayRows, Rows
+from dpkit.data.units import UserRows
 from dpkit.mechanisms.noise import chacha_key
 
 _LOOKED_AT = 64
@@ -87,8 +88,9 @@ class Roots:
     def fingerprint(self, rows: Rows) -> str:
         """A keyed digest of the data: tells changes to the run, nothing to others.
 
-        Of arrays in memory all of them count; of larger sources the number of rows,
-        their shape, and 64 rows whose numbers only this root knows.
+        Of arrays in memory all of them count, and whom they belong to; of larger
+        sources the number of rows, their shape, and 64 rows whose numbers only this
+        root knows.
         """
         digest = hmac.new(self.sampling, b"data", hashlib.sha256)
         for array in self._looked_at(rows):
@@ -98,6 +100,8 @@ class Roots:
 
     def _looked_at(self, rows: Rows) -> list[np.ndarray]:
         """The arrays that count for the fingerprint."""
+        if isinstance(rows, UserRows):
+            return [*rows.grouping, *self._looked_at(rows.rows)]
         if isinstance(rows, ArrayRows):
             return jax.tree.leaves(rows.records)
         seed = hmac.new(self.sampling, b"rows to look at", hashlib.sha256).digest()

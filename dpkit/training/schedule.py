@@ -20,6 +20,7 @@ from dp_accounting import ComposedDpEvent, DpEvent
 from dpkit.accountants import _check
 from dpkit.accountants.relations import Relation
 from dpkit.mechanisms._drawing import folded
+from dpkit.mechanisms.clips import Flat
 from dpkit.mechanisms.cyclic import CyclicSampler
 from dpkit.mechanisms.sampler import Batch, Sampler, checked_step, refuse_step
 
@@ -159,8 +160,12 @@ def check_pieces(plan: Any) -> None:
                 f"a piece of {piece.steps} steps needs whole epochs of {epoch} steps: "
                 "the steps of an epoch belong together; lengthen or shorten it"
             )
-    if len({type(p.mechanism.clip) for p in pieces}) > 1:
-        raise ValueError("pieces: one kind of clipping needed for all")
+    clips = [piece.mechanism.clip for piece in pieces]
+    flat = all(isinstance(clip, Flat) for clip in clips)
+    if not flat and any(clip != clips[0] for clip in clips):
+        raise ValueError(
+            f"pieces: they clip by {clips}; only the norm of flat clipping may change"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Stepper:
             mesh=mesh if devices > 1 else None,
             constant_time=constant_time,
         )
-        self._compiled = jax.jit(self._step, donate_argnums=0)
+        self._program: tuple[Any, Any] | None = None
 
     def start(self, params: Any) -> TrainState:
         """The state before the first step."""
@@ -110,7 +110,8 @@ class Stepper:
     def __call__(self, state: TrainState, records: Rows, batch: Batch) -> TrainState:
         """One step on one drawn batch; waits until it is done."""
         rows = self._gather(records, batch)
-        return jax.block_until_ready(self._compiled(state, rows, self._keys))
+        step, constants = self._compiled(state, rows)
+        return jax.block_until_ready(step(state, rows, self._keys, constants))
 
     def zeros(self, example: Any, filled: int) -> Any:
         """Rows of zeros in the shape of a batch, `filled` of them counted as valid."""
@@ -132,10 +133,36 @@ class Stepper:
         optimiser counts as well: it may hold a learning rate.
         """
         rows = self.zeros(example, filled=0)
-        program = self._compiled.lower(state, rows, self._keys).as_text()
-        digest = hashlib.sha256(program.encode())
-        digest.update(digest_of(state).encode())
+        digest = hashlib.sha256(self.lowered(state, rows).as_text().encode())
+        constants = self._compiled(state, rows)[1]
+        digest.update(digest_of((state, constants)).encode())
         return digest.hexdigest()
+
+    def lowered(self, state: TrainState, rows: Any) -> jax.stages.Lowered:
+        """A step before it is compiled, on rows as `zeros` makes them."""
+        step, constants = self._compiled(state, rows)
+        return step.lower(state, rows, self._keys, constants)
+
+    def _compiled(self, state: TrainState, rows: Any) -> tuple[Any, Any]:
+        """The step, and the arrays that the loss closes over, such as a frozen base.
+
+        They are arguments: in the program itself they would be compiled with it, and
+        be there once for every device and program.
+        """
+        if self._program is None:
+            closed, shape = jax.make_jaxpr(self._step, return_shape=True)(
+                state, rows, self._keys
+            )
+            structure = jax.tree.structure(shape)
+
+            def step(state: Any, rows: Any, keys: Any, constants: Any) -> Any:
+                leaves = jax.tree.leaves((state, rows, keys))
+                results = jax.core.eval_jaxpr(closed.jaxpr, constants, *leaves)
+                return jax.tree.unflatten(structure, results)
+
+            constants = jax.device_put(closed.consts, self._everywhere)
+            self._program = jax.jit(step, donate_argnums=0), constants
+        return self._program
 
     def _step(self, state: TrainState, rows: Any, keys: Any) -> TrainState:
         """The traced step."""

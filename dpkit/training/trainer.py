@@ -211,6 +211,7 @@ def fit(
         devices=devices,
         microbatch_size=microbatch_size,
         ledger=ledger.id,
+        sampler=repr(plan.sampler),
         program=stepper.digest(state, records.example),
         data=session.roots.fingerprint(records),
         insecure_seed=insecure_seed,

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpkit.mechanisms import gaussian_noise
+from dpkit.mechanisms.pinning import held_back
 from dpkit.training import clipped_grad
 from experiments.bench.training_models import MODELS, Model, decoder
 from experiments.bench.training_page import machine, page, table

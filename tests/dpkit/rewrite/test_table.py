@@ -115,7 +115,8 @@ def test_check_reports_norms_and_parameters_that_do_not_move(options):
         "unused": np.zeros(2, np.float32),
     }
     x = rng.normal(size=(3, 2, 4)).astype(np.float32)
-    found = clipped_grad(dense, clip_norm=1.0, **options).check(params, x)
+    with pytest.warns(UserWarning, match=r"doesn't use params\['unused'\]"):
+        found = clipped_grad(dense, clip_norm=1.0, **options).check(params, x)
     assert found.unmoved == ("unused",)
     assert found.norms.shape == found.trusted.shape == (2,)
     np.testing.assert_allclose(found.norms, found.trusted, rtol=1e-5)

@@ -1,5 +1,6 @@
 """Runs on every sampler, clip and kind of noise: paid as planned, resumed exactly."""
 
+import dataclasses
 import shutil
 from typing import Any
 
@@ -10,6 +11,7 @@ import optax
 import pytest
 
 from dpkit import Budget, DPSGDPlan, Ledger, RunFolder, fit
+from dpkit.mechanisms import CyclicSampler, PoissonSampler
 from dpkit.mechanisms.clips import AutoS, PerGroup
 from dpkit.training import as_optax, clipped_grad
 from dpkit.training.optimizer import release_state, released_mean
@@ -226,3 +228,23 @@ def test_adaptive_clipping_has_no_cipher():
     with pytest.raises(ValueError, match="generator='chacha20' is not there"):
         plan = DPSGDPlan.create(**PLANS["quantile"])
         train(plan, new_ledger(), generator="chacha20")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampler": CyclicSampler(1, 120)},
+        {"sampler": CyclicSampler(3, 120)},
+        {"steps": 8},
+    ],
+)
+def test_correlated_noise_is_for_one_kind_of_batches(changes):
+    """Another participation would cost more than the event says."""
+    plan = DPSGDPlan.create(**CYCLIC, noise="banded", bands=3)
+    # Room for any batch, so that nothing else is in the way.
+    room = dataclasses.replace(plan.mechanism, max_summands=120)
+    plan = dataclasses.replace(plan, mechanism=room)
+    with pytest.raises(ValueError, match=r"participation|steps=8"):
+        dataclasses.replace(plan, **changes)
+    with pytest.raises(TypeError, match="PoissonSampler"):
+        dataclasses.replace(plan, sampler=PoissonSampler(0.25, 120, 120))

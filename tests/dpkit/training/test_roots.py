@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dpkit.data.random_access import ArrayRows
+from dpkit.data.units import UserRows
 from dpkit.training.roots import Roots, secret_key
 
 
@@ -56,6 +57,19 @@ def test_the_fingerprint_sees_data_and_needs_the_root():
     assert roots.fingerprint(ArrayRows([changed])) != print_of
     assert roots.fingerprint(ArrayRows([data.reshape(2, 3)])) != print_of
     assert roots.fingerprint(ArrayRows([data.astype(np.int8)])) != print_of
+
+
+def test_the_fingerprint_sees_every_row_of_users():
+    rows = np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32)
+    users, roots = np.arange(1000) // 2, Roots.insecure(1)
+    print_of = roots.fingerprint(UserRows(rows, users, 2))
+    for changed in range(0, 1000, 50):
+        other = rows.copy()
+        other[changed] += 1
+        assert roots.fingerprint(UserRows(other, users, 2)) != print_of
+    regrouped = np.where(users == 499, 498, users)
+    key = jax.random.key(0)
+    assert roots.fingerprint(UserRows(rows, regrouped, 2, key=key)) != print_of
 
 
 def test_secret_keys_have_64_bits_and_differ():

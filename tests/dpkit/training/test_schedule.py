@@ -271,7 +271,7 @@ def test_a_schedule_that_changes_nothing_is_a_plain_plan():
 
 
 def test_batch_sizes_that_whole_epochs_round_to_one_are_one_piece():
-    # Epochs of 10 steps, then of 3 and again 3: 20 and 19 records are both a third of 60.
+    # Epochs of 10 steps, then of 3: 20 and 19 records are both a third of 60.
     plan = scheduled(
         sampling="balls_in_bins",
         max_batch_size=None,
@@ -397,3 +397,14 @@ def test_settings_are_cut_where_any_changes():
     traced = [float(lookup(jnp.int32(s), (2, 3), (1.0, 7.0))) for s in range(5)]
     assert traced == values
     assert math.isfinite(sum(values))
+
+
+def test_pieces_clip_alike():
+    """A step is clipped by what its noise is for, or the plan is refused."""
+    parts = [
+        small(clip_norm=None, clip=AutoS(radius), noise_multiplier=1.0)
+        for radius in (10.0, 1.0)
+    ]
+    with pytest.raises(ValueError, match="AutoS"):
+        DPSGDPlan.of_pieces(parts)
+    assert DPSGDPlan.of_pieces([parts[0], parts[0]]).clip_at(7) == AutoS(10.0)

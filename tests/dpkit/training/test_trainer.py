@@ -1,5 +1,6 @@
 """fit: charged before it runs, honest about time and batches, resumable to the bit."""
 
+import dataclasses
 import shutil
 from typing import Any
 
@@ -192,8 +193,8 @@ def kill_at(step):
     return on_progress
 
 
-def check_resumption(tmp_path, steps):
-    options = {"insecure_seed": 3, "allow_insecure_ledger": True}
+def check_resumption(tmp_path, steps, **changes):
+    options = {"insecure_seed": 3, "allow_insecure_ledger": True, **changes}
     whole = train(new_ledger(), **options)
     for step in steps:
         folder = RunFolder(tmp_path / str(step))
@@ -216,6 +217,16 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
 @pytest.mark.slow
 def test_resuming_at_every_step_gives_the_uninterrupted_run(tmp_path):
     check_resumption(tmp_path, range(1, PLAN.steps + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [8, 64])
+def test_resuming_at_every_step_in_every_way_to_the_sum(tmp_path, size):
+    """The rewritten loss in chunks, and all rows at once."""
+    plan = dataclasses.replace(PLAN, steps=4)
+    check_resumption(
+        tmp_path, range(1, 5), plan=plan, mode="auto", microbatch_size=size
+    )
 
 
 def interrupted(tmp_path, step=7):
@@ -252,6 +263,26 @@ def test_noise_is_never_reused_on_another_run(tmp_path, change, name):
     with pytest.raises(ValueError, match=name):
         train(ledger, folder=folder, **change)
     assert ledger.head == before
+
+
+def test_noise_is_never_reused_on_another_partition(tmp_path):
+    """Two samplers may share event, divisor, slots and program, but not batches."""
+
+    def plan(max_records, bins):
+        return DPSGDPlan.create(
+            max_records=max_records, bins=bins, steps=8, clip_norm=1.0,
+            noise_multiplier=1.0, sampling="cyclic",
+        )  # fmt: skip
+
+    small, large = plan(len(RECORDS), 8), plan(2 * len(RECORDS), 16)
+    assert small.event("add_remove") == large.event("add_remove")
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    ledger = new_ledger(folder.ledger)
+    with pytest.raises(Killed):
+        train(ledger, folder=folder, plan=small, on_progress=kill_at(5))
+    with pytest.raises(ValueError, match="sampler differs"):
+        train(ledger, folder=folder, plan=large)
 
 
 @pytest.mark.slow
@@ -473,6 +504,34 @@ def test_a_nan_record_does_no_harm_and_nobody_is_told(recwarn):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(done.params))
     assert len(seen) == 12
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "mode", ["microbatch", pytest.param("auto", marks=pytest.mark.slow)]
+)
+def test_a_contrast_with_a_batch_of_one_is_pointed_out(mode):
+    """Against nobody else every example is its own best match, wherever w goes."""
+
+    def contrast(w, batch, key):
+        rows = batch @ w
+        likeness = jnp.tanh(rows @ rows.T)
+        return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(likeness)))
+
+    def of_one(w, x, key):
+        return contrast(w, x[None], key)
+
+    ledger = new_ledger()
+    with pytest.warns(UserWarning, match="no gradient"):
+        fit(
+            of_one,
+            jnp.eye(4),
+            RECORDS,
+            plan=dataclasses.replace(PLAN, steps=1),
+            optimizer=optax.sgd(0.1),
+            ledger=ledger,
+            mode=mode,
+            microbatch_size=8,
+        )
 
 
 @pytest.mark.slow
