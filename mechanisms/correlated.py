@@ -317,8 +317,10 @@ def participation_of(
         case BallsInBinsSampler():
             if sampler.max_batch_size < sampler.max_records:
                 raise ValueError(
-                    f"max_batch_size={sampler.max_batch_size}: needed max_records="
-                    f"{sampler.max_records} with correlated noise; or use CyclicSampler"
+                    f"max_batch_size={sampler.max_batch_size}: correlated noise needs "
+                    f"batches that hold everybody, max_records={sampler.max_records}, "
+                    "since one that overflows drops records for the sake of others; or "
+                    "cyclic batches, which never overflow"
                 )
             return MinSeparation(1, -(-steps // sampler.bins))
     raise TypeError(

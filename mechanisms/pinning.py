@@ -81,6 +81,32 @@ def kept(tree: PyTree, source: PyTree = None) -> PyTree:
     return jax.lax.while_loop(lambda carry: carry[0] < count, change, start)[1]
 
 
+def held_back(
+    total: PyTree, key: jax.Array, source: PyTree = None
+) -> tuple[PyTree, jax.Array]:
+    """A sum, and a key that is there only when the sum is.
+
+    Else a compiler may draw noise from the key early, and hold a second copy of the
+    parameters while the backward pass needs the memory most.
+
+    Args:
+      total: arrays; may be traced.
+      key: a typed key for the noise on them.
+      source: as for `kept`.
+
+    Returns:
+      The same two values.
+
+    Example:
+      >>> total, key = held_back(jnp.ones(2), jax.random.key(0))
+      >>> total, jax.random.key_data(key)
+      (Array([1., 1.], dtype=float32), Array([0, 0], dtype=uint32))
+    """
+    words = jax.random.key_data(key)
+    total, words = kept((total, words), source)
+    return total, jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+
+
 def rounds(number: int, tree: PyTree) -> jax.Array:
     """A number of rounds that no compiler knows, though it is always the same.
 

@@ -495,34 +495,55 @@ def _clip_row(
     clip: Clip,
     value: float,
     contribution: float,
+    relation: Relation,
     *,
     direction: tuple[float, float] = (1.0, 0.0),
 ) -> Row:
-    """A clip's worst record, along one direction of both leaves, beside nothing."""
+    """A clip's worst record, along one direction of both leaves, and its neighbour."""
     mechanism = GaussianSum(clip=clip, noise_multiplier=1.25)
     stddev = clip.radius * 1.25 * (1 + 2**-16)
     a, b = direction
+    # Nothing, a zero record, or the worst one on the other side.
+    other, moved = {
+        Relation.ADD_REMOVE: ((), 0.0),
+        Relation.ZERO_OUT: ((0.0,), 0.0),
+        Relation.REPLACE_ONE: ((-value,), -contribution),
+    }[relation]
 
     def records(*values: float) -> Tree:
         line = along(*values)["a"]
         return {"a": line * a, "b": line * b}
 
     return Row(
-        name=f"clip_{name}-add_remove",
+        name=f"clip_{name}-{relation}",
         mechanism=mechanism,
-        relation=Relation.ADD_REMOVE,
+        relation=relation,
         pairs=(
             Pair(
                 "worst",
-                records(),
+                records(*other),
                 records(value),
-                (gaussian(0.0, stddev), gaussian(contribution, stddev)),
+                (gaussian(moved, stddev), gaussian(contribution, stddev)),
             ),
         ),
         statistic=lambda output: a * output["a"][0] + b * output["b"][0],
         radius=clip.radius,
         allowed=(("noise_multiplier", 0.0),),
     )
+
+
+def _clip_rows(relation: Relation) -> list[Row]:
+    """Every clip but the flat one, each with its worst record."""
+    groups = PerGroup((1.2, 1.6), (("a",), ("b",)))
+    psac, own = 2e4 / (1e4 + 0.1 / (1e4 + 0.1)), 2e4 / (1 + 1e4)
+    return [
+        _clip_row("unit", Unit(2.0), 6.0, 1.0, relation),
+        _clip_row("autos", AutoS(2.0), 1e4, 2e4 / (1e4 + 0.01), relation),
+        _clip_row("psac", PSAC(2.0), 1e4, psac, relation),
+        _clip_row("hard_drop", HardDrop(2.0), 2.0, 2.0, relation),
+        _clip_row("per_group", groups, 6.0, 2.0, relation, direction=(0.6, 0.8)),
+        _clip_row("custom", Custom(_own_factor, 2.0), 1e4, own, relation),
+    ]
 
 
 def _own_factor(norm: jax.Array) -> jax.Array:
@@ -693,16 +714,5 @@ ROWS = [
     ),
     _adaptive_row(Relation.REPLACE_ONE, {"both": ((1.0, -6.0), (1.0, 2.0))}),
     _adaptive_groups_row(),
-    _clip_row("unit", Unit(2.0), 6.0, 1.0),
-    _clip_row("autos", AutoS(2.0), 1e4, 2e4 / (1e4 + 0.01)),
-    _clip_row("psac", PSAC(2.0), 1e4, 2e4 / (1e4 + 0.1 / (1e4 + 0.1))),
-    _clip_row("hard_drop", HardDrop(2.0), 2.0, 2.0),
-    _clip_row(
-        "per_group",
-        PerGroup((1.2, 1.6), (("a",), ("b",))),
-        6.0,
-        2.0,
-        direction=(0.6, 0.8),
-    ),
-    _clip_row("custom", Custom(_own_factor, 2.0), 1e4, 2e4 / (1 + 1e4)),
+    *(row for relation in Relation for row in _clip_rows(relation)),
 ]

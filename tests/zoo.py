@@ -251,12 +251,22 @@ def rnn_in_reverse():
     return recurrent(reverse=True, learned_start=False)
 
 
-@entry
-def linen_lstm():
-    layer = nn.RNN(nn.LSTMCell(4))
+def lstm(**direction):
+    """An LSTM over five steps."""
+    layer = nn.RNN(nn.LSTMCell(4), **direction)
     (x,) = draws((B, 5, 3))
     params = layer.init(jax.random.key(0), x[0])
     return lambda p, x, key: squared(layer.apply(p, x)), params, x, None
+
+
+@entry
+def linen_lstm():
+    return lstm()
+
+
+@entry
+def linen_lstm_in_reverse():
+    return lstm(reverse=True, keep_order=True)
 
 
 @entry

@@ -13,6 +13,7 @@ from dp_accounting import GaussianDpEvent, NonPrivateDpEvent
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpkit.accountants import pld
+from dpkit.accountants.relations import Relation
 from dpkit.mechanisms import (
     BallsInBinsSampler,
     CyclicSampler,
@@ -29,6 +30,7 @@ from dpkit.mechanisms.strategies import Banded, Buffered, SquareRoot
 from tests import conformance
 from tests.audit import audit, falsified
 from tests.oracles import factorisation as oracle
+from tests.oracles.mixture import gaussian
 
 STEPS = 7
 STRATEGIES: list[Any] = [
@@ -218,6 +220,67 @@ def test_the_event_is_honest(strategy):
     assert not falsified(audit(small, large, honest, epsilons))
     # The same outputs refute a claim of 7 % more noise.
     assert falsified(audit(small, large, functools.partial(claim, 1.07), epsilons))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class WholeRun:
+    """A stream as one release: a record is what it holds at every step."""
+
+    stream: CorrelatedSum
+
+    def event(self, relation):
+        return self.stream.event(relation)
+
+    def __call__(self, key, records):
+        def clipped(record):
+            return jax.vmap(lambda x: self.stream.contribute(key, x))(record)
+
+        messages = jax.vmap(clipped)(records)
+        total = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), messages)
+        return self.stream.run(key, total)
+
+
+def row_of(strategy, relation):
+    """A record in steps 0, 3 and 6, and the best projection of all outputs."""
+    stream = stream_of(strategy, noise_multiplier=1.25)
+    steps = np.zeros(STEPS, np.float32)
+    steps[[0, 3, 6]] = 1.0
+    matrix = matrix_of(stream)
+    moved = stream.clip_norm * np.linalg.norm(matrix @ steps)
+    direction = matrix.T @ (matrix @ steps) / np.linalg.norm(matrix @ steps)
+
+    def records(*values):
+        return {"a": jnp.asarray([value * steps[:, None] for value in values])}
+
+    nobody = {"a": jnp.zeros((0, STEPS, 1))}
+    small, at = {
+        "add_remove": (nobody, 0.0),
+        "zero_out": (records(0.0), 0.0),
+        "replace_one": (records(-30.0), -moved),
+    }[relation]
+    laws = (gaussian(at, stream.stddev), gaussian(moved, stream.stddev))
+    return conformance.Row(
+        name=f"{type(strategy).__name__}-{relation}",
+        mechanism=WholeRun(stream),
+        relation=Relation(relation),
+        pairs=(conformance.Pair("worst", small, records(30.0), laws),),
+        statistic=lambda outputs: (
+            jnp.asarray(direction, jnp.float32) @ outputs["a"][:, 0]
+        ),
+        radius=stream.clip_norm,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("relation", ["add_remove", "zero_out", "replace_one"])
+@pytest.mark.parametrize("strategy", [STRATEGIES[1], STRATEGIES[3], STRATEGIES[4]])
+def test_a_whole_run_passes_the_common_checks(strategy, relation):
+    row = row_of(strategy, relation)
+    conformance.check_event(row)
+    conformance.check_exact(row)
+    conformance.check_audit(row)
+    conformance.check_law(row)
 
 
 def test_contributions_keep_the_bound():

@@ -55,7 +55,7 @@ def test_one_example_cannot_push_the_rounding_of_all_others(way):
             **WAYS[way],
         )
     )
-    for size in (16, 64, 80, 1000, 8192):
+    for size in (16, 64, 80, 1000, 4096, 8192):
         x = rising(size)
         most = 1 + size * 2.0**-19
         assert moved(vectors, jnp.zeros(16), x, size) <= most

@@ -17,19 +17,23 @@ WAYS: dict[str, Any] = {
     "thin": {"kappa": 0.0},
     "two_pass": {"mode": "two_pass"},
     "chunks": {"microbatch": 3},
+    "vmap": {"mode": "vmap"},
+    "vmap_in_twos": {"mode": "vmap", "microbatch": 2},
+    "microbatch": {"mode": "microbatch"},
+    "two_pass_thin": {"mode": "two_pass", "kappa": 0.0},
+    "two_pass_in_chunks": {"mode": "two_pass", "microbatch": 3},
 }
 # Those that between them reach every branch; the rest run with the slow tests.
 QUICK = {
     "auto": ("rnn", "branches"),
     "thin": ("weight_and_its_transpose",),
     "two_pass": ("scan_of_layers_with_remat",),
-    "chunks": (),
 }
 CASES = [
     pytest.param(
         name,
         way,
-        marks=() if name in QUICK[way] else pytest.mark.slow,
+        marks=() if name in QUICK.get(way, ()) else pytest.mark.slow,
         id=f"{name}-{way}",
     )
     for name in ZOO
@@ -44,6 +48,7 @@ def as_users_write():
         yield
 
 
+@pytest.mark.filterwarnings("ignore:loss_fn doesn't use")  # one entry is about that
 @pytest.mark.parametrize(("name", "way"), CASES)
 def test_sums_and_norms_are_those_of_per_example_gradients(name, way):
     loss_fn, params, batch, keys = made(name)

@@ -283,3 +283,48 @@ def test_bad_batches_are_refused(batch, mask, keys, error, name):
         keys = jax.random.split(jax.random.key(0), 2)
     with pytest.raises(error, match=name):
         clipped_grad(squared_loss, clip_norm=1.0)(jnp.zeros(2), batch, mask, keys)
+
+
+def remat_layers():
+    """A scan over layers that recompute what they need, on rows."""
+
+    @jax.checkpoint
+    def layer(x, w):
+        return x + jnp.tanh(jnp.tanh(x @ w["up"]) @ w["down"]), None
+
+    def loss(p, x, key):
+        return jnp.sum(jnp.square(jax.lax.scan(layer, x, p)[0]))
+
+    params = {"up": jnp.zeros((16, 16, 64)), "down": jnp.zeros((16, 64, 16))}
+    return loss, params, jnp.zeros((32, 16, 16))
+
+
+@pytest.mark.slow
+def test_two_passes_keep_the_memory_of_layers_that_recompute():
+    loss, params, batch = remat_layers()
+
+    def ordinary(p, x):
+        return jax.grad(lambda p: jax.vmap(loss, (None, 0, None))(p, x, None).mean())(p)
+
+    def memory(f):
+        used = jax.jit(f).lower(params, batch).compile().memory_analysis()
+        assert used is not None
+        return used.temp_size_in_bytes
+
+    modes = [clipped_grad(loss, clip_norm=1.0, mode=m) for m in ("two_pass", "auto")]
+    two_pass, auto = (memory(lambda p, x, f=f: f(p, x)) for f in modes)
+    # Measured: 1.2 and 11 times that of ordinary gradients; layers that keep what they
+    # need take 5.6 times as much.
+    assert two_pass < 2 * memory(ordinary)
+    assert auto > 2 * two_pass
+
+
+def test_a_batch_of_one_needs_no_rewritten_loss():
+    loss, params, batch = remat_layers()
+
+    def program(rows, mode):
+        f = clipped_grad(loss, clip_norm=1.0, mode=mode)
+        return jax.jit(lambda p, x: f(p, x)).lower(params, batch[:rows]).as_text()
+
+    assert program(1, "auto") == program(1, "vmap")
+    assert program(2, "auto") != program(2, "vmap")

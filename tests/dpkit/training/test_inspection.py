@@ -1,12 +1,15 @@
 """Losses and parameters that have no clipped gradient, or leak, are refused."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax import nnx
 
 from dpkit.training.gradients import clipped_grad
+from dpkit.training.inspection import check_loss
 
 
 def call(loss, params=None, example_shape=(4,), **options):
@@ -41,6 +44,62 @@ def test_a_loss_with_batch_statistics_is_refused():
         call(returning_state, variables["params"])
     with pytest.raises(ValueError, match="GroupNorm"):
         call(hiding_state, variables["params"])
+
+
+def equinox_loss():
+    """Equinox's layer, mapped over a batch of one; its state is dropped."""
+
+    class Normalised(eqx.Module):
+        dense: eqx.nn.Linear
+        norm: eqx.nn.BatchNorm
+
+        def __init__(self, key):
+            self.dense = eqx.nn.Linear(4, 3, key=key)
+            self.norm = eqx.nn.BatchNorm(3, axis_name="rows", mode="batch")
+
+        def __call__(self, x, state):
+            return self.norm(self.dense(x), state)
+
+    model, state = eqx.nn.make_with_state(Normalised)(jax.random.key(0))
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def loss(params, x, key):
+        model = eqx.combine(params, static)
+        mapped = jax.vmap(model, (0, None), (0, None), axis_name="rows")
+        out, _ = mapped(x[None], state)
+        return jnp.sum(jnp.tanh(out))
+
+    return loss, params
+
+
+def nnx_loss():
+    """Flax NNX's layer on a batch of one; its state is dropped."""
+
+    class Normalised(nnx.Module):
+        def __init__(self, rngs):
+            self.dense = nnx.Linear(4, 3, rngs=rngs)
+            self.norm = nnx.BatchNorm(3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.norm(self.dense(x))
+
+    graph, params, rest = nnx.split(Normalised(nnx.Rngs(0)), nnx.Param, ...)
+
+    def loss(params, x, key):
+        model = nnx.merge(graph, params, rest, copy=True)
+        return jnp.sum(jnp.tanh(model(x[None])))
+
+    return loss, params
+
+
+@pytest.mark.parametrize("make", [equinox_loss, nnx_loss])
+def test_batch_norm_of_every_library_is_refused(make):
+    loss, params = make()
+    with (
+        jax.numpy_rank_promotion("allow"),
+        pytest.raises((ValueError, TypeError), match="GroupNorm"),
+    ):
+        call(loss, params)
 
 
 def test_layer_and_group_norm_pass():
@@ -240,3 +299,42 @@ def test_no_parameters_at_all_are_refused():
 def test_an_integer_loss_is_refused():
     with pytest.raises(TypeError, match="real"):
         call(lambda w, x, key: jnp.int32(1))
+
+
+def jitted(loss):
+    """The loss behind a call."""
+    return jax.jit(loss)
+
+
+def jitted_twice(loss):
+    """The loss behind two calls, and its result used further."""
+    inner = jax.jit(loss)
+    return jax.jit(lambda p, x, key: 2.0 * inner(p, x, key))
+
+
+@pytest.mark.parametrize("wrap", [lambda loss: loss, jitted, jitted_twice])
+def test_parameters_that_the_loss_does_not_use_are_pointed_out(wrap):
+    params = {"b": jnp.ones(4), "c": [jnp.ones(4)], "w": jnp.ones(4)}
+
+    def check(loss):
+        check_loss(wrap(loss), params, jax.ShapeDtypeStruct((4,), jnp.float32), None)
+
+    words = r"doesn't use params\['b'\], params\['c'\]\[0\]: noise alone"
+    with pytest.warns(UserWarning, match=words):
+        check(lambda p, x, key: jnp.vdot(p["w"], x))
+    # What is only computed isn't used.
+    with pytest.warns(UserWarning, match=words):
+        check(lambda p, x, key: (p["b"] + p["c"][0], jnp.vdot(p["w"], x))[1])
+    # A warning would be an error here.
+    check(lambda p, x, key: jnp.vdot(p["w"] * p["b"] + p["c"][0], x))
+
+
+def test_parameters_that_only_inner_programs_use_count_as_used():
+    params = {"b": jnp.ones(4), "c": jnp.ones(4), "w": jnp.ones(4)}
+
+    def loss(p, x, key):
+        y = jax.lax.cond(x[0] > 0, lambda: p["b"] * x, lambda: x)
+        y, _ = jax.lax.scan(lambda y, _: (y * p["c"], None), y, None, length=2)
+        return jnp.vdot(jax.checkpoint(lambda y: y * p["w"])(y), x)
+
+    check_loss(loss, params, jax.ShapeDtypeStruct((4,), jnp.float32), None)

@@ -90,6 +90,22 @@ def test_clipped_sums_equal_a_loop_over_jax_grad(model, loss):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_batch_normalization_is_refused(model):
+    import keras
+
+    layers = [keras.Input((4,)), keras.layers.Dense(3)]
+    made = keras.Sequential([*layers, keras.layers.BatchNormalization()])
+    params = [jnp.asarray(v.value) for v in made.trainable_variables]
+    fixed = [jnp.asarray(v.value) for v in made.non_trainable_variables]
+
+    def loss(params, x, key):
+        out, _ = made.stateless_call(params, fixed, x[None], training=True)
+        return jnp.sum(jnp.tanh(out))
+
+    with pytest.raises(ValueError, match="GroupNorm"):
+        clipped_grad(loss, clip_norm=CLIP)(params, jnp.ones((2, 4)))
+
+
 def test_the_trainer_takes_the_model_unchanged(model, loss):
     made, params = model
     plan = DPSGDPlan.create(

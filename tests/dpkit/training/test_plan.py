@@ -5,9 +5,11 @@ from typing import Any
 
 import dp_accounting
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dpkit.training.optimizer import release_state, released_mean
 from dpkit.training.plan import DPSGDPlan
 
 SMALL: dict[str, Any] = {
@@ -61,12 +63,36 @@ def test_more_steps_than_planned_are_refused():
             plan.batch(jax.random.key(0), step, 1000)
 
 
-def test_the_divisor_does_not_move_when_a_record_is_added():
-    # The same constant for n and n + 1 records, under every relation.
-    plan = create(max_records=1001, expected_batch_size=90)
-    for records in (1000, 1001):
-        plan.batch(jax.random.key(0), 0, records)
-        assert plan.expected_batch_size == 90
+@pytest.mark.parametrize(
+    ("changes", "divisors"),
+    [
+        ({}, {0: 90}),
+        ({"quantile": 0.5}, {0: 90}),
+        ({"sampling": "full_batch", "expected_batch_size": None}, {0: 1001}),
+        ({"steps": None, "expected_batch_size": ((4, 90), (6, 40))}, {3: 90, 4: 40}),
+    ],
+    ids=["poisson", "quantile", "full_batch", "schedule"],
+)
+def test_the_divisor_does_not_move_when_a_record_is_added(changes, divisors):
+    # The same sum, of N and of N + 1 records: the same mean, to the bit.
+    plan = create(**{"max_records": 1001, "expected_batch_size": 90, **changes})
+    memory = release_state(plan, jnp.zeros(2))
+    slots = jnp.arange(plan.sampler.max_batch_size)
+
+    @jax.jit
+    def released(step, total, number):
+        norms = jnp.where(slots < number, 0.2, 0.0)
+        key = jax.random.key(0)
+        return released_mean(plan, key, step, total, total, memory, norms)[0]
+
+    for step, divisor in divisors.items():
+        assert plan.divisor(step) == divisor
+        total = jnp.array([3.0, -40.0])
+        mean = released(step, total, 60)
+        assert mean.tobytes() == released(step, total, 61).tobytes()
+        np.testing.assert_allclose(
+            released(step, total + 100, 60) - mean, 100 / divisor, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
