@@ -74,7 +74,7 @@ class AdaptiveGaussianSum(BoundedSum):
     twice that; so accountants' factor of 2 holds for both parts. A record that is all
     zeros or not finite adds 0 to both, so that a zero record is a null record. C_t must
     be public, or follow from earlier releases alone: `updated` makes it so. The noise
-    exceeds this by `max_summands` 2^-19, for float32 rounding, as in `GaussianSum`.
+    exceeds this by `max_summands` 2^-18, for float32 rounding, as in `GaussianSum`.
 
     Args:
       clip_norm: C_t, in the unit of the records: a number, or an array, perhaps
@@ -120,7 +120,7 @@ class AdaptiveGaussianSum(BoundedSum):
     learning_rate: float = 0.2
     min_clip_norm: float = 1e-8
     max_clip_norm: float = 1e8
-    max_summands: int = 8
+    max_summands: int = 4
     prefixes: Prefixes | None = None
 
     def __post_init__(self) -> None:

@@ -30,8 +30,9 @@ from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree
 
 _SMALLEST_STDDEV, _LARGEST_STDDEV = 1e-30, 1e30
 # Float32 rounding moves the sum too. With unit u = 2^-24, a sum of n records that is
-# taken in a tree or with compensation is off by at most 16 u n C, on each neighbour.
-_ROUNDING_PER_RECORD = 2**-19
+# taken in short chains, a tree and with compensation is off by at most 32 u n C, on
+# each neighbour (dpkit.rewrite.blocks counts the units).
+_ROUNDING_PER_RECORD = 2**-18
 # In two words, 2^20 records are off by 2^-18 C: less than the smallest allowance.
 _MOST_RECORDS = 2**20
 
@@ -46,15 +47,16 @@ class GaussianSum(BoundedSum):
     r"""Sum of clipped records plus Gaussian noise.
 
     output = sum_i x_i phi(||x_i||) + stddev z,  z ~ N(0, I),
-    stddev = noise_multiplier * C * (1 + n 2^-19),  n = max_summands,
+    stddev = noise_multiplier * C * (1 + n 2^-18),  n = max_summands,
     with phi(n) = min(1, C / n), or another clipping function of radius C.
 
     Privacy: adding or removing a record, or replacing it by a zero record, moves the
     sum by at most C in L2 norm, replacing it by another by at most 2C; the release is
     a Gaussian mechanism whose noise is `noise_multiplier` times the contribution radius
     C. The excess, 2^-16 unless max_summands is given, pays for float32 rounding of the
-    clip factors and of the sum: n records that all point the same way, added in a tree
-    or with compensation, round it by up to 16 n C 2^-24 on each of two neighbours. A
+    clip factors and of the sum: n records that all point the same way, added in chains
+    of 32 at most, in a tree and with compensation, round it by up to 32 n C 2^-24 on
+    each of two neighbours. A
     call sums in two words, which 2^-16 pays for up to 2^20 records. The same event
     stands for every relation: accountants know the 2.
 
@@ -92,7 +94,7 @@ class GaussianSum(BoundedSum):
         self,
         clip_norm: float | None = None,
         noise_multiplier: float | None = None,
-        max_summands: int = 8,
+        max_summands: int = 4,
         *,
         clip: Clip | None = None,
     ) -> None:
@@ -312,7 +314,7 @@ def rounding_allowance(max_summands: int) -> float:
     """What noise is multiplied with, for a float32 sum of this many records.
 
     Example:
-      >>> rounding_allowance(8) == 1 + 2**-16
+      >>> rounding_allowance(4) == 1 + 2**-16
       True
     """
     return 1 + max_summands * _ROUNDING_PER_RECORD

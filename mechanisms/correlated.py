@@ -82,7 +82,7 @@ class CorrelatedSum:
     r"""A stream of sums of clipped records with correlated noise; one event for all.
 
     y_t = sum_i x_{t,i} phi(||x_{t,i}||) + stddev (C^-1 z)_t,
-    stddev = noise_multiplier * C_phi * sensitivity(C) * (1 + n 2^-19),
+    stddev = noise_multiplier * C_phi * sensitivity(C) * (1 + n 2^-18),
     C_phi the clip's radius, n = max_summands.
 
     Privacy: multiplied by C, the outputs are C x + stddev z, a Gaussian mechanism with
@@ -92,9 +92,9 @@ class CorrelatedSum:
     `noise_multiplier` times the contribution radius, also if the records of later steps
     depend on earlier outputs, C being lower triangular. Under every relation: replacing
     a record by another moves twice as much, which accountants know. Nothing is
-    amplified by sampling. The excess n 2^-19 pays for float32 rounding, as in
+    amplified by sampling. The excess n 2^-18 pays for float32 rounding, as in
     `GaussianSum`: totals of steps without the record are the same on both neighbours,
-    those with it are moved by C_phi (1 + n 2^-19) at most.
+    those with it are moved by C_phi (1 + n 2^-18) at most.
 
     **The guarantee needs the participation**: no record in steps that it doesn't allow.
     Steps beyond the plan are published as NaN.
@@ -152,7 +152,7 @@ class CorrelatedSum:
         strategy: Strategy,
         clip: Clip | None = None,
         generator: str = "threefry",
-        max_summands: int = 8,
+        max_summands: int = 4,
     ) -> None:
         if not isinstance(strategy, Banded | Buffered | SquareRoot):
             raise TypeError(

@@ -1,12 +1,17 @@
 """Sums over examples whose rounding one example can't steer far.
 
 In a chain of float32 additions every sum is rounded to its own size, so one example at
-the front can move the rounding of all that follow it. Up to 16 examples are added that
-way, in one product. Blocks are added by halves where there are few, and else by Kahan's
-sum, which hands on what an addition rounds away. With and without one example, the
-sums of n clipped gradients then differ by n 2^-19 clip norms more than the example at
-most: per example 17 units of 2^-24 inside a block, 4 between blocks, and 4 between the
-chunks of a batch, which `clipped_grad` limits to 2^12 examples.
+the front can move the rounding of all that follow it. Up to 32 examples are added that
+way, in one product; eight such blocks by halves; and what is more by Kahan's sum, which
+hands on what an addition rounds away.
+
+With and without one example, a chain of m gradients of norm C, whose k-th sum has norm
+k C at most, differs by 2 sum_k k 2^-24 C, that is m + 1 units of 2^-24 C an example,
+beyond the example itself; every halving by 2 more, Kahan's sum by 4, and the one over
+chunks of a batch by 4 again. That is 47 of the 64 units, n 2^-18 C in all, that the
+noise of `GaussianSum` pays for. It holds where each gradient is one number an entry: of
+rows that cancel within an example only the result counts as bounded by C, and the sums
+on the way to it may be rounded more (docs/guarantees.md).
 """
 
 from __future__ import annotations
@@ -19,8 +24,7 @@ import jax.numpy as jnp
 
 from dpkit.mechanisms.protocol import tree_sum
 
-BLOCK = 16
-_FEW = 4
+CHAIN, TREE = 32, 256
 
 
 def summed(
@@ -40,25 +44,24 @@ def summed(
       >>> summed(lambda rows: [rows.sum(0)], jnp.ones((40, 2)), 40)
       [Array([40., 40.], dtype=float32)]
     """
-    if size <= BLOCK:
-        return list(part(rows))
-    count = size // BLOCK
-    tail = [part(_cut(rows, count * BLOCK, size))] if size % BLOCK else []
-    if count <= _FEW:
-        starts = range(0, count * BLOCK, BLOCK)
-        parts = [part(_cut(rows, start, start + BLOCK)) for start in starts] + tail
-        return [tree_sum(jnp.stack(each)) for each in zip(*parts, strict=True)]
+    if size <= TREE:
+        return _by_halves(part, rows, size)
+    count = size // TREE
 
     def add(i: jax.Array, carry: Any) -> Any:
         block = jax.tree.map(
-            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * BLOCK, BLOCK), rows
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * TREE, TREE), rows
         )
-        return compensated(*carry, part(block))
+        return compensated(*carry, _by_halves(part, block, TREE))
 
-    shapes = jax.eval_shape(part, _cut(rows, 0, BLOCK))
+    shapes = jax.eval_shape(part, _cut(rows, 0, CHAIN))
     zeros = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
-    carry = jax.lax.fori_loop(0, count, add, (zeros, zeros))
-    return compensated(*carry, *tail)[0] if tail else carry[0]
+    total, lost = jax.lax.fori_loop(0, count, add, (zeros, zeros))
+    rest = size - count * TREE
+    if rest:
+        tail = _by_halves(part, _cut(rows, size - rest, size), rest)
+        total, _ = compensated(total, lost, tail)
+    return total
 
 
 def compensated(total: Any, lost: Any, part: Any) -> tuple[Any, Any]:
@@ -66,7 +69,7 @@ def compensated(total: Any, lost: Any, part: Any) -> tuple[Any, Any]:
 
     Args:
       total: the sum so far, a tree.
-      lost: what it lacks, from the addition before; zeros at first.
+      lost: what it has too much, from the addition before; zeros at first.
       part: what is added.
 
     Example:
@@ -78,6 +81,27 @@ def compensated(total: Any, lost: Any, part: Any) -> tuple[Any, Any]:
     rounded = jax.tree.map(jnp.add, total, part)
     lost = jax.tree.map(lambda r, t, p: (r - t) - p, rounded, total, part)
     return rounded, lost
+
+
+def _by_halves(part: Any, rows: Any, size: int) -> list[jax.Array]:
+    """The sum of some blocks."""
+    count = size // CHAIN
+    if count < 2:
+        return list(part(rows)) if size <= CHAIN else _two(part, rows, CHAIN, size)
+    whole = count * CHAIN
+    if whole < size:
+        return _two(part, rows, whole, size)
+    blocks = jax.tree.map(
+        lambda leaf: leaf.reshape(count, CHAIN, *leaf.shape[1:]), rows
+    )
+    return list(map(tree_sum, jax.vmap(part)(blocks)))
+
+
+def _two(part: Any, rows: Any, middle: int, size: int) -> list[jax.Array]:
+    """The sum of what comes before a row, and of the rest."""
+    first = _by_halves(part, _cut(rows, 0, middle), middle)
+    rest = _by_halves(part, _cut(rows, middle, size), size - middle)
+    return list(map(jnp.add, first, rest))
 
 
 def _cut(rows: Any, start: int, stop: int) -> Any:

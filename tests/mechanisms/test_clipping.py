@@ -152,7 +152,7 @@ def test_event_is_the_multiplier_under_every_relation(relation):
 
 @pytest.mark.slow
 def test_noise_scales_with_the_clip_norm():
-    # stddev = sigma C (1 + n 2^-19), the last factor for float32 rounding, n = 8
+    # stddev = sigma C (1 + n 2^-18), the last factor for float32 rounding, n = 4
     assert GaussianSum(3.0, 2.0).stddev == 6.0 * (1 + 2.0**-16)
     assert GaussianSum(3.0, 0.0).stddev == 0.0
     small, large = (

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpkit.rewrite.blocks import BLOCK, summed
+from dpkit.rewrite.blocks import CHAIN, TREE, summed
 from dpkit.training import clipped_grad
 
 WAYS = {
@@ -57,7 +57,7 @@ def test_one_example_cannot_push_the_rounding_of_all_others(way):
     )
     for size in (16, 64, 80, 1000, 4096, 8192):
         x = rising(size)
-        most = 1 + size * 2.0**-19
+        most = 1 + size * 2.0**-18
         assert moved(vectors, jnp.zeros(16), x, size) <= most
         assert moved(dense, jnp.zeros((16, 16)), x, size) <= most
 
@@ -69,10 +69,10 @@ def test_a_plain_sum_of_these_rows_is_pushed():
     ones = np.ones(len(x), np.float32)
     first = np.arange(len(x)) > 0
     distance = np.linalg.norm(total(ones, x) - total(ones * first, x))
-    assert distance > 1 + 10 * 8192 * 2.0**-19
+    assert distance > 1 + 10 * 8192 * 2.0**-18
 
 
-@pytest.mark.parametrize("size", [1, BLOCK, BLOCK + 1, 4 * BLOCK, 5 * BLOCK, 100])
+@pytest.mark.parametrize("size", [1, CHAIN, CHAIN + 1, 100, TREE, TREE + 1, 3 * TREE])
 def test_blocks_add_up(size):
     rows = np.random.default_rng(0).normal(size=(size, 3)).astype(np.float32)
 
