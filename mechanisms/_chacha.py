@@ -24,6 +24,7 @@ import numpy as np
 
 from dpkit.mechanisms._pool import Pool
 from dpkit.mechanisms._quantile import normal_of_words
+from dpkit.mechanisms.pinning import rounds
 
 _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
 _COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
@@ -179,8 +180,9 @@ def chacha_normal(words: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.A
             piece = _piece(words, number.astype(jnp.uint32), layout, dtype)
             return jax.lax.dynamic_update_index_in_dim(whole, piece, number, axis + 1)
 
-        empty = jnp.zeros((*split, _LANES * blocks), dtype)
-        drawn = jax.lax.fori_loop(0, pieces, fill, empty)
+        drawn = jax.lax.fori_loop(
+            0, pieces, fill, _room(words, (*split, _LANES * blocks), dtype)
+        )
     drawn = drawn.reshape(*grid[:-1], grid[-1] * _LANES * blocks)
     width = math.prod(shape) // math.prod(grid[:-1])
     return drawn[..., :width].reshape(shape)
@@ -208,15 +210,23 @@ def chacha_normals(
     own = jnp.pad(own, ((0, spare), (0, 0))).reshape(-1, some, 8)
     firsts = jnp.pad(firsts, (0, spare)).reshape(-1, some)
 
-    def draw(piece: tuple[jax.Array, jax.Array]) -> jax.Array:
-        key, first = piece
+    def draw(i: jax.Array, drawn: jax.Array) -> jax.Array:
+        key, first = own[i], firsts[i]
         counter = first[:, None] + jnp.arange(_WIDEST, dtype=jnp.uint32)[None]
         made = chacha20_block(key.T[:, :, None], counter, (0, 0, _NOISE))
         high, low = (jnp.stack(made[half], axis=1) for half in (_HIGH, _LOW))
-        return normal_of_words(high, low, dtype).reshape(some, pool.block)
+        normals = normal_of_words(high, low, dtype).reshape(some, pool.block)
+        return drawn.at[i].set(normals)
 
-    drawn = jax.lax.map(draw, (own, firsts))
+    room = _room(words, (len(own), some, pool.block), dtype)
+    drawn = jax.lax.fori_loop(0, len(own), draw, room)
     return pool.cut(drawn.reshape(-1, pool.block))
+
+
+def _room(words: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Zeros that a compiler can't make before the key is there, however idle."""
+    zero = rounds(0, words).astype(dtype)
+    return jnp.broadcast_to(zero, shape)
 
 
 def _piece(words: Any, number: Any, layout: _Layout, dtype: Any) -> jax.Array:

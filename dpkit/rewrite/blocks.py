@@ -49,10 +49,11 @@ def summed(
     count = size // TREE
 
     def add(i: jax.Array, carry: Any) -> Any:
+        total, lost = carry
         block = jax.tree.map(
             lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * TREE, TREE), rows
         )
-        return compensated(*carry, _by_halves(part, block, TREE))
+        return compensated(total, lost, _by_halves(part, block, TREE))
 
     shapes = jax.eval_shape(part, _cut(rows, 0, CHAIN))
     zeros = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]

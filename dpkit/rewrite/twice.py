@@ -286,11 +286,12 @@ def _blocks(rows: Rows, weights: jax.Array, way: Factored) -> jax.Array:
     if not way.lookup:
         left = jnp.where(none, jnp.zeros_like(left), left)
     weights = weights.astype(right.dtype)
-    (total,) = summed(
-        lambda rows: [products.weighted_sum(*rows, way.size[2:])],
-        (Rows(left, right), weights),
-        len(weights),
-    )
+
+    def part(some: Any) -> list[jax.Array]:
+        rows, weights = some
+        return [products.weighted_sum(rows, weights, way.size[2:])]
+
+    (total,) = summed(part, (Rows(left, right), weights), len(weights))
     return total
 
 

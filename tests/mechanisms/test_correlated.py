@@ -247,7 +247,7 @@ def row_of(strategy, relation):
     steps = np.zeros(STEPS, np.float32)
     steps[[0, 3, 6]] = 1.0
     matrix = matrix_of(stream)
-    moved = stream.clip_norm * np.linalg.norm(matrix @ steps)
+    moved = float(stream.clip_norm * np.linalg.norm(matrix @ steps))
     direction = matrix.T @ (matrix @ steps) / np.linalg.norm(matrix @ steps)
 
     def records(*values):

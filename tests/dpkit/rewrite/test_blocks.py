@@ -1,5 +1,7 @@
 """Rounding in sums over many examples: what one example can make of it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from dpkit.rewrite.blocks import CHAIN, TREE, summed
 from dpkit.training import clipped_grad
 
-WAYS = {
+WAYS: dict[str, Any] = {
     "auto": {},
     "product": {"kappa": 0.0},
     "two_pass": {"mode": "two_pass"},

@@ -1,6 +1,7 @@
 """What one example holds never reaches another's numbers through a convolution."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from dpkit.training.isolation import isolated
 
 ROWS = 32
 NHWC = ("NHWC", "HWIO", "NHWC")
-CONVOLVE = {
+CONVOLVE: dict[str, Any] = {
     "image": ((3, 3, 2, 6), (1, 6, 6, 4), {"dimension_numbers": NHWC}),
     "strided": (
         (2, 2, 2, 6),
@@ -33,7 +34,7 @@ def grouped(w, x, key, shape, numbers):
     """A convolution of two groups of features."""
     del key
     strides = (1,) * (len(shape) - 2)
-    settings = {"window_strides": strides, "padding": "SAME", **numbers}
+    settings: dict[str, Any] = {"window_strides": strides, "padding": "SAME", **numbers}
     y = lax.conv_general_dilated(x.reshape(shape), w, feature_group_count=2, **settings)
     return jnp.sum(jnp.sin(y))
 
@@ -60,7 +61,7 @@ def draw(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-LOSSES = {
+LOSSES: dict[str, Any] = {
     **{
         name: (partial(grouped, shape=shape, numbers=numbers), draw(kernel))
         for name, (kernel, shape, numbers) in CONVOLVE.items()
@@ -71,7 +72,7 @@ LOSSES = {
     ),
     "generated": (generated, draw(6)),
 }
-WAYS = {
+WAYS: dict[str, Any] = {
     "auto": {},
     "vmap": {"mode": "vmap"},
     "two_pass": {"mode": "two_pass"},
@@ -106,7 +107,7 @@ def test_an_example_that_is_not_finite_takes_nothing_from_others(name, way):
             assert distance <= (1 + 1e-6) * mask[0]
 
 
-GROUPS = [
+GROUPS: list[Any] = [
     ((6, 7, 7, 2), (3, 3, 2, 9), 3, NHWC, {"window_strides": (1, 2)}),
     ((4, 3, 9), (8, 3, 2), 4, ("NCH", "OIH", "NCH"), {"rhs_dilation": (2,)}),
     ((3, 5, 5, 4), (3, 2, 2, 6), 2, ("CHWN", "IHWO", "HWNC"), {}),
@@ -118,7 +119,11 @@ def test_groups_of_a_batch_become_groups_of_features(
     left, right, groups, numbers, options
 ):
     x, kernel = draw(left), draw(right, seed=1)
-    settings = {"window_strides": (1,) * (len(left) - 2), "padding": "SAME", **options}
+    settings: dict[str, Any] = {
+        "window_strides": (1,) * (len(left) - 2),
+        "padding": "SAME",
+        **options,
+    }
 
     def convolved(x, kernel):
         return lax.conv_general_dilated(
