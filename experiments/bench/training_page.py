@@ -17,13 +17,14 @@ QUOTED = {
     "mlp": "90x / 2.5x",
 }
 ORDINARY = {"vmap": "ordinary: the same loss", "batched": "ordinary: loss by hand"}
-GOALS = {
-    "decoder-128": "1.2x, 1.1x",
-    "decoder-512": "1.1x, 1.05x",
-    "wide": "1.25x, 1.1x",
-    "decoder-4096": "1.1x, 1.05x",
-    "cnn": "1.2x, 1.35x",
-    "mlp": "2x (1.2x without noise)",
+# At most: time, memory, compilation.
+GOALS: dict[str, tuple[float, float | None, float | None]] = {
+    "decoder-128": (1.2, 1.1, 2.5),
+    "decoder-512": (1.1, 1.05, 2.5),
+    "wide": (1.25, 1.1, 2.5),
+    "decoder-4096": (1.1, 1.05, 2.5),
+    "cnn": (1.2, 1.35, None),
+    "mlp": (2.0, None, None),
 }
 
 
@@ -54,20 +55,35 @@ def table(results: dict[str, Any]) -> str:
 def summary(results: dict[str, Any]) -> str:
     """One line a model: ours, the peers, and what we want to reach."""
     lines = [
-        "| model | dpkit auto: time, memory | at most wanted | compilation "
+        "| model | dpkit auto: time, memory, compilation | at most wanted "
         "| against a loss by hand | jax-privacy: time, memory "
         "| Opacus hooks / ghost (quoted) |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|",
     ]
     for name, found in results["models"].items():
         ours, peer = found["private"]["auto"], found["private"].get("jax-privacy")
         theirs = "not installed" if peer is None else _pair(peer, "vmap")
         lines.append(
-            f"| {found['title']} | {_pair(ours, 'vmap')} | {GOALS[name]} "
-            f"| {_times(ours['against']['vmap']['compilation'])} "
-            f"| {_pair(ours, 'batched')} | {theirs} | {QUOTED.get(name, 'none')} |"
+            f"| {found['title']} | {_held_to(name, ours, 'vmap')} | {_wanted(name)} "
+            f"| {_held_to(name, ours, 'batched')} | {theirs} "
+            f"| {QUOTED.get(name, 'none')} |"
         )
     return "\n".join(lines)
+
+
+def _wanted(name: str) -> str:
+    """The goals of a model."""
+    return ", ".join("any" if goal is None else f"{goal:g}x" for goal in GOALS[name])
+
+
+def _held_to(name: str, row: dict[str, Any], form: str) -> str:
+    """Time, memory and compilation against one ordinary step; misses in bold."""
+    against, found = row["against"][form], []
+    for what, goal in zip(("time", "memory", "compilation"), GOALS[name], strict=True):
+        ratio = against[what]
+        missed = None not in (ratio, goal) and round(ratio, 2) > goal
+        found.append(f"**{_times(ratio)}**" if missed else _times(ratio))
+    return ", ".join(found)
 
 
 def _pair(row: dict[str, Any], form: str) -> str:
@@ -134,10 +150,11 @@ jax-privacy {facts["jax-privacy"]}.
 
 {summary(results)}
 
-The last column was measured elsewhere, as multiples of torch's own ordinary step; it is
-quoted, not repeated here. jax-privacy is run without microbatches, and its sums get the
-same noise as ours. "Left out" is what would take more than half a minute of CPU time or
-8 GiB a step.
+Bold: above what is wanted. The MLP's step without noise is wanted at 1.2x at most; it
+is in the table below. The last column was measured elsewhere, as multiples of torch's
+own ordinary step; it is quoted, not repeated here. jax-privacy is run without
+microbatches, and its sums get the same noise as ours. "Left out" is what would take
+more than half a minute of CPU time or 8 GiB a step.
 {_figure(plot, beside)}
 ## Every way to the step
 
