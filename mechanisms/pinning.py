@@ -102,6 +102,9 @@ def held_back(
       >>> total, jax.random.key_data(key)
       (Array([1., 1.], dtype=float32), Array([0, 0], dtype=uint32))
     """
+    leaves = jax.tree.leaves((total, key, source))
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return total, key  # nothing is compiled together
     words = jax.random.key_data(key)
     total, words = kept((total, words), source)
     return total, jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))

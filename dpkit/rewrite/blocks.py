@@ -7,9 +7,10 @@ hands on what an addition rounds away.
 
 With and without one example, a chain of m gradients of norm C, whose k-th sum has norm
 k C at most, differs by 2 sum_k k 2^-24 C, that is m + 1 units of 2^-24 C an example,
-beyond the example itself; every halving by 2 more, Kahan's sum by 4, and the one over
-chunks of a batch by 4 again. That is 47 of the 64 units, n 2^-18 C in all, that the
-noise of `GaussianSum` pays for. It holds where each gradient is one number an entry: of
+beyond the example itself; every halving by 2 more, Kahan's sum by 4, the one over
+chunks of a batch by 4 again, and the chain over D devices by D + 1. That is 49 of the
+64 units, n 2^-18 C in all, that the noise of `GaussianSum` pays for, on one device, and
+no more than these on up to 14. It holds where each gradient is one number an entry: of
 rows that cancel within an example only the result counts as bounded by C, and the sums
 on the way to it may be rounded more (docs/guarantees.md).
 """

@@ -170,10 +170,12 @@ class ClippedGrad:
     def _local_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
         """The sum over the rows that this device holds."""
         size = rows[1].shape[0]
-        width = min(self.microbatch or size, _MOST_AT_ONCE)
-        if size == 0 or (self.microbatch is None and size <= width):
+        width = min(self.microbatch or size, size)
+        if width > _MOST_AT_ONCE:
+            width = -(-size // -(-size // _MOST_AT_ONCE))  # as even as can be
+        if size == 0 or (self.microbatch is None and width == size):
             return self._chunk(params, rows)
-        return self._looped_sum(params, rows, size, min(width, size))
+        return self._looped_sum(params, rows, size, width)
 
     def _looped_sum(
         self, params: Any, rows: Any, size: int, width: int
@@ -311,7 +313,8 @@ def clipped_grad(
       mode: "auto" (the rewritten loss), "vmap" (per-example gradients), "two_pass"
         (least memory for a loss with `jax.checkpoint`), or "microbatch" (per-example
         gradients in chunks, of 8 unless `microbatch` is given).
-      microbatch: examples a chunk, >= 1, in any mode; None takes all at once.
+      microbatch: examples a chunk, >= 1, in any mode; None takes all at once, up to
+        4,096, the most of any chunk.
       kappa: for "auto": a parameter's gradients are kept whole where that takes at
         most kappa times the numbers of its thin factors.
       keep_batch_axis: the loss wants batches, and is given batches of one example.

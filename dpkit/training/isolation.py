@@ -34,78 +34,99 @@ def isolated(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-        outputs = _run(closed, jax.tree.leaves(args))
+        outputs = _Replay().run(closed, jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
     return call
 
 
-def _mixes(eqn: Any) -> bool:
-    """Whether an equation is, or holds, a convolution that is grouped by its batch."""
-    if eqn.primitive.name == CONVOLUTION:
-        return eqn.params["batch_group_count"] > 1
-    subs = jax_core.jaxprs_in_params(eqn.params)
-    return any(_mixes(inner) for sub in subs for inner in sub.eqns)
+class _Replay:
+    """One program, run again; inner programs that occur often are replaced once."""
 
+    def __init__(self) -> None:
+        # By identity; the programs are kept, so that no other can take their place.
+        self._mixing: dict[int, tuple[Any, bool]] = {}
+        self._replaced: dict[int, tuple[Any, Any]] = {}
 
-def _run(closed: Any, args: list[Any]) -> list[Any]:
-    """What a program returns."""
-    jaxpr = closed.jaxpr
-    if not any(_mixes(eqn) for eqn in jaxpr.eqns):
-        return jax.core.eval_jaxpr(jaxpr, closed.consts, *args)
-    values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    values |= zip(jaxpr.invars, args, strict=True)
+    def run(self, closed: Any, args: list[Any]) -> list[Any]:
+        """What a program returns."""
+        jaxpr = closed.jaxpr
+        if not self._mixes(jaxpr):
+            return jax.core.eval_jaxpr(jaxpr, closed.consts, *args)
+        values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+        values |= zip(jaxpr.invars, args, strict=True)
 
-    def read(var: Any) -> Any:
-        return var.val if isinstance(var, jax_core.Literal) else values[var]
+        def read(var: Any) -> Any:
+            return var.val if isinstance(var, jax_core.Literal) else values[var]
 
-    for eqn in jaxpr.eqns:
-        results = _replaced(jaxpr, eqn, [read(var) for var in eqn.invars])
-        values |= zip(eqn.outvars, results, strict=True)
-    return [read(var) for var in jaxpr.outvars]
+        for eqn in jaxpr.eqns:
+            results = self._result(jaxpr, eqn, [read(var) for var in eqn.invars])
+            values |= zip(eqn.outvars, results, strict=True)
+        return [read(var) for var in jaxpr.outvars]
 
+    def _mixes(self, jaxpr: Any) -> bool:
+        """Whether a convolution in a program is grouped by its batch."""
+        if id(jaxpr) not in self._mixing:
+            found = any(map(self._is_mixing, jaxpr.eqns))
+            self._mixing[id(jaxpr)] = jaxpr, found
+        return self._mixing[id(jaxpr)][1]
 
-def _replaced(jaxpr: Any, eqn: Any, args: list[Any]) -> list[Any]:
-    """What an equation of a jaxpr returns, without batch groups."""
-    params = eqn.params
-    if _mixes(eqn):
+    def _is_mixing(self, eqn: Any) -> bool:
+        """Whether an equation is such a convolution, or holds one."""
         if eqn.primitive.name == CONVOLUTION:
-            return [_by_features(eqn, *args)]
-        if eqn.primitive.name in _DERIVED:
-            return _run(params["call_jaxpr"], args)
-        params = {name: _inside(param) for name, param in params.items()}
-    given = {
-        var: array
-        for var, array in zip(eqn.invars, args, strict=True)
-        if not isinstance(var, jax_core.Literal)
-    }
-    alone = jaxpr.replace(
-        constvars=(),
-        invars=list(given),
-        outvars=eqn.outvars,
-        eqns=[eqn.replace(params=params)],
-        effects=eqn.effects,
-        debug_info=jaxpr.debug_info.with_unknown_names(),
-    )
-    return jax.core.eval_jaxpr(alone, (), *given.values())
+            return eqn.params["batch_group_count"] > 1
+        return any(map(self._mixes, jax_core.jaxprs_in_params(eqn.params)))
 
+    def _result(self, jaxpr: Any, eqn: Any, args: list[Any]) -> list[Any]:
+        """What an equation of a jaxpr returns, without batch groups."""
+        params = eqn.params
+        if self._is_mixing(eqn):
+            if eqn.primitive.name == CONVOLUTION:
+                return [_by_features(eqn, *args)]
+            if eqn.primitive.name in _DERIVED:
+                return self.run(params["call_jaxpr"], args)
+            params = {name: self._inside(param) for name, param in params.items()}
+        given = {
+            var: array
+            for var, array in zip(eqn.invars, args, strict=True)
+            if not isinstance(var, jax_core.Literal)
+        }
+        alone = jaxpr.replace(
+            constvars=(),
+            invars=list(given),
+            outvars=eqn.outvars,
+            eqns=[eqn.replace(params=params)],
+            effects=eqn.effects,
+            debug_info=jaxpr.debug_info.with_unknown_names(),
+        )
+        return jax.core.eval_jaxpr(alone, (), *given.values())
 
-def _inside(param: Any) -> Any:
-    """A parameter of an equation, with the programs in it replaced."""
-    if type(param) in (tuple, list):  # branches; not named tuples
-        return type(param)(map(_inside, param))
-    if isinstance(param, jax_core.Jaxpr):
-        return _inside(jax_core.ClosedJaxpr(param, ())).jaxpr
-    if not isinstance(param, jax_core.ClosedJaxpr):
-        return param
-    return jax.make_jaxpr(lambda *args: _run(param, list(args)))(
-        *(_like(var.aval) for var in param.jaxpr.invars)
-    )
+    def _inside(self, param: Any) -> Any:
+        """A parameter of an equation, with the programs in it replaced."""
+        if hasattr(param, "_fields"):
+            return type(param)(*map(self._inside, param))
+        if type(param) in (tuple, list):
+            return type(param)(map(self._inside, param))
+        if isinstance(param, jax_core.Jaxpr):
+            return self._inside(jax_core.ClosedJaxpr(param, ())).jaxpr
+        if not isinstance(param, jax_core.ClosedJaxpr) or not self._mixes(param.jaxpr):
+            return param
+        key = id(param.jaxpr)
+        if key not in self._replaced:
+            inputs = [_like(var.aval) for var in param.jaxpr.invars]
+            new = jax.make_jaxpr(lambda *args: self.run(param, list(args)))(*inputs)
+            self._replaced[key] = param, new
+        return self._replaced[key][1]
 
 
 def _like(aval: Any) -> jax.ShapeDtypeStruct:
-    """A value's shape and type."""
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+    """A value's shape and type, and where it is."""
+    return jax.ShapeDtypeStruct(
+        aval.shape,
+        aval.dtype,
+        weak_type=aval.weak_type,
+        sharding=getattr(aval, "sharding", None),
+    )
 
 
 def _by_features(eqn: Any, left: jax.Array, right: jax.Array) -> jax.Array:

@@ -157,7 +157,7 @@ def check_participation(mechanism: CorrelatedSum, sampler: Sampler, steps: int) 
     if found != mechanism.participation:
         raise ValueError(
             f"mechanism is for participation={mechanism.participation}, the batches of "
-            f"{sampler} have {found}: use create"
+            f"{sampler} have {found}, and only that is accepted: use create"
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dpkit.training import clipped_grad
+from dpkit.training import clipped_grad, isolation
 from dpkit.training.isolation import isolated
 
 ROWS = 32
@@ -143,3 +143,49 @@ def test_groups_of_a_batch_become_groups_of_features(
         program = str(jax.make_jaxpr(isolated(fn))(x, kernel))
         assert "batch_group_count=1" in program
         assert f"batch_group_count={groups}" not in program
+
+
+def nested(depth):
+    """A program that calls one inner program twice, which calls another twice, ..."""
+
+    def convolved(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=NHWC, batch_group_count=2
+        )
+
+    fn = jax.jit(convolved)
+    for _ in range(depth):
+        fn = jax.jit(lambda x, kernel, f=fn: jnp.tanh(f(x, kernel) + f(x, kernel)))
+    return fn
+
+
+def test_programs_that_share_a_part_are_replaced_once(monkeypatch):
+    calls = []
+    real = isolation._by_features
+    monkeypatch.setattr(
+        isolation, "_by_features", lambda *args: calls.append(0) or real(*args)
+    )
+    x, kernel = draw((2, 3, 3, 1)), draw((2, 2, 1, 2))
+    fn = nested(12)
+    np.testing.assert_allclose(isolated(fn)(x, kernel), fn(x, kernel), rtol=1e-5)
+    assert len(calls) == 1
+
+
+def test_programs_in_named_tuples_are_replaced():
+    """A linear solver keeps its programs in one."""
+    kernel = np.ones((1, 1, 1, 2), np.float32)
+
+    def solved(b):
+        def matvec(v):
+            x = v.reshape(2, 1, 1, 1)
+            y = lax.conv_general_dilated(
+                x, 2 * kernel, (1, 1), "SAME", dimension_numbers=NHWC,
+                batch_group_count=2,
+            )  # fmt: skip
+            return y.reshape(2)
+
+        return lax.custom_linear_solve(matvec, b, lambda _, b: b / 2, symmetric=True)
+
+    b = draw(2)
+    np.testing.assert_allclose(isolated(solved)(b), solved(b))
+    assert "batch_group_count=2" not in str(jax.make_jaxpr(isolated(solved))(b))
