@@ -174,7 +174,8 @@ class DPSGDPlan:
           quantile: the clip norm starts at clip_norm and follows this quantile of the
             norms; noise_multiplier pays for both.
           noise: "independent", or correlated over the steps of the whole run:
-            "banded", "square_root" or "buffered"; with sampling="cyclic".
+            "banded", "square_root" or "buffered"; with sampling="cyclic",
+            "full_batch", or "balls_in_bins", whose slots are then max_records.
           bands: of "banded"; default: the steps of an epoch, 32 at most.
 
         Raises:
@@ -193,6 +194,9 @@ class DPSGDPlan:
             "clip_norm": clip_norm,
             "noise_multiplier": noise_multiplier,
         }
+        noising = Noising(clip=clip, quantile=quantile, noise=noise, bands=bands)
+        if noising.correlated and sampling == "balls_in_bins":
+            max_batch_size = max_batch_size or max_records  # none may be left out
         batching = Batching(
             sampling=sampling,
             max_records=_check.integer_at_least(1, max_records=max_records),
@@ -205,7 +209,6 @@ class DPSGDPlan:
                 f"epochs={epochs}: a schedule says itself how long it lasts; give "
                 "steps, or nothing"
             )
-        noising = Noising(clip=clip, quantile=quantile, noise=noise, bands=bands)
         if not parts:
             size = batching.size(settings["expected_batch_size"])
             parts = [(count_steps(steps, epochs, max_records, size), settings)]

@@ -150,6 +150,7 @@ def test_check_raises_where_a_sum_is_wrong(monkeypatch):
         return 1.01 * weighted(form, held, weights, leaf)
 
     params, tokens = problem()
+    del params["unused"]
     f = clipped_grad(lambda p, x, key: loss_fn(p, x, key), clip_norm=1.0)
     monkeypatch.setattr(clipping, "_weighted", slightly_more)
     with pytest.raises(ValueError, match="use mode='vmap'"):

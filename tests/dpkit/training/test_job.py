@@ -1,5 +1,6 @@
 """A configured run: its folder, its refusals, and its death at any moment."""
 
+import importlib
 import json
 import os
 import random
@@ -519,18 +520,16 @@ def test_a_full_disk_releases_nothing_and_can_be_resumed(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "moment", ["_npz", pytest.param("_result", marks=pytest.mark.slow)]
-)
-def test_a_death_after_the_last_step_is_no_loss(tmp_path, monkeypatch, moment):
-    from dpkit.training import job
+@pytest.mark.parametrize(("place", "moment"), [("job", "summary"), ("result", "_npz")])
+def test_a_death_after_the_last_step_is_no_loss(tmp_path, monkeypatch, place, moment):
+    module = importlib.import_module(f"dpkit.training.{place}")
 
-    def die(*args):
+    def die(*args, **facts):
         raise Killed
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(job, moment, die)
+        patch.setattr(module, moment, die)
         with pytest.raises(Killed):
             run(load_config(QUICK), out)
     assert (out / "private").exists()

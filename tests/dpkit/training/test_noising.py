@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from dpkit import Budget, DPSGDPlan, Ledger, RunFolder, fit
-from dpkit.mechanisms import CyclicSampler, PoissonSampler
+from dpkit.mechanisms import CyclicSampler, MinSeparation, PoissonSampler
 from dpkit.mechanisms.clips import AutoS, PerGroup
 from dpkit.training import as_optax, clipped_grad
 from dpkit.training.optimizer import release_state, released_mean
@@ -29,6 +29,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "per_group": {**POISSON, "clip": PerGroup((0.6, 0.8), (("w",), ("b",)))},
     "quantile": {**POISSON, "clip_norm": 0.1, "quantile": 0.5},
     "banded": {**CYCLIC, "noise": "banded", "bands": 3},
+    "banded_bins": {**CYCLIC, "sampling": "balls_in_bins", "noise": "banded"},
     "square_root": {**CYCLIC, "noise": "square_root", "steps": 4},
     "buffered": {**CYCLIC, "noise": "buffered"},
     "schedule": {
@@ -248,3 +249,15 @@ def test_correlated_noise_is_for_one_kind_of_batches(changes):
         dataclasses.replace(plan, **changes)
     with pytest.raises(TypeError, match="PoissonSampler"):
         dataclasses.replace(plan, sampler=PoissonSampler(0.25, 120, 120))
+
+
+def test_correlated_noise_leaves_nobody_out_of_a_bin():
+    """By the words alone; an overflowing batch would break the participation."""
+    plan = DPSGDPlan.create(**CYCLIC | {"sampling": "balls_in_bins", "noise": "banded"})
+    assert plan.sampler.max_batch_size == plan.sampler.max_records == 120
+    assert plan.mechanism.participation == MinSeparation(1, 3)
+    assert DPSGDPlan.from_json(plan.to_json()) == plan
+    with pytest.raises(ValueError, match="max_batch_size=100"):
+        DPSGDPlan.create(
+            **CYCLIC | {"sampling": "balls_in_bins"}, noise="banded", max_batch_size=100
+        )
