@@ -41,6 +41,7 @@ bench: install
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m experiments.bench.training --markdown docs/bench/training.md \
 	  --plot docs/images/training.png
+	$(BIN)/python -m experiments.bench.noise --markdown docs/bench/noise.md
 	$(BIN)/python -m experiments.bench.accounting --markdown docs/bench/accounting.md
 	$(BIN)/python -m experiments.bench.ledger --folder . --markdown docs/bench/ledger.md
 
