@@ -179,7 +179,7 @@ def test_programs_in_named_tuples_are_replaced():
         def matvec(v):
             x = v.reshape(2, 1, 1, 1)
             y = lax.conv_general_dilated(
-                x, 2 * kernel, (1, 1), "SAME", dimension_numbers=NHWC,
+                x, jnp.asarray(2 * kernel), (1, 1), "SAME", dimension_numbers=NHWC,
                 batch_group_count=2,
             )  # fmt: skip
             return y.reshape(2)
