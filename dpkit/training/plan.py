@@ -196,7 +196,8 @@ class DPSGDPlan:
         }
         noising = Noising(clip=clip, quantile=quantile, noise=noise, bands=bands)
         if noising.correlated and sampling == "balls_in_bins":
-            max_batch_size = max_batch_size or max_records  # none may be left out
+            # None may be left out for the sake of others.
+            max_batch_size = max_records if max_batch_size is None else max_batch_size
         batching = Batching(
             sampling=sampling,
             max_records=_check.integer_at_least(1, max_records=max_records),

@@ -1,13 +1,7 @@
 """A batch over several devices: the sum of one device, and one message between them."""
 
 import collections
-import json
-import os
 import re
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +11,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dpkit.mechanisms.noise import gaussian_noise
 from dpkit.training import clipped_grad
+from tests.processes import result_of
 from tests.zoo import draws
 
-ROOT = str(Path(__file__).parents[3])
 COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 AXIS_TYPES = [AxisType.Auto, AxisType.Explicit]
 
@@ -159,15 +153,7 @@ FOUR = """
 
 @pytest.mark.slow
 def test_four_devices_give_the_sum_of_one():
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FOUR)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout.splitlines()[-1])
+    results = result_of(FOUR)
     assert len(results) == 6
     for name, (off, messages) in results.items():
         assert off <= 3e-7 * 8 * 0.1, name

@@ -257,7 +257,10 @@ def test_correlated_noise_leaves_nobody_out_of_a_bin():
     assert plan.sampler.max_batch_size == plan.sampler.max_records == 120
     assert plan.mechanism.participation == MinSeparation(1, 3)
     assert DPSGDPlan.from_json(plan.to_json()) == plan
-    with pytest.raises(ValueError, match="max_batch_size=100"):
-        DPSGDPlan.create(
-            **CYCLIC | {"sampling": "balls_in_bins"}, noise="banded", max_batch_size=100
-        )
+    for slots in (100, 0):
+        with pytest.raises(ValueError, match=f"max_batch_size={slots}"):
+            DPSGDPlan.create(
+                **CYCLIC | {"sampling": "balls_in_bins"},
+                noise="banded",
+                max_batch_size=slots,
+            )

@@ -1,12 +1,6 @@
 """The trainer's own step: one message between devices, one copy of the noise."""
 
 import itertools
-import json
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,9 +16,9 @@ from dpkit.training.plan import DPSGDPlan
 from dpkit.training.roots import Roots
 from dpkit.training.step import Stepper
 from tests.dpkit.rewrite.test_sharding import collectives
+from tests.processes import result_of
 
 ONE = {"all-reduce": 1}
-ROOT = str(Path(__file__).parents[3])
 BASE: dict[str, Any] = {
     "max_records": 128,
     "steps": 12,
@@ -111,15 +105,7 @@ FOUR = """
 
 @pytest.mark.slow
 def test_a_step_on_four_devices_sends_one_message():
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FOUR)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": ROOT, "JAX_PLATFORMS": "cpu"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = result_of(FOUR)
     assert [case for case, sent in zip(CASES, found, strict=True) if sent != ONE] == []
 
 
