@@ -220,7 +220,7 @@ def chacha_normals(
 
     room = _room(words, (len(own), some, pool.block), dtype)
     drawn = jax.lax.fori_loop(0, len(own), draw, room)
-    return pool.cut(drawn.reshape(-1, pool.block))
+    return pool.cut(drawn.reshape(-1, pool.block), words)
 
 
 def _room(words: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -8,6 +8,8 @@ import math
 import jax
 import numpy as np
 
+from dpkit.mechanisms.pinning import hidden, kept
+
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
@@ -42,10 +44,20 @@ class Pool:
         indices = [self.block * np.arange(n, dtype=np.uint32) for n in self.counts]
         return np.concatenate(indices)
 
-    def cut(self, blocks: jax.Array) -> tuple[jax.Array, ...]:
-        """The arrays, out of all blocks (number of blocks or more, block)."""
+    def cut(self, blocks: jax.Array, source: jax.Array) -> tuple[jax.Array, ...]:
+        """The arrays, out of all blocks, which come to lie in memory once.
+
+        Where an array starts is a value that the compiler doesn't know: so what reads
+        one array is the same program for all of its shape, and is compiled once.
+
+        Args:
+          blocks: (number of blocks or more, block).
+          source: as for `kept`.
+        """
         ends = np.cumsum(self.counts)
+        flat = kept(blocks.reshape(-1), source)
+        firsts = hidden([self.block * int(n) for n in ends - self.counts], source)
         return tuple(
-            blocks[end - n : end].reshape(-1)[: math.prod(shape)].reshape(shape)
-            for end, n, shape in zip(ends, self.counts, self.shapes, strict=True)
+            jax.lax.dynamic_slice(flat, (first,), (math.prod(shape),)).reshape(shape)
+            for first, shape in zip(firsts, self.shapes, strict=True)
         )

@@ -31,7 +31,7 @@ from dpkit.mechanisms._chacha import (
 from dpkit.mechanisms._pool import Pool
 from dpkit.mechanisms._quantile import normal_of_words
 from dpkit.mechanisms._threefry import random_words, threefry_2x32, words_of
-from dpkit.mechanisms.pinning import kept
+from dpkit.mechanisms.pinning import hidden, kept
 
 GENERATORS = ("threefry", "chacha20")
 # Elements of a leaf that is drawn together with others, and of all these together; and
@@ -192,7 +192,8 @@ def _child_words(words: jax.Array, count: int) -> jax.Array:
     """The words of a key's children, (count, 2)."""
     numbers = jnp.arange(count, dtype=jnp.uint32)
     pair = threefry_2x32((words[0], words[1]), (jnp.uint32(0), numbers))
-    return jnp.stack(pair, axis=1)
+    # In memory, or every program that reads one computes it again, and is larger.
+    return kept(jnp.stack(pair, axis=1), words)
 
 
 def _standard_normals(
@@ -227,14 +228,16 @@ def _standard_normals(
 def _stacked_normals(
     words: jax.Array, shapes: tuple[tuple[int, ...], ...], dtype: Any
 ) -> tuple[jax.Array, ...]:
-    """Draws of leaves of one shape.
+    """Draws of large leaves, each where it is needed.
 
-    Several are in memory once: or each would be compiled with a program of its own.
+    Which key is whose is a value that the compiler doesn't know: so leaves of one shape
+    have the same program, which is compiled once.
     """
-    if len(shapes) == 1:
-        return (normal_of_words(*words_of(words[0], shapes[0]), dtype),)
-    pairs = jax.vmap(lambda word: words_of(word, shapes[0]))(words)
-    return tuple(kept(normal_of_words(*pairs, dtype), words))
+    numbers = hidden(range(len(shapes)), words)
+    return tuple(
+        normal_of_words(*words_of(words[j], shape), dtype)
+        for j, shape in zip(numbers, shapes, strict=True)
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("shapes", "dtype"))
@@ -247,7 +250,7 @@ def _pooled_normals(
     firsts = jnp.asarray(pool.firsts)[:, None]
     index = firsts + jnp.arange(_BLOCK, dtype=jnp.uint32)[None]
     pair = threefry_2x32((own[:, :1], own[:, 1:]), (jnp.uint32(0), index))
-    return pool.cut(kept(normal_of_words(*pair, dtype), words))
+    return pool.cut(normal_of_words(*pair, dtype), words)
 
 
 def _large_chacha(

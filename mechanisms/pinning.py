@@ -7,6 +7,7 @@ numbers, such as a * b - c, one reader may then see zero and the other a residue
 size, which passes unclipped. Pinned values are written to memory before anyone reads.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -108,6 +109,27 @@ def held_back(
     words = jax.random.key_data(key)
     total, words = kept((total, words), source)
     return total, jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+
+
+def hidden(numbers: Sequence[int], source: PyTree) -> list[jax.Array]:
+    """Numbers that no compiler knows, though they are always the same.
+
+    Pieces of a program that differ in such a number alone are compiled once.
+
+    Args:
+      numbers: from 0 to 2**32 - 2.
+      source: as for `kept`.
+
+    Returns:
+      uint32 scalars.
+
+    Example:
+      >>> hidden([4, 7], jnp.zeros(3))
+      [Array(4, dtype=uint32), Array(7, dtype=uint32)]
+    """
+    # Not from 0: state that starts as what a round would make of it isn't state.
+    later = kept([jnp.uint32(number + 1) for number in numbers], source)
+    return [number - jnp.uint32(1) for number in later]
 
 
 def rounds(number: int, tree: PyTree) -> jax.Array:

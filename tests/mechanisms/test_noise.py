@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from typing import Any
 
 import jax
@@ -310,6 +311,25 @@ def test_noise_is_added_where_it_is_needed():
     add = jax.jit(lambda key, x: x + gaussian_noise(key, x, 1.0))
     memory: Any = add.lower(jax.random.key(0), shape).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 4e6 / 100
+
+
+@pytest.mark.parametrize(
+    ("width", "generator"), [(100, "threefry"), (600, "threefry"), (100, "chacha20")]
+)
+def test_leaves_of_one_shape_are_compiled_once(width, generator):
+    # Small leaves are cut out of one array; large ones are drawn where they are added.
+    tree = [jnp.zeros((600, width))] * 5
+
+    def release(key, tree):
+        noise = gaussian_noise(key, tree, 2.0, generator=generator)
+        return jax.tree.map(jnp.add, tree, noise)
+
+    text = jax.jit(release).lower(jax.random.key(0), tree).compile().as_text()
+    parts = re.findall(r"^%fused[^{]*\{\n.*?^\}", str(text), re.MULTILINE | re.DOTALL)
+    adding = [part for part in parts if f"-> f32[600,{width}]" in part]
+    names = r"%\S+|param_[\d.]+|, metadata=.*"
+    assert len(adding) == 5
+    assert len({re.sub(names, "", part) for part in adding}) == 1
 
 
 def test_host_generator_is_a_function_of_its_key():
