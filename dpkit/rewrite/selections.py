@@ -9,6 +9,7 @@ every iteration a slice, one that is shared gives every iteration the whole.
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -79,18 +80,44 @@ def _only_moves(operation: Operation) -> bool:
 
 def _followed(links: Any, array: jax.Array) -> jax.Array:
     """The array along the links."""
-    for place, link in enumerate(links):
+    scans = 0  # axes in front, one for every loop that scans over the parameter
+    for link in links:
         if isinstance(link, tuple):
-            if link[1]:
-                rest = links[place + 1 :]
-                return jax.vmap(lambda inner, rest=rest: _followed(rest, inner))(array)
-        elif link.name != "convert_element_type":
-            (array,) = link.fn(array)
+            scans += link[1]
+        else:
+            array = _moved(link, array, scans)
     return array
+
+
+def _moved(operation: Operation, array: jax.Array, front: int) -> jax.Array:
+    """The entries where the operation moves them; the first axes stay.
+
+    In plain words, as the operation itself may be bound to the mesh it was traced on.
+    """
+    name, params = operation.name, operation.params
+    if name in ("slice", "rev"):
+        parts = [slice(None)] * array.ndim
+        if name == "rev":
+            for axis in params["dimensions"]:
+                parts[front + axis] = slice(None, None, -1)
+        else:
+            bounds = (params["start_indices"], params["limit_indices"])
+            strides = params["strides"] or (1,) * len(bounds[0])
+            ends = zip(*bounds, strides, strict=True)
+            parts[front:] = [slice(*numbers) for numbers in ends]
+        return array[tuple(parts)]
+    order = params["permutation"] if name == "transpose" else None
+    if name == "reshape":
+        order = params["dimensions"]
+    if order is not None:
+        array = array.transpose(*range(front), *(front + axis for axis in order))
+    return array.reshape(*array.shape[:front], *operation.outputs[0].aval.shape)
 
 
 def numbering(view: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The number of the parameter's entry at every place of a view of it."""
-    with jax.ensure_compile_time_eval():
-        size = int(np.prod(shape))
-        return np.asarray(view(jnp.arange(size, dtype=jnp.int32).reshape(shape)))
+    numbers = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    # A thread of its own has no trace, and no mesh that the caller set: there the view
+    # is of plain arrays.
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(lambda: np.asarray(view(jnp.asarray(numbers)))).result()

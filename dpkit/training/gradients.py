@@ -14,13 +14,14 @@ activations. Any of them can go through the batch in chunks.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dpkit import rewrite
 from dpkit.accountants import _check
@@ -36,7 +37,6 @@ from dpkit.training.isolation import CONVOLUTION, isolated
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
 DATA_AXIS = "data"
-EXPLICIT = AxisType.Explicit
 MODES = ("auto", "vmap", "two_pass", "microbatch")
 _CHUNK = 8
 # Examples that are added up without Kahan's sum: see `dpkit.rewrite.blocks`.
@@ -148,12 +148,12 @@ class ClippedGrad:
         size = check_batch(batch, mask, keys)
         batch = jax.tree.map(jnp.asarray, batch)
         mask = jnp.ones(size, bool) if mask is None else mask
-        example = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
-        )
-        key = None if keys is None else jax.ShapeDtypeStruct((), keys.dtype)
         names = check_loss(
-            self.loss_fn, params, example, key, allow_effects=self.allow_effects
+            self.loss_fn,
+            jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params),
+            _one(batch),
+            None if keys is None else _one(keys),
+            allow_effects=self.allow_effects,
         )
         # Rows travel with the words of their keys: padding repeats a row, and a
         # repeated typed key would look like a reused one.
@@ -163,7 +163,7 @@ class ClippedGrad:
         if CONVOLUTION in names:
             local = isolated(local)
         rows = (batch, mask, words)
-        if self.mesh is None:
+        if self.mesh is None and not _states_rows(batch):
             return local(params, rows)
         return _sharded_sum(self.mesh, local, params, rows)
 
@@ -318,7 +318,8 @@ def clipped_grad(
       kappa: for "auto": a parameter's gradients are kept whole where that takes at
         most kappa times the numbers of its thin factors.
       keep_batch_axis: the loss wants batches, and is given batches of one example.
-      mesh: with an axis "data": each device sums its share of the rows.
+      mesh: with an axis "data": each device sums its share of the rows. None takes
+        that of a batch whose type states one (explicit axes, as of `jax.make_mesh`).
       constant_time: loop over padding too.
       allow_effects: accept callbacks in the loss (they see private values).
 
@@ -388,12 +389,60 @@ def _one(rows: Any) -> Any:
     )
 
 
+def _stated_mesh(tree: Any) -> AbstractMesh | None:
+    """The mesh with explicit axes that the types of arrays state, if they state one."""
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree)]
+    return next((mesh for mesh in meshes if mesh.explicit_axes), None)
+
+
+def _states_rows(batch: Any) -> bool:
+    """Whether the types of a batch say that its rows are split over "data"."""
+    specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(batch)]
+    over = next((spec[0] for spec in specs if spec and spec[0] is not None), None)
+    if over not in (None, DATA_AXIS):
+        raise ValueError(
+            f"batch is split over axis {over!r} of a mesh: name the axis {DATA_AXIS!r}"
+        )
+    return over == DATA_AXIS
+
+
 def _sharded_sum(
-    mesh: Mesh, local: Callable[[Any, Any], Any], params: Any, rows: Any
+    mesh: Mesh | None, local: Callable[[Any, Any], Any], params: Any, rows: Any
 ) -> tuple[Any, PrivateAux]:
-    """Every device sums its rows; then one reduction over devices."""
+    """Every device sums its rows; then one reduction over devices.
+
+    Arrays on a mesh with explicit axes, as `jax.make_mesh` makes it, say in their type
+    how they are split. Inside, the compiler splits, as on any other mesh; and the sum
+    gets the types of the parameters.
+    """
+    stated = _stated_mesh((params, rows))
+    if stated is None:
+        return _reduced_sum(mesh, local, params, rows)
+    whole, split = (
+        NamedSharding(stated, PartitionSpec(*axes)) for axes in ((), (DATA_AXIS,))
+    )
+
+    def placed(leaf: jax.Array) -> jax.Array:
+        known = not jax.typeof(leaf).sharding.mesh.empty
+        return leaf if known else jax.sharding.reshard(leaf, whole)
+
+    def run(params: Any, rows: Any) -> tuple[Any, PrivateAux]:
+        params = jax.tree.map(placed, params)
+        rows = jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, split), rows)
+        places = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, params)
+        split_by_compiler: Any = jax.sharding.auto_axes(
+            functools.partial(_reduced_sum, None, local), out_sharding=(places, split)
+        )
+        return split_by_compiler(params, rows)
+
+    return jax.jit(run)(params, rows)
+
+
+def _reduced_sum(
+    mesh: Mesh | None, local: Callable[[Any, Any], Any], params: Any, rows: Any
+) -> tuple[Any, PrivateAux]:
+    """The sum over a mesh; None is the one that the trace is on."""
     data = PartitionSpec(DATA_AXIS)
-    mesh, params, rows = _on_mesh(mesh, params, rows)
 
     def reduced(params: Any, rows: Any) -> tuple[Any, PrivateAux]:
         total, aux = local(params, rows)
@@ -409,31 +458,6 @@ def _sharded_sum(
         axis_names={DATA_AXIS},
         check_vma=False,
     )(params, rows)
-
-
-def _on_mesh(mesh: Any, params: Any, rows: Any) -> tuple[Any, Any, Any]:
-    """The mesh, and arrays where it wants them.
-
-    Arrays on a mesh with explicit axes, as `jax.make_mesh` makes it, say in their type
-    how they are split: then the mesh must do so, too, and nothing is moved unasked.
-    """
-    types = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves((params, rows))]
-    explicit = next((m for m in types if EXPLICIT in m.axis_types), None)
-    if explicit is None:
-        return mesh, params, rows
-    mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=explicit.axis_types)
-    split = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
-    rows = jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, split), rows)
-    whole = NamedSharding(mesh, PartitionSpec())
-    params = jax.tree.map(
-        lambda leaf: (
-            jax.sharding.reshard(leaf, whole)
-            if jax.typeof(leaf).sharding.mesh.empty
-            else leaf
-        ),
-        params,
-    )
-    return mesh, params, rows
 
 
 def _with_words(loss_fn: LossFn, keys: jax.Array | None) -> LossFn:

@@ -76,6 +76,32 @@ def test_two_devices_give_the_sum_of_one_by_one_message(options, types):
     np.testing.assert_allclose(aux.norms, trusted.norms, rtol=1e-6)
 
 
+@pytest.mark.parametrize("options", MODES[1:3])
+def test_a_batch_whose_type_states_a_mesh_needs_no_other_word(options):
+    params, x = problem()
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    f = clipped_grad(loss_fn, clip_norm=0.3, **options)
+    everywhere, split = placed(params, mesh), placed(x, mesh, "data")
+    wanted, _ = jax.jit(f)(params, x)
+    assert collectives(jax.jit(f).lower(everywhere, split).compile()) == {
+        "all-reduce": 1
+    }
+    totals = [f(everywhere, split)[0], jax.jit(f)(everywhere, split)[0]]
+    with jax.set_mesh(mesh):
+        totals.append(jax.jit(f)(everywhere, split)[0])
+    for total in totals:
+        for name, leaf in wanted.items():
+            np.testing.assert_allclose(total[name], leaf, rtol=0, atol=3e-7 * 8 * 0.3)
+
+
+def test_rows_over_an_axis_of_another_name_are_refused():
+    params, x = problem()
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    f = clipped_grad(loss_fn, clip_norm=0.3)
+    with pytest.raises(ValueError, match="split over axis 'batch'"):
+        f(placed(params, mesh), placed(x, mesh, "batch"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", MODES)
 def test_a_whole_step_sends_one_message(options):
@@ -122,6 +148,7 @@ FOUR = """
     auto = AxisType.Auto
     line = jax.make_mesh((4,), ("data",), axis_types=(auto,))
     square = jax.make_mesh((2, 2), ("data", "model"), axis_types=(auto, auto))
+    stated = jax.make_mesh((2, 2), ("data", "model"))  # explicit axes
 
     def model(mesh):
         return {k: placed(v, mesh, *(["model"] if len(v) % 2 == 0 else []))
@@ -134,15 +161,18 @@ FOUR = """
 
     cases = {"data": (line, placed(params, line), loss_fn),
              "data x model": (square, model(square), loss_fn),
-             "constrained": (square, model(square), inside)}
+             "constrained": (square, model(square), inside),
+             "stated": (stated, model(stated), loss_fn)}
     results = {}
     for mode in ("auto", "two_pass"):
         wanted, _ = jax.jit(clipped_grad(loss_fn, clip_norm=0.1, mode=mode))(
             params, tokens)
         for name, (mesh, leaves, loss) in cases.items():
-            f = clipped_grad(loss, clip_norm=0.1, mode=mode, mesh=mesh)
+            words = {} if name == "stated" else {"mesh": mesh}
+            f = clipped_grad(loss, clip_norm=0.1, mode=mode, **words)
             rows, key = placed(tokens, mesh, "data"), placed(jax.random.key(0), mesh)
-            total, _ = jax.jit(f)(leaves, rows)
+            with jax.set_mesh(mesh):
+                total, _ = jax.jit(f)(leaves, rows)
             compiled = step(f).lower(leaves, rows, key).compile()
             off = max(float(np.abs(np.asarray(total[k]) - np.asarray(wanted[k])).max())
                       for k in wanted)
@@ -154,7 +184,7 @@ FOUR = """
 @pytest.mark.slow
 def test_four_devices_give_the_sum_of_one():
     results = result_of(FOUR)
-    assert len(results) == 6
+    assert len(results) == 8
     for name, (off, messages) in results.items():
         assert off <= 3e-7 * 8 * 0.1, name
         if name.startswith("data "):

@@ -1,0 +1,45 @@
+"""Weights that are turned and cut before they meet data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpkit.training import clipped_grad
+from tests.zoo import draws
+
+VIEWS = {
+    "column by column": lambda w: w.ravel("F").reshape(6, 4),
+    "every other row": lambda w: w[::2, :2].reshape(3, 2),
+    "from the end": lambda w: w[::-1, ::-1],
+    "every other row from the end": lambda w: w[::-2],
+    "transposed block": lambda w: w[1:5, 1:].T,
+    "more axes": lambda w: w[None, :, None].swapaxes(1, 3)[0, :, 0],
+}
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+@pytest.mark.parametrize("name", VIEWS)
+def test_moved_entries_are_counted_where_they_belong(name, scanned):
+    view = VIEWS[name]
+    stack, x = draws((2, 6, 4), (3, 5, 6))
+    shape = view(stack[0]).shape
+
+    def used(w, x):
+        # Twice, so that entries of one use must be found in the other.
+        rows, columns = x[:, : shape[0]], x[:, : shape[1]]
+        seen = jnp.sum(jnp.tanh(rows @ view(w)))
+        return seen + jnp.sum(jnp.sin(columns @ view(w).T))
+
+    def loss(stack, x, key):
+        if scanned:
+            return jax.lax.map(lambda w: used(w, x), stack).sum()
+        return used(stack[0], x)
+
+    products = clipped_grad(loss, clip_norm=0.3, kappa=0.0)
+    trusted = clipped_grad(loss, clip_norm=0.3, mode="vmap")
+    assert "product" in str(products.plan(stack, x))
+    total, aux = jax.jit(products)(stack, x)
+    wanted, expected = jax.jit(trusted)(stack, x)
+    np.testing.assert_allclose(aux.norms, expected.norms, rtol=1e-5)
+    np.testing.assert_allclose(total, wanted, atol=1e-5)
