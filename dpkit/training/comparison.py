@@ -40,7 +40,8 @@ def compare(way: Any, trusted: Any, params: Any, batch: Any, keys: Any) -> Check
     Raises:
       ValueError: norms or sums differ by more than a thousandth.
     """
-    batch = jax.tree.map(lambda leaf: leaf[:2], batch)
+    params = jax.tree.map(_local, params)
+    batch = jax.tree.map(lambda leaf: _local(leaf)[:2], batch)
     keys = None if keys is None else keys[:2]
     total, aux = jax.jit(way)(params, batch, None, keys)
     wanted, right = jax.jit(trusted)(params, batch, None, keys)
@@ -88,6 +89,12 @@ def made_up(example: Any) -> tuple[Any, jax.Array]:
         ).astype(dtype)
 
     return jax.tree.map(rows, example), jax.random.split(jax.random.key(0), 2)
+
+
+def _local(leaf: Any) -> Any:
+    """An array that is on no mesh."""
+    typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if typed else np.asarray(leaf)
 
 
 def _distance(some: jax.Array, wanted: jax.Array) -> float:

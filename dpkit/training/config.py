@@ -183,10 +183,11 @@ class TrainingSection:
     """`[training]`: how long, how large the batches, and the optimiser.
 
     `expected_batch_size` may follow a schedule; `steps` are then those of all pieces.
+    It may be left out where the sampling tells it: a full batch, or `privacy.bins`.
     """
 
-    expected_batch_size: int | Schedule
     learning_rate: float
+    expected_batch_size: int | Schedule | None = None
     epochs: float | None = None
     steps: int | None = None
     optimizer: str = "sgd"
@@ -204,7 +205,8 @@ class TrainingSection:
         """Refuses numbers out of range."""
         size = self.expected_batch_size
         for _, number in size if isinstance(size, tuple) else ((1, size),):
-            _check.integer_at_least(1, expected_batch_size=number)
+            if number is not None:
+                _check.integer_at_least(1, expected_batch_size=number)
         _check.positive(learning_rate=self.learning_rate)
         _check.half_open_probability(momentum=self.momentum)
         _check.non_negative(weight_decay=self.weight_decay)

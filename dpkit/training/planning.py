@@ -229,7 +229,7 @@ def _bins(n: int, b: float | None, bins: int | None) -> int:
 def _expected(n: int, b: float | None) -> float:
     """b, at most N."""
     if b is None:
-        raise ValueError("expected_batch_size is missing: give the batch size expected")
+        raise ValueError("expected_batch_size=None: give the batch size to expect")
     b = _check.positive(expected_batch_size=b)
     if b > n:
         raise ValueError(

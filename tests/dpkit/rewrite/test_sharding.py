@@ -86,6 +86,7 @@ def test_a_batch_whose_type_states_a_mesh_needs_no_other_word(options):
     assert collectives(jax.jit(f).lower(everywhere, split).compile()) == {
         "all-reduce": 1
     }
+    assert len(f.check(everywhere, split).norms) == 2
     totals = [f(everywhere, split)[0], jax.jit(f)(everywhere, split)[0]]
     with jax.set_mesh(mesh):
         totals.append(jax.jit(f)(everywhere, split)[0])

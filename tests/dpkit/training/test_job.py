@@ -491,6 +491,17 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_exists(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_sampling_that_tells_the_batch_size_needs_no_other_word(tmp_path):
+    silent = QUICK.replace("expected_batch_size = 200\n", "").replace(
+        "steps = 6", "steps = 2"
+    )
+    with pytest.raises(ValueError, match=r"training\.expected_batch_size=None: give"):
+        run(load_config(silent), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    full = silent.replace('"poisson"', '"full_batch"')
+    assert run(load_config(full), tmp_path / "run").result["steps"] == 2
+
+
 def test_a_data_set_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DPKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DPKIT_ALLOW_DOWNLOAD", raising=False)
