@@ -49,11 +49,13 @@ def clipped_sum(
     # From here on, norms and sums read the same numbers, from memory: a compiler that
     # computed them anew for each could round them differently, and a row of norm near
     # zero for the one could be of any size for the other.
-    held = kept(held)
+    slim = kept(jax.tree.map(_slim, held))
+    held = jax.tree.map(_like, slim, held)
     squares = [_squares(form, some) for form, some in zip(forms, held, strict=True)]
     norms = jnp.sqrt(_by_group(squares, groups))
     finite = jnp.isfinite(norms).all(axis=1)
-    held, norms = _without(held, norms, ~finite)
+    slim, norms = _without(slim, norms, ~finite)
+    held = jax.tree.map(_like, slim, held)
     weights = jnp.where((finite & mask)[:, None], clip.factors(norms), 0.0)
 
     def sums(rows: Any) -> list[jax.Array]:
@@ -66,6 +68,20 @@ def clipped_sum(
     total = summed(sums, (held, weights), len(mask))
     whole = jnp.sqrt(jnp.square(norms).sum(axis=1))
     return total, done.losses, jnp.where(finite, whole, jnp.inf)
+
+
+def _slim(array: jax.Array) -> jax.Array:
+    """Rows without axes of length one.
+
+    Such an axis leaves a compiler free to lay out the state of a loop in another order
+    of axes than what it was made of; it copies everything then.
+    """
+    return array.reshape(len(array), *(n for n in array.shape[1:] if n != 1))
+
+
+def _like(slim: jax.Array, array: jax.Array) -> jax.Array:
+    """The rows in the shape that they had."""
+    return slim.reshape(array.shape)
 
 
 def _held(form: Form, done: Pass, leaves: Sequence[Any]) -> Any:
