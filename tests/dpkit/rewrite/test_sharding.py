@@ -191,3 +191,38 @@ def test_four_devices_give_the_sum_of_one():
         if name.startswith("data "):
             # With parameters divided, too, the compiler sends what products need.
             assert "model" in name or messages == {"all-reduce": 1}, (name, messages)
+
+
+ZOO_ON_A_MESH = """
+    import json
+    import jax, numpy as np
+    jax.config.update("jax_num_cpu_devices", 2)
+    from dpkit.training import clipped_grad
+    from tests.dpkit.rewrite.test_sharding import placed
+    from tests.zoo import ZOO
+
+    mesh = jax.make_mesh((2,), ("data",))  # explicit axes
+    results = {}
+    for name, make in ZOO.items():
+        loss, params, batch, keys = make()
+        even = len(jax.tree.leaves(batch)[0]) // 2 * 2
+        batch = jax.tree.map(lambda leaf: leaf[:even], batch)
+        keys = None if keys is None else keys[:even]
+        f = jax.jit(clipped_grad(loss, clip_norm=0.3))
+        wanted, trusted = f(params, batch, None, keys)
+        with jax.set_mesh(mesh):
+            rows = placed(batch, mesh, "data")
+            total, aux = f(placed(params, mesh), rows, None, keys)
+        pairs = [(aux.norms, trusted.norms)]
+        pairs += zip(jax.tree.leaves(total), jax.tree.leaves(wanted))
+        off = [np.abs(np.asarray(a) - np.asarray(b)).max(initial=0) for a, b in pairs]
+        results[name] = float(max(off))
+    print(json.dumps(results))
+"""
+
+
+@pytest.mark.slow
+def test_the_zoo_on_a_mesh_that_is_stated():
+    results = result_of(ZOO_ON_A_MESH)
+    assert len(results) > 30
+    assert max(results.values()) < 1e-5, results
