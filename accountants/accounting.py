@@ -29,6 +29,7 @@ from dpkit.accountants.rounds import Rounds
 
 Bound = TypeVar("Bound", PrivacyBound, DeltaBound)
 _MANY = 10**8
+_FAR = 1e-100
 _AGREEMENT = 1e-6
 ACCOUNTANTS: dict[str, ModuleType] = {
     "rdp": rdp,
@@ -92,8 +93,8 @@ def epsilon(
     if delta == 0:
         return replace(_at_zero(whole, relation), unit=unit)
     bounds = []
-    for module in _tried(whole, relation):
-        if module is not rdp or _rdp_can_win(whole, bounds):
+    for module in _tried(whole, relation, delta):
+        if module is not rdp or _rdp_can_win(whole, bounds, delta):
             bounds.append(_ask(module, whole, delta, relation, lower))
     return replace(_best(bounds), unit=unit)
 
@@ -213,11 +214,11 @@ def _descending(
             bounds.append(
                 pld.bound_at(rounds, count, event, delta, relation, lower=False)
             )
-        if _rdp_can_win(event, bounds):
+        if _rdp_can_win(event, bounds, delta):
             whole = repeat(event, count)
             bounds += [
                 module.epsilon(whole, delta, relation=relation)
-                for module in _tried(whole, relation)
+                for module in _tried(whole, relation, delta)
                 if not (composes and module is pld)
             ]
         yield count, _best(bounds)
@@ -239,24 +240,27 @@ def _whole(event: DpEvent | Iterable[DpEvent]) -> DpEvent:
     return sequential(event)
 
 
-def _tried(event: DpEvent, relation: Relation) -> list[ModuleType]:
+def _tried(event: DpEvent, relation: Relation, delta: float = 1.0) -> list[ModuleType]:
     """The accountants that read an event; if there is none, rdp, to say why."""
-    winners = _WINNERS
-    if sum(count for _, count in flatten(event)) > _MANY:
-        winners = (*_WINNERS, edgeworth)  # a grid may be too coarse
+    winners = (*_WINNERS, edgeworth) if _coarse(event, delta) else _WINNERS
     return [m for m in winners if m.supports(event, relation)] or [rdp]
 
 
-def _rdp_can_win(event: DpEvent, bounds: list[PrivacyBound]) -> bool:
+def _coarse(event: DpEvent, delta: float) -> bool:
+    """Whether a grid may be too coarse: for so many releases, or so far out."""
+    return delta < _FAR or sum(count for _, count in flatten(event)) > _MANY
+
+
+def _rdp_can_win(event: DpEvent, bounds: list[PrivacyBound], delta: float) -> bool:
     """Whether Rényi may beat what is there.
 
-    It may where there is no finite answer yet, or so many releases that a grid is
-    coarse, or bounded range, which the loss distributions read as pure.
+    It may where there is no finite answer yet, or a grid is coarse, or with bounded
+    range, which the loss distributions read as pure.
     """
     answered = [b for b in bounds if b.certified and b.method_upper != pure.NAME]
     if all(b.upper is None or math.isinf(b.upper) for b in answered):
         return True
-    if sum(count for _, count in flatten(event)) > _MANY:
+    if _coarse(event, delta):
         return True
     pending = [event]
     while pending:

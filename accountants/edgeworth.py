@@ -33,7 +33,7 @@ FORMS = ("tilted", "aea", "one_sided", "eeai")
 
 _PAD = 1e-12
 _TINY = 5e-324
-_LOOSE = "no estimate: the loss is not nearly normal; accountant='pld' is tighter"
+_LOOSE = "no estimate: the loss is not nearly normal; accountant='pld' may be tighter"
 
 Interval = tuple[float, float | None, float]
 

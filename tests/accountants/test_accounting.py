@@ -313,3 +313,16 @@ def test_noise_whose_square_is_no_number_is_refused(noise):
     ):
         with pytest.raises(ValueError, match=r"noise_multiplier=.* \[1e-100, 1e100\]"):
             ask(dp.GaussianDpEvent(noise))
+
+
+def test_best_is_tight_where_a_grid_is_too_coarse():
+    # The worst pure release of epsilon 2 is randomised response, so the truth is where
+    # p delta(e - 2) + (1 - p) delta(e + 2) = 1e-120, delta that of the Gaussian and
+    # p = e^2 / (1 + e^2): solved in 160 digits.
+    event = sequential([gaussian(15.0), PureDpEvent(2.0)])
+    truth = 3.54067792766006
+    best: Any = epsilon(event, 1e-120, relation="add_remove")
+    assert best.certified
+    assert truth <= best.upper <= truth * (1 + 1e-9)
+    on_curve: Any = epsilon_curve(event, [1], 1e-120, relation="add_remove")[0]
+    assert truth <= on_curve.upper <= truth * (1 + 1e-9)
