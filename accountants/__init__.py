@@ -9,16 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpkit.accountants.accounting import delta_of, epsilon, epsilon_curve
-    from dpkit.accountants.allocation_event import (
-        RandomAllocationDpEvent,
-        TruncatedAllocationDpEvent,
-    )
-    from dpkit.accountants.attack import AttackRisk, attack_risk
-    from dpkit.accountants.bounds import Budget, DeltaBound, PrivacyBound
-    from dpkit.accountants.calibration import Calibration, calibrate, solve
-    from dpkit.accountants.chain import Entry
-    from dpkit.accountants.errors import (
+    from dpkit.accountants.answers.bounds import Budget, DeltaBound, PrivacyBound
+    from dpkit.accountants.answers.errors import (
         BudgetExceeded,
         Incompatible,
         LedgerCorrupt,
@@ -26,7 +18,19 @@ if TYPE_CHECKING:
         UnsupportedEvent,
         UnsupportedRelation,
     )
-    from dpkit.accountants.event_types import (
+    from dpkit.accountants.answers.relations import Relation, as_relation
+    from dpkit.accountants.events.allocation import (
+        RandomAllocationDpEvent,
+        TruncatedAllocationDpEvent,
+    )
+    from dpkit.accountants.events.composing import (
+        from_json,
+        repeat,
+        sequential,
+        to_json,
+        validate,
+    )
+    from dpkit.accountants.events.own import (
         ApproxDpEvent,
         BoundedRangeDpEvent,
         DiscreteGaussianDpEvent,
@@ -36,57 +40,55 @@ if TYPE_CHECKING:
         PureDpEvent,
         RdpCurveDpEvent,
     )
-    from dpkit.accountants.events import (
-        from_json,
-        repeat,
-        sequential,
-        to_json,
-        validate,
-    )
-    from dpkit.accountants.ledger import Grant, Ledger
-    from dpkit.accountants.merging import merge
-    from dpkit.accountants.relations import Relation, as_relation
+    from dpkit.accountants.ledger.ledger import Grant, Ledger
+    from dpkit.accountants.ledger.merging import merge
+    from dpkit.accountants.readings.attack import AttackRisk, attack_risk
+    from dpkit.accountants.readings.best import delta_of, epsilon, epsilon_curve
+    from dpkit.accountants.readings.calibration import Calibration, calibrate, solve
+    from dpkit.accountants.storage.entry import Entry
 
 _HOME = {
-    "ApproxDpEvent": "event_types",
-    "AttackRisk": "attack",
-    "BoundedRangeDpEvent": "event_types",
-    "Budget": "bounds",
-    "BudgetExceeded": "errors",
-    "Calibration": "calibration",
-    "DeltaBound": "bounds",
-    "DiscreteGaussianDpEvent": "event_types",
-    "Entry": "chain",
-    "Grant": "ledger",
-    "Incompatible": "errors",
-    "Ledger": "ledger",
-    "LedgerCorrupt": "errors",
-    "MetricLocalPureDpEvent": "event_types",
-    "NotCertified": "errors",
-    "ParallelDpEvent": "event_types",
-    "PmfPairDpEvent": "event_types",
-    "PrivacyBound": "bounds",
-    "PureDpEvent": "event_types",
-    "RandomAllocationDpEvent": "allocation_event",
-    "RdpCurveDpEvent": "event_types",
-    "Relation": "relations",
-    "TruncatedAllocationDpEvent": "allocation_event",
-    "UnsupportedEvent": "errors",
-    "UnsupportedRelation": "errors",
-    "as_relation": "relations",
-    "attack_risk": "attack",
-    "calibrate": "calibration",
-    "delta_of": "accounting",
-    "epsilon": "accounting",
-    "epsilon_curve": "accounting",
-    "from_json": "events",
-    "merge": "merging",
-    "repeat": "events",
-    "sequential": "events",
-    "solve": "calibration",
-    "to_json": "events",
-    "validate": "events",
+    "ApproxDpEvent": "events.own",
+    "AttackRisk": "readings.attack",
+    "BoundedRangeDpEvent": "events.own",
+    "Budget": "answers.bounds",
+    "BudgetExceeded": "answers.errors",
+    "Calibration": "readings.calibration",
+    "DeltaBound": "answers.bounds",
+    "DiscreteGaussianDpEvent": "events.own",
+    "Entry": "storage.entry",
+    "Grant": "ledger.ledger",
+    "Incompatible": "answers.errors",
+    "Ledger": "ledger.ledger",
+    "LedgerCorrupt": "answers.errors",
+    "MetricLocalPureDpEvent": "events.own",
+    "NotCertified": "answers.errors",
+    "ParallelDpEvent": "events.own",
+    "PmfPairDpEvent": "events.own",
+    "PrivacyBound": "answers.bounds",
+    "PureDpEvent": "events.own",
+    "RandomAllocationDpEvent": "events.allocation",
+    "RdpCurveDpEvent": "events.own",
+    "Relation": "answers.relations",
+    "TruncatedAllocationDpEvent": "events.allocation",
+    "UnsupportedEvent": "answers.errors",
+    "UnsupportedRelation": "answers.errors",
+    "as_relation": "answers.relations",
+    "attack_risk": "readings.attack",
+    "calibrate": "readings.calibration",
+    "delta_of": "readings.best",
+    "epsilon": "readings.best",
+    "epsilon_curve": "readings.best",
+    "from_json": "events.composing",
+    "merge": "ledger.merging",
+    "repeat": "events.composing",
+    "sequential": "events.composing",
+    "solve": "readings.calibration",
+    "to_json": "events.composing",
+    "validate": "events.composing",
 }
+
+_READINGS = ("edgeworth", "gdp", "pld", "pure", "rdp", "zcdp")
 
 __all__ = [
     "ApproxDpEvent",
@@ -132,6 +134,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Loads a public name when it is first used."""
+    if name in _READINGS:
+        return importlib.import_module(f"{__name__}.readings.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from dpkit.accountants import _check as _numbers
-from dpkit.accountants.relations import Relation, as_relation, shift
+from dpkit.accountants.answers import checks as _numbers
+from dpkit.accountants.answers.relations import Relation, as_relation, shift
 from dpkit.mechanisms.noise import wide
 
 # Float32 squares lose entries below 1e-19 and overflow at norms above 1.8e19; between

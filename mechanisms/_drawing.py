@@ -9,7 +9,7 @@ import functools
 import jax
 import numpy as np
 
-from dpkit.accountants import _check as _numbers
+from dpkit.accountants.answers import checks as _numbers
 from dpkit.mechanisms import _check
 from dpkit.mechanisms._threefry import random_words
 

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from dp_accounting import DpEvent, GaussianDpEvent
 
-from dpkit.accountants import _check as _numbers
-from dpkit.accountants.relations import Relation, as_relation
+from dpkit.accountants.answers import checks as _numbers
+from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.mechanisms import _check
 from dpkit.mechanisms._clip import Clip, in_range
 from dpkit.mechanisms.clipping import (

@@ -16,14 +16,14 @@ import jax
 import numpy as np
 from dp_accounting import DpEvent, GaussianDpEvent, NonPrivateDpEvent
 
-from dpkit.accountants import _check as _numbers
-from dpkit.accountants.allocation_event import (
+from dpkit.accountants.answers import checks as _numbers
+from dpkit.accountants.answers.errors import UnsupportedEvent
+from dpkit.accountants.answers.relations import Relation, as_relation
+from dpkit.accountants.events.allocation import (
     MOST_STEPS,
     RandomAllocationDpEvent,
     TruncatedAllocationDpEvent,
 )
-from dpkit.accountants.errors import UnsupportedEvent
-from dpkit.accountants.relations import Relation, as_relation
 from dpkit.mechanisms import _drawing
 from dpkit.mechanisms.sampler import Batch, checked_step, refuse_relation, refuse_step
 

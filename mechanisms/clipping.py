@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from dp_accounting import DpEvent, GaussianDpEvent, NonPrivateDpEvent
 
-from dpkit.accountants import _check as _numbers
-from dpkit.accountants.relations import Relation, as_relation
+from dpkit.accountants.answers import checks as _numbers
+from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.mechanisms import _check
 from dpkit.mechanisms._clip import shrinking
 from dpkit.mechanisms.clips import Clip, Flat, as_clip

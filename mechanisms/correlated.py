@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 from dp_accounting import DpEvent
 
-from dpkit.accountants import _check as _numbers
-from dpkit.accountants.relations import Relation
+from dpkit.accountants.answers import checks as _numbers
+from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms import _check
 from dpkit.mechanisms._clip import Clip
 from dpkit.mechanisms._correlation import empty_memory, next_row

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from dp_accounting import DpEvent, SelfComposedDpEvent
 
-from dpkit.accountants import _check as _numbers
-from dpkit.accountants.relations import Relation, as_relation
+from dpkit.accountants.answers import checks as _numbers
+from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.mechanisms import _drawing
 from dpkit.mechanisms.sampler import Batch, checked_step, refuse_step
 

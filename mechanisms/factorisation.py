@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.signal import lfilter
 
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 
 Vector = np.ndarray
 _ERRORS = ("mean", "max")
@@ -62,7 +62,7 @@ class Cyclic:
     period: int
 
     def __post_init__(self) -> None:
-        _check.integer_at_least(1, period=self.period)
+        checks.integer_at_least(1, period=self.period)
 
     def positions(self, steps: int) -> tuple[int, ...]:
         """The worst steps for non-negative coefficients: those from the first on.
@@ -92,8 +92,8 @@ class MinSeparation:
     max_participations: int
 
     def __post_init__(self) -> None:
-        _check.integer_at_least(1, separation=self.separation)
-        _check.integer_at_least(1, max_participations=self.max_participations)
+        checks.integer_at_least(1, separation=self.separation)
+        checks.integer_at_least(1, max_participations=self.max_participations)
 
     def positions(self, steps: int) -> tuple[int, ...]:
         """The worst steps for non-negative, non-increasing coefficients.
@@ -129,7 +129,7 @@ def square_root_coefficients(steps: int) -> Vector:
     Reference: Fichtenberger, Henzinger, Upadhyay, "Constant matters", 2022,
     arXiv:2202.11205.
     """
-    k = np.arange(1, _check.integer_at_least(1, steps=steps))
+    k = np.arange(1, checks.integer_at_least(1, steps=steps))
     return np.concatenate([[1.0], np.cumprod((2 * k - 1) / (2 * k))])
 
 
@@ -151,7 +151,7 @@ def inverse_coefficients(coefficients: Any, steps: int) -> Vector:
       [1.0, -0.5, 0.25, -0.125]
     """
     coefficients = checked_coefficients(coefficients)
-    impulse = np.zeros(_check.integer_at_least(1, steps=steps))
+    impulse = np.zeros(checks.integer_at_least(1, steps=steps))
     impulse[0] = 1.0
     return np.asarray(lfilter([1.0], coefficients, impulse))
 
@@ -204,7 +204,7 @@ def sensitivity(coefficients: Any, steps: int, participation: Participation) -> 
     """
     coefficients = checked_coefficients(coefficients)
     checked_participation(participation)
-    column = padded(coefficients, _check.integer_at_least(1, steps=steps))
+    column = padded(coefficients, checks.integer_at_least(1, steps=steps))
     if isinstance(participation, SinglePass):
         return float(np.linalg.norm(column))
     falling = column.min() >= 0 and np.diff(column).max(initial=0.0) <= 0
@@ -281,7 +281,7 @@ def prefix_error(coefficients: Any, steps: int, *, error: str = "mean") -> float
       >>> prefix_error([1.0], 9, error="max")
       3.0
     """
-    _check.one_of(_ERRORS, error=error)
+    checks.one_of(_ERRORS, error=error)
     sums = np.cumsum(inverse_coefficients(coefficients, steps))
     return math.sqrt(float(error_weights(steps, error) @ sums**2))
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from dp_accounting import DpEvent
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dpkit.accountants.relations import Relation
+from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms import _check
 from dpkit.mechanisms.noise import wide
 

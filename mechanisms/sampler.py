@@ -29,9 +29,9 @@ import jax
 import numpy as np
 from dp_accounting import DpEvent, SelfComposedDpEvent
 
-from dpkit.accountants import _check
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.relations import Relation, as_relation
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.relations import Relation, as_relation
 
 
 class Batch(NamedTuple):
@@ -114,7 +114,7 @@ def repeated(
       >>> repeated(FullBatchSampler(9), GaussianDpEvent(1.0), 5, "zero_out")
       SelfComposedDpEvent(event=GaussianDpEvent(noise_multiplier=1.0), count=5)
     """
-    steps = _check.integer_at_least(1, steps=steps)
+    steps = checks.integer_at_least(1, steps=steps)
     return SelfComposedDpEvent(sampler.amplify(event, relation), steps)
 
 
@@ -151,7 +151,7 @@ def refuse_step(sampler: object, event: DpEvent) -> DpEvent:
       >>> from dp_accounting import GaussianDpEvent
       >>> refuse_step(None, GaussianDpEvent(1.0))
       Traceback (most recent call last):
-      dpkit.accountants.errors.UnsupportedEvent: ...
+      dpkit.accountants.answers.errors.UnsupportedEvent: ...
     """
     raise UnsupportedEvent(
         type(sampler).__name__,
@@ -167,4 +167,4 @@ def checked_step(step: int) -> int:
       >>> checked_step(3)
       3
     """
-    return _check.integer_at_least(0, step=step)
+    return checks.integer_at_least(0, step=step)

@@ -26,9 +26,9 @@ from dp_accounting import (
     TruncatedSubsampledGaussianDpEvent,
 )
 
-from dpkit.accountants import _check as _numbers
-from dpkit.accountants.errors import UnsupportedEvent
-from dpkit.accountants.relations import Relation, as_relation
+from dpkit.accountants.answers import checks as _numbers
+from dpkit.accountants.answers.errors import UnsupportedEvent
+from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.mechanisms import _drawing
 from dpkit.mechanisms.sampler import Batch, checked_step, refuse_relation, repeated
 

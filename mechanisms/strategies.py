@@ -25,7 +25,7 @@ from scipy.optimize import minimize
 from scipy.signal import correlate, lfilter
 from scipy.special import expit
 
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 from dpkit.mechanisms.factorisation import (
     Participation,
     checked_coefficients,
@@ -95,8 +95,8 @@ class Buffered:
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        decays = tuple(_below(_check.open_probability(decays=x)) for x in self.decays)
-        weights = tuple(_below(_check.positive(weights=x)) for x in self.weights)
+        decays = tuple(_below(checks.open_probability(decays=x)) for x in self.decays)
+        weights = tuple(_below(checks.positive(weights=x)) for x in self.weights)
         if len(decays) != len(weights) or not decays:
             raise ValueError(
                 f"weights={len(weights)}: needed one for each of {len(decays)} decays, "
@@ -177,7 +177,7 @@ def optimal_bands(
     arXiv:2408.08868, has the same objective.
     """
     loss = _Loss(steps, participation, error)
-    bands = _check.integer_at_least(1, bands=bands)
+    bands = checks.integer_at_least(1, bands=bands)
     if bands > steps:
         raise ValueError(f"bands={bands}: needed at most steps={steps}")
     if bands == 1:
@@ -230,8 +230,8 @@ def optimal_buffers(
     Reference: Dvijotham et al., "Efficient and Near-Optimal Noise Generation for
     Streaming Differential Privacy", 2024, arXiv:2404.16706.
     """
-    _check.integer_at_least(2, steps=steps)
-    buffers = _check.integer_at_least(1, buffers=buffers)
+    checks.integer_at_least(2, steps=steps)
+    buffers = checks.integer_at_least(1, buffers=buffers)
     if buffers > 8:
         raise ValueError(f"buffers={buffers}: needed at most 8; more gain nothing")
     loss = _Loss(steps, participation, error)
@@ -253,7 +253,7 @@ class _Loss:
     """log(sensitivity * error) and its gradient in the coefficients."""
 
     def __init__(self, steps: int, participation: Participation, error: str) -> None:
-        self.steps = _check.integer_at_least(1, steps=steps)
+        self.steps = checks.integer_at_least(1, steps=steps)
         self.positions = checked_participation(participation).positions(self.steps)
         self.weights = error_weights(self.steps, error)
 

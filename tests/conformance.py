@@ -21,11 +21,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dpkit.accountants import events, pld
-from dpkit.accountants.bounds import Budget
-from dpkit.accountants.errors import UnsupportedRelation
+from dpkit.accountants import events
+from dpkit.accountants.answers.bounds import Budget
+from dpkit.accountants.answers.errors import UnsupportedRelation
+from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import Ledger
-from dpkit.accountants.relations import Relation
+from dpkit.accountants.readings import pld
 from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.clips import PSAC, AutoS, Clip, Custom, HardDrop, PerGroup, Unit

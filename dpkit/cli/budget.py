@@ -37,7 +37,7 @@ from dpkit.cli.output import emit, facts, line
 
 if TYPE_CHECKING:
     from dpkit.accountants import PrivacyBound
-    from dpkit.declaration import Declaration
+    from dpkit.budget.declaration import Declaration
 
 app = typer.Typer(help="What a declared run costs, and what a budget allows.")
 app.command(cls=Command)(compare.compare)
@@ -147,13 +147,13 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """What a budget allows: the least noise, or the most steps, certified."""
-    from dpkit.accountants import _check
-    from dpkit.accountants.axis import DIGITS
-    from dpkit.solving import FREE, AttackLimit, solve_attack
-    from dpkit.solving import solve as solve_for
+    from dpkit.accountants.answers import checks
+    from dpkit.accountants.readings.axis import DIGITS
+    from dpkit.budget.solving import FREE, AttackLimit, solve_attack
+    from dpkit.budget.solving import solve as solve_for
 
-    _check.one_of(FREE, solve=solve)
-    digits = _check.integer_at_least(1, rounding=rounding)
+    checks.one_of(FREE, solve=solve)
+    digits = checks.integer_at_least(1, rounding=rounding)
     if digits > DIGITS:
         raise ValueError(f"rounding={digits}: must be at most {DIGITS}")
     flags = RunFlags(
@@ -183,7 +183,7 @@ def calibrate(
             raise ValueError(f"tpr={tpr}: needed 0 < FPR < TPR < 1")
         limit = AttackLimit(*tpr)
     elif advantage is not None:
-        limit = AttackLimit(_check.open_probability(advantage=advantage))
+        limit = AttackLimit(checks.open_probability(advantage=advantage))
     if limit is not None:
         found, gain = solve_attack(
             run, solve, limit, delta=at, bracket=bracket, digits=digits
@@ -219,7 +219,7 @@ def _declared(
     if config is None:
         unit = "example" if unit is None else unit
         return flags.declaration(relation=relation, unit=unit, delta=None, free=free)
-    from dpkit.declaration import read
+    from dpkit.budget.declaration import read
 
     if flags.given:
         name = flags.given[0]

@@ -18,7 +18,7 @@ from dpkit.report.identity import entry_json, identity
 
 if TYPE_CHECKING:
     from dpkit.accountants import Ledger
-    from dpkit.accountants.chain import Entry
+    from dpkit.accountants.storage.entry import Entry
 
 Label = Annotated[
     str | None,

@@ -10,8 +10,8 @@ from dpkit.cli.output import emit, facts, line, note, table
 
 if TYPE_CHECKING:
     from dpkit.accountants import PrivacyBound
-    from dpkit.comparison import Reading
-    from dpkit.declaration import Declaration
+    from dpkit.budget.comparison import Reading
+    from dpkit.budget.declaration import Declaration
 
 
 def compare(
@@ -35,7 +35,7 @@ def compare(
     Exit code 4 where none of them certifies an epsilon.
     """
     from dpkit.accountants import NotCertified
-    from dpkit.declaration import read
+    from dpkit.budget.declaration import read
 
     run = read(config, relation=relation, unit=unit)
     deltas = delta or ([run.delta] if run.delta is not None else [])
@@ -119,7 +119,7 @@ def _readings(
     peers: bool = False,
 ) -> "list[Reading]":
     """All readings at all deltas."""
-    from dpkit.comparison import compare as compare_all
+    from dpkit.budget.comparison import compare as compare_all
 
     return [
         reading

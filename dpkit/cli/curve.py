@@ -12,8 +12,8 @@ from dpkit.cli.options import ConfigFile, Delta, Json, Relation, Unit
 from dpkit.cli.output import dumps, emit, facts, line, table
 
 if TYPE_CHECKING:
-    from dpkit.curves import Curve
-    from dpkit.declaration import Declaration
+    from dpkit.budget.curves import Curve
+    from dpkit.budget.declaration import Declaration
 
 _AXES = ("steps", "delta", "noise_multiplier", "order", "fpr")
 _ROWS = 15
@@ -41,10 +41,10 @@ def curve(
     json: Json = False,
 ) -> None:
     """A curve of the run: certified numbers, with published lines beside them."""
-    from dpkit.accountants import _check
-    from dpkit.declaration import read
+    from dpkit.accountants.answers import checks
+    from dpkit.budget.declaration import read
 
-    _check.one_of(_AXES, x=x)
+    checks.one_of(_AXES, x=x)
     run = read(config, relation=relation, unit=unit, delta=delta)
     found = _curve(run, x)
     document = {**run.to_json(), "curve": found.to_json()}
@@ -65,7 +65,7 @@ def curve(
 
 def _curve(run: "Declaration", x: str) -> "Curve":
     """The curve that was asked for."""
-    from dpkit import curves
+    from dpkit.budget import curves
 
     if x == "order":
         return curves.renyi(run)

@@ -142,7 +142,7 @@ def code_of(error: BaseException) -> ExitCode:
       >>> code_of(ValueError("delta=2: must be below 1"))
       <ExitCode.BAD_INPUT: 2>
     """
-    from dpkit.accountants import errors as accounting
+    from dpkit.accountants.answers import errors as accounting
     from dpkit.data.errors import DataCorrupt, DataUnavailable
 
     # In this order: some of ours are ValueErrors too.
@@ -187,7 +187,7 @@ def _report(error: Exception, *, debug: bool) -> ExitCode:
 
 def _option(error: Exception, params: Iterable[Any]) -> str:
     """The option that an error speaks about, from a message `name=value: …`."""
-    from dpkit.accountants.errors import UnsupportedRelation
+    from dpkit.accountants.answers.errors import UnsupportedRelation
 
     named = re.match(r"(\w+)=", str(error))
     name = named[1] if named else ""

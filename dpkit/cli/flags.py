@@ -4,7 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpkit.declaration import Declaration
+    from dpkit.budget.declaration import Declaration
 
 _NOT_POISSON = (
     "must not be accounted as Poisson sampling, whose epsilon is smaller; for one pass"
@@ -66,8 +66,8 @@ class RunFlags:
           >>> run.declaration(relation="zero_out", unit="user", delta=None).event
           GaussianDpEvent(noise_multiplier=2.0)
         """
-        from dpkit.accountants import _check
-        from dpkit.declaration import Declaration
+        from dpkit.accountants.answers import checks
+        from dpkit.budget.declaration import Declaration
 
         needed = {
             "sampling": self.sampling,
@@ -82,7 +82,7 @@ class RunFlags:
                 raise ValueError(f"missing option {option}; or give a CONFIG file")
         self._refuse_other_schemes(free)
         rate = self.sampling_rate
-        rate = _check.rate(sampling_rate=1.0 if free == "sampling_rate" else rate)
+        rate = checks.rate(sampling_rate=1.0 if free == "sampling_rate" else rate)
         item: dict[str, Any] = {
             "kind": "gaussian",
             "noise_multiplier": self._noise(free),
@@ -103,24 +103,24 @@ class RunFlags:
 
     def _noise(self, free: str) -> float:
         """The noise; a calibration puts its own in the place of this one."""
-        from dpkit.accountants import _check
+        from dpkit.accountants.answers import checks
 
         if free == "noise_multiplier":
             return 1.0
-        return _check.positive(noise_multiplier=self.noise_multiplier)
+        return checks.positive(noise_multiplier=self.noise_multiplier)
 
     def _checked_steps(self) -> int:
         """The steps, at least one."""
-        from dpkit.accountants import _check
+        from dpkit.accountants.answers import checks
 
-        return _check.integer_at_least(1, steps=self.steps)
+        return checks.integer_at_least(1, steps=self.steps)
 
     def _cut(self, rate: float) -> dict[str, Any]:
         """What batches that can be cut add to the event."""
-        from dpkit.accountants import _check
+        from dpkit.accountants.answers import checks
 
-        size = _check.integer_at_least(1, max_batch_size=self.max_batch_size)
-        records = _check.integer_at_least(1, max_records=self.max_records)
+        size = checks.integer_at_least(1, max_batch_size=self.max_batch_size)
+        records = checks.integer_at_least(1, max_records=self.max_records)
         # A hair of slack for what rate * records rounds to.
         if size < rate * records * (1 - 1e-9):
             raise ValueError(

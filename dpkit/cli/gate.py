@@ -38,10 +38,10 @@ def check(
     Exit code 4 where there is only an estimate, 3 where a ledger was edited, 5 where
     the relation or the unit given is another. A limit of 0 is a limit of zero.
     """
-    from dpkit.accountants import _check
+    from dpkit.accountants.answers import checks
 
-    limit = _check.non_negative_or_inf(max_epsilon=max_epsilon)
-    delta = _check.half_open_probability(delta=delta)
+    limit = checks.non_negative_or_inf(max_epsilon=max_epsilon)
+    delta = checks.half_open_probability(delta=delta)
     if what.lower().endswith(_DECLARATIONS):
         bound, told = _declared(what, delta, relation, unit), {}
     else:
@@ -68,7 +68,7 @@ def _declared(
 ) -> "PrivacyBound":
     """What a declared run costs."""
     from dpkit.accountants import epsilon
-    from dpkit.declaration import read
+    from dpkit.budget.declaration import read
 
     run = read(name, relation=relation, unit=unit, delta=delta)
     return epsilon(run.event, delta, relation=run.relation, unit=run.unit)

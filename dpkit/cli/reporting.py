@@ -40,10 +40,10 @@ def report(
 
     The HTML is one file with its plots, and asks for nothing from anywhere.
     """
-    from dpkit.accountants import _check
+    from dpkit.accountants.answers import checks
     from dpkit.report import render_account
 
-    form = _check.one_of(_FORMATS, format="json" if json else format)
+    form = checks.one_of(_FORMATS, format="json" if json else format)
     if form == "text" and out is not None:
         raise ValueError(
             f"out={out}: text is printed; --format html and json can be written"
@@ -107,7 +107,7 @@ def _document(what: str, delta: float | None) -> dict[str, Any]:
     from dpkit.report import of_ledger, of_run
 
     if what.lower().endswith((".toml", ".json")):
-        from dpkit.declaration import read
+        from dpkit.budget.declaration import read
 
         run = read(what, delta=delta)
         if run.delta is None:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 from dpkit.data.random_access import Rows, as_rows, checked_indices, empty_rows
 from dpkit.mechanisms._drawing import folded, uniforms
 
@@ -67,7 +67,7 @@ class UserRows:
         key: jax.Array | None = None,
     ) -> None:
         self.rows: Rows = as_rows(records)
-        self._most = _check.integer_at_least(1, max_records=max_records)
+        self._most = checks.integer_at_least(1, max_records=max_records)
         users = number_users(unit_ids, len(self.rows))
         self._index, self._mask = _chosen(users, self._most, key)
 

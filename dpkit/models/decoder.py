@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 from dpkit.models.lora import Linear
 
 _SMALL = nn.initializers.normal(0.02)
@@ -87,8 +87,8 @@ class Decoder(nn.Module):
     def __post_init__(self) -> None:
         """Refuses sizes that make no model."""
         for name in ("vocabulary", "layers", "width", "heads", "context"):
-            _check.integer_at_least(1, **{name: getattr(self, name)})
-        _check.integer_at_least(0, lora_rank=self.lora_rank)
+            checks.integer_at_least(1, **{name: getattr(self, name)})
+        checks.integer_at_least(0, lora_rank=self.lora_rank)
         if self.width % self.heads:
             raise ValueError(
                 f"width={self.width} must be a multiple of the {self.heads} heads"

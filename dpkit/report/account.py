@@ -16,8 +16,8 @@ from dpkit.report.words import largest_advantage, most_recognised, not_covered
 
 if TYPE_CHECKING:
     from dpkit.accountants import Ledger, PrivacyBound
-    from dpkit.accountants.chain import Entry
-    from dpkit.declaration import Declaration
+    from dpkit.accountants.storage.entry import Entry
+    from dpkit.budget.declaration import Declaration
 
 FALSE_POSITIVES = (0.001, 0.01, 0.05)
 _CHARGES = ("plan", "reserve", "release", "spend")
@@ -85,7 +85,7 @@ def of_run(run: Declaration, delta: float) -> dict[str, Any]:
       UnsupportedEvent, UnsupportedRelation, ValueError: by `dpkit.accountants.epsilon`.
 
     Example:
-      >>> from dpkit.declaration import declare
+      >>> from dpkit.budget.declaration import declare
       >>> run = declare({"relation": "zero_out", "events":
       ...                [{"kind": "pure", "epsilon": 0.5}]})
       >>> of_run(run, 1e-5)["attack"]["posterior"] < 0.63
@@ -120,7 +120,7 @@ def _declared(ledger: Ledger, entries: list[Entry]) -> Declaration | None:
     charged by the plan, and its items not again. Scopes are not told apart: all of it
     is counted as if it touched the same data.
     """
-    from dpkit.declaration import Declaration
+    from dpkit.budget.declaration import Declaration
 
     aborted = {entry.body["ref"] for entry in entries if entry.kind == "abort"}
     items = [
@@ -201,13 +201,13 @@ def _attack(bound: PrivacyBound) -> dict[str, Any] | None:
 
 def _static(run: Declaration | None, delta: float) -> dict[str, Any]:
     """What the accountants say of the events, had all been fixed in advance."""
-    from dpkit import curves
     from dpkit.accountants import (
         UnsupportedEvent,
         UnsupportedRelation,
         attack_risk,
         epsilon,
     )
+    from dpkit.budget import curves
 
     if run is None:
         return {"reason": "nothing was charged"}

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from dpkit.curves import Curve
+from dpkit.budget.curves import Curve
 from dpkit.report.markup import document, grid, numbers, section
 from dpkit.report.plots import Axes, Line, chart
 from dpkit.report.words import number, relation_in_short

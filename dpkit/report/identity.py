@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpkit.accountants import Budget, Ledger
-    from dpkit.accountants.chain import Entry
+    from dpkit.accountants.storage.entry import Entry
 
 
 def identity(book: "Ledger") -> dict[str, Any]:

@@ -6,7 +6,7 @@ Made of the facts of account.py alone; nothing is computed here.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dpkit.curves import Curve
+from dpkit.budget.curves import Curve
 from dpkit.report import markup
 from dpkit.report.figures import figure
 from dpkit.report.words import (
@@ -48,7 +48,7 @@ def render_account(facts: Facts) -> str:
       The page. The same input gives the same text.
 
     Example:
-      >>> from dpkit.declaration import declare
+      >>> from dpkit.budget.declaration import declare
       >>> from dpkit.report.account import of_run
       >>> run = declare({"relation": "zero_out", "events":
       ...                [{"kind": "pure", "epsilon": 0.5}]})

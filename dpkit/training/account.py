@@ -11,8 +11,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from dpkit.accountants.bounds import Budget
-from dpkit.accountants.errors import BudgetExceeded, LedgerCorrupt
+from dpkit.accountants.answers.bounds import Budget
+from dpkit.accountants.answers.errors import BudgetExceeded, LedgerCorrupt
 from dpkit.accountants.ledger import Ledger
 from dpkit.training.folder import RunFolder
 

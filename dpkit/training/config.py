@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 from dpkit.accountants.events import as_relation
 
 # The words, without what they stand for: reading a configuration loads no arrays.
@@ -48,7 +48,7 @@ class DataSection:
         """Refuses an undeclared evaluation split."""
         _one_of("data.evaluation", self.evaluation, ("public", "private"))
         if self.max_records is not None:
-            _check.integer_at_least(1, max_records=self.max_records)
+            checks.integer_at_least(1, max_records=self.max_records)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class ModelSection:
         for name in ("layers", "width", "heads", "context", "lora_rank"):
             value = getattr(self, name)
             if value is not None:
-                _check.integer_at_least(1, **{name: value})
+                checks.integer_at_least(1, **{name: value})
         for name in self.decoder:
             if self.name != "decoder":
                 self._refuse_setting(name, "decoder")
@@ -137,7 +137,7 @@ class PrivacySection:
     def __post_init__(self) -> None:
         """Refuses what has no guarantee."""
         as_relation(self.relation)
-        _check.open_probability(delta=self.delta)
+        checks.open_probability(delta=self.delta)
         _positive(clip_norm=self.clip_norm)
         if self.sampling in _SHUFFLES:
             raise ValueError(
@@ -159,16 +159,16 @@ class PrivacySection:
             )
         for name in ("max_batch_size", "bins", "bands", "rows_per_unit"):
             if getattr(self, name) is not None:
-                _check.integer_at_least(1, **{name: getattr(self, name)})
+                checks.integer_at_least(1, **{name: getattr(self, name)})
         if self.clip_quantile is not None:
-            _check.open_probability(clip_quantile=self.clip_quantile)
+            checks.open_probability(clip_quantile=self.clip_quantile)
             if self.clipping != "flat":
                 raise ValueError(
                     f"clip_quantile={self.clip_quantile!r} is a setting of 'flat', but "
                     f"privacy.clipping={self.clipping!r}: leave one of them out"
                 )
         if self.epsilon is not None:
-            _check.positive(epsilon=self.epsilon)
+            checks.positive(epsilon=self.epsilon)
         if self.noise_multiplier is not None:
             _positive(noise_multiplier=self.noise_multiplier)
         if self.clipping != "flat" and isinstance(self.clip_norm, tuple):
@@ -206,10 +206,10 @@ class TrainingSection:
         size = self.expected_batch_size
         for _, number in size if isinstance(size, tuple) else ((1, size),):
             if number is not None:
-                _check.integer_at_least(1, expected_batch_size=number)
-        _check.positive(learning_rate=self.learning_rate)
-        _check.half_open_probability(momentum=self.momentum)
-        _check.non_negative(weight_decay=self.weight_decay)
+                checks.integer_at_least(1, expected_batch_size=number)
+        checks.positive(learning_rate=self.learning_rate)
+        checks.half_open_probability(momentum=self.momentum)
+        checks.non_negative(weight_decay=self.weight_decay)
         _one_of("training.optimizer", self.optimizer, ("sgd", "adam", "adamw"))
         _one_of("training.mode", self.mode, MODES)
         _one_of("training.schedule", self.schedule, ("constant", "cosine"))
@@ -220,13 +220,13 @@ class TrainingSection:
             )
         _exactly_one("training", epochs=self.epochs, steps=self.steps)
         if self.epochs is not None:
-            _check.positive(epochs=self.epochs)
+            checks.positive(epochs=self.epochs)
         for name in ("steps", "evaluate_every", "microbatch_size", "devices"):
             value = getattr(self, name)
             if value is not None:
-                _check.integer_at_least(1, **{name: value})
+                checks.integer_at_least(1, **{name: value})
         if self.average_decay is not None:
-            _check.open_probability(average_decay=self.average_decay)
+            checks.open_probability(average_decay=self.average_decay)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -367,7 +367,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{name}={value!r} must be a list of whole numbers")
         for n in value:
-            _check.integer_at_least(1, **{name: n})
+            checks.integer_at_least(1, **{name: n})
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)
@@ -391,7 +391,7 @@ def _schedule(name: str, pieces: list[Any], kind: Any) -> Schedule:
     for piece in pieces:
         if not isinstance(piece, list) or len(piece) != 2:
             raise ValueError(f"{name}={pieces!r} must be pieces [[steps, value], ...]")
-        steps = _check.integer_at_least(1, **{f"{name} steps": piece[0]})
+        steps = checks.integer_at_least(1, **{f"{name} steps": piece[0]})
         found.append((steps, _typed(name, piece[1], kind)))
     if not found:
         raise ValueError(f"{name}=[] must have at least one piece [steps, value]")
@@ -403,7 +403,7 @@ def _positive(**settings: Any) -> None:
     for name, value in settings.items():
         pieces = value if isinstance(value, tuple) else ((1, value),)
         for _, number in pieces:
-            _check.positive(**{name: number})
+            checks.positive(**{name: number})
 
 
 def _listed(schedule: Schedule) -> list[list[float]]:

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
 AugmentFn = Callable[[jax.Array, Any], Any]
@@ -54,7 +54,7 @@ def augmented(loss_fn: LossFn, augment_fn: AugmentFn, copies: int) -> LossFn:
 
     Reference: De et al., 2022, arXiv:2204.13650, section 3.
     """
-    copies = _check.integer_at_least(1, copies=copies)
+    copies = checks.integer_at_least(1, copies=copies)
 
     def loss(params: Any, example: Any, key: Any) -> jax.Array:
         if key is None:
@@ -114,8 +114,8 @@ def per_user(loss_fn: LossFn, max_records: int, *, by_own_count: bool = True) ->
 
     Reference: McMahan, Ramage, Talwar, Zhang, 2018, arXiv:1710.06963.
     """
-    max_records = _check.integer_at_least(1, max_records=max_records)
-    by_own_count = _check.flag(by_own_count=by_own_count)
+    max_records = checks.integer_at_least(1, max_records=max_records)
+    by_own_count = checks.flag(by_own_count=by_own_count)
 
     def loss(params: Any, example: Any, key: Any) -> jax.Array:
         records, mask = _checked_stack(example, max_records)

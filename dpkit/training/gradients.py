@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dpkit import rewrite
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 from dpkit.accountants.events import Relation
 from dpkit.mechanisms.clipping import clip_pinned
 from dpkit.mechanisms.clips import Clip, Flat, as_clip
@@ -348,13 +348,13 @@ def clipped_grad(
         raise ValueError(
             f"clip_norm={clip_norm!r} and clip={clip!r}: give exactly one of the two"
         )
-    chosen = Flat(_check.positive(clip_norm=clip_norm)) if clip is None else clip
+    chosen = Flat(checks.positive(clip_norm=clip_norm)) if clip is None else clip
     if mode not in MODES:
         raise ValueError(f"mode={mode!r} is not known: use one of {', '.join(MODES)}")
     if microbatch is None and mode == "microbatch":
         microbatch = _CHUNK
     if microbatch is not None:
-        _check.integer_at_least(1, microbatch=microbatch)
+        checks.integer_at_least(1, microbatch=microbatch)
     if mesh is not None and DATA_AXIS not in mesh.axis_names:
         raise ValueError(f"mesh has axes {mesh.axis_names}: one must be 'data'")
     if mesh is not None:
@@ -365,7 +365,7 @@ def clipped_grad(
         as_clip(chosen),
         mode,
         microbatch,
-        _check.non_negative(kappa=kappa),
+        checks.non_negative(kappa=kappa),
         mesh,
         constant_time,
         allow_effects,

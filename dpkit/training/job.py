@@ -22,8 +22,8 @@ import jax
 import numpy as np
 import optax
 
-from dpkit.accountants.bounds import Budget
-from dpkit.accountants.errors import BudgetExceeded, NotCertified
+from dpkit.accountants.answers.bounds import Budget
+from dpkit.accountants.answers.errors import BudgetExceeded, NotCertified
 from dpkit.accountants.ledger import Ledger
 from dpkit.data import Dataset, load
 from dpkit.mechanisms.clips import PSAC, AutoS, HardDrop, Unit

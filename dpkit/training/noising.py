@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.clips import Clip
@@ -58,9 +58,9 @@ class Noising:
 
     def __post_init__(self) -> None:
         """Refuses settings that mean nothing together."""
-        _check.one_of(NOISES, noise=self.noise)
+        checks.one_of(NOISES, noise=self.noise)
         if self.quantile is not None:
-            _check.open_probability(quantile=self.quantile)
+            checks.open_probability(quantile=self.quantile)
             if self.clip is not None or self.correlated:
                 raise ValueError(
                     f"quantile={self.quantile!r} moves the clip norm of flat clipping "

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clips import as_clip
 from dpkit.mechanisms.correlated import CorrelatedSum
@@ -111,7 +111,7 @@ def check_generator(plan: DPSGDPlan, generator: str) -> None:
     Raises:
       ValueError: an unknown one, or another than Threefry with adaptive clipping.
     """
-    _check.one_of(GENERATORS, generator=generator)
+    checks.one_of(GENERATORS, generator=generator)
     if generator != "threefry" and isinstance(plan.mechanism, AdaptiveGaussianSum):
         raise ValueError(
             f"generator={generator!r} is not there for adaptive clipping: use a fixed "

@@ -19,11 +19,11 @@ from typing import Any, cast
 import dp_accounting
 import jax
 
-from dpkit.accountants import _check
-from dpkit.accountants.accounting import epsilon as epsilon_of
-from dpkit.accountants.bounds import PrivacyBound
-from dpkit.accountants.calibration import calibrate
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.events import Relation, as_relation
+from dpkit.accountants.readings.best import epsilon as epsilon_of
+from dpkit.accountants.readings.calibration import calibrate
 from dpkit.mechanisms._check import typed_key
 from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clipping import GaussianSum
@@ -97,8 +97,8 @@ class DPSGDPlan:
 
     def __post_init__(self) -> None:
         """Refuses numbers that contradict each other."""
-        _check.integer_at_least(1, steps=self.steps)
-        b = _check.positive(expected_batch_size=self.expected_batch_size)
+        checks.integer_at_least(1, steps=self.steps)
+        b = checks.positive(expected_batch_size=self.expected_batch_size)
         if not isinstance(self.sampler, Sampler):
             raise TypeError(
                 f"sampler={type(self.sampler).__name__}: needed a sampler of "
@@ -200,7 +200,7 @@ class DPSGDPlan:
             max_batch_size = max_records if max_batch_size is None else max_batch_size
         batching = Batching(
             sampling=sampling,
-            max_records=_check.integer_at_least(1, max_records=max_records),
+            max_records=checks.integer_at_least(1, max_records=max_records),
             bins=bins,
             max_batch_size=max_batch_size,
         )
@@ -349,7 +349,7 @@ class DPSGDPlan:
           ValueError: steps outside 1..T.
         """
         relation = as_relation(relation)
-        if _check.integer_at_least(1, steps=steps) > self.steps:
+        if checks.integer_at_least(1, steps=steps) > self.steps:
             raise ValueError(f"steps={steps} is more than the plan's {self.steps}")
         if not self.pieces:
             event = self.mechanism.event(relation)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import cast
 
-from dpkit.accountants import _check
+from dpkit.accountants.answers import checks
 from dpkit.mechanisms.balls_in_bins import BallsInBinsSampler
 from dpkit.mechanisms.cyclic import CyclicSampler
 from dpkit.mechanisms.fixed_size import FixedSizeSampler
@@ -59,7 +59,7 @@ class Batching:
     def __post_init__(self) -> None:
         """Refuses settings that mean nothing together."""
         check_name(self.sampling)
-        _check.integer_at_least(1, max_records=self.max_records)
+        checks.integer_at_least(1, max_records=self.max_records)
         if self.sampling not in CUT and self.max_batch_size is not None:
             raise ValueError(
                 f"max_batch_size={self.max_batch_size!r} means nothing with sampling="
@@ -82,7 +82,7 @@ class Batching:
             return n / _bins(n, expected_batch_size, self.bins)
         if self.sampling == "full_batch":
             if expected_batch_size is not None:
-                b = _check.positive(expected_batch_size=expected_batch_size)
+                b = checks.positive(expected_batch_size=expected_batch_size)
                 _agree(b, float(n), "max_records: everyone is in every batch")
             return float(n)
         b = _expected(n, expected_batch_size)
@@ -161,7 +161,7 @@ def check_rate(sampling_rate: float | None, n: int, b: float) -> None:
     """
     if sampling_rate is None:
         return
-    given = _check.rate(sampling_rate=sampling_rate)
+    given = checks.rate(sampling_rate=sampling_rate)
     if abs(given * n - b) > 1e-6 * b:
         raise ValueError(
             f"sampling_rate={given!r} times max_records={n} is {given * n:g}, "
@@ -178,7 +178,7 @@ def check_delta(delta: float, max_records: int, allow_large_delta: bool) -> None
     Example:
       >>> check_delta(1e-5, 60_000, allow_large_delta=False)
     """
-    delta = _check.open_probability(delta=delta)
+    delta = checks.open_probability(delta=delta)
     if delta >= 1 / max_records and not allow_large_delta:
         usual = 10.0 ** math.floor(math.log10(1 / max_records))
         raise ValueError(
@@ -203,17 +203,17 @@ def count_steps(steps: int | None, epochs: float | None, n: int, b: float) -> in
             f"steps={steps} and epochs={epochs}: give exactly one of the two"
         )
     if steps is not None:
-        return _check.integer_at_least(1, steps=steps)
+        return checks.integer_at_least(1, steps=steps)
     # The small slack keeps 8 * 60000 / 256 from being rounded up past an integer.
-    return math.ceil(_check.positive(epochs=epochs) * n / b - 1e-9)
+    return math.ceil(checks.positive(epochs=epochs) * n / b - 1e-9)
 
 
 def _bins(n: int, b: float | None, bins: int | None) -> int:
     """The steps of an epoch: as given, or N / b rounded."""
     if bins is not None:
-        bins = _check.integer_at_least(1, bins=bins)
+        bins = checks.integer_at_least(1, bins=bins)
         if b is not None:
-            b = _check.positive(expected_batch_size=b)
+            b = checks.positive(expected_batch_size=b)
             _agree(b, n / bins, f"max_records / bins = {n}/{bins}")
         return bins
     b = _expected(n, b)
@@ -230,7 +230,7 @@ def _expected(n: int, b: float | None) -> float:
     """b, at most N."""
     if b is None:
         raise ValueError("expected_batch_size=None: give the batch size to expect")
-    b = _check.positive(expected_batch_size=b)
+    b = checks.positive(expected_batch_size=b)
     if b > n:
         raise ValueError(
             f"expected_batch_size={b:g} is above max_records={n}: a record is in a "

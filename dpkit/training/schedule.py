@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from dp_accounting import ComposedDpEvent, DpEvent
 
-from dpkit.accountants import _check
-from dpkit.accountants.relations import Relation
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms._drawing import folded
 from dpkit.mechanisms.clips import Flat
 from dpkit.mechanisms.cyclic import CyclicSampler
@@ -51,7 +51,7 @@ def checked(name: str, pieces: Any) -> tuple[tuple[int, Any], ...]:
     for piece in pieces:
         if not is_schedule(piece) or len(piece) != 2:
             raise ValueError(f"{name}={piece!r}: needed pieces (steps, value)")
-        steps = _check.integer_at_least(1, **{f"{name} steps": piece[0]})
+        steps = checks.integer_at_least(1, **{f"{name} steps": piece[0]})
         found.append((steps, piece[1]))
     if not found:
         raise ValueError(f"{name}=(): needed at least one piece (steps, value)")
@@ -99,7 +99,7 @@ def aligned(steps: int | None, **settings: Any) -> list[tuple[int, dict[str, Any
     }
     lasts = {name: end[-1] for name, end in ends.items()}
     if steps is not None:
-        lasts["steps"] = _check.integer_at_least(1, steps=steps)
+        lasts["steps"] = checks.integer_at_least(1, steps=steps)
     if len(set(lasts.values())) > 1:
         lengths = ", ".join(f"{name}: {last}" for name, last in lasts.items())
         raise ValueError(f"schedules of different lengths ({lengths}): make them equal")
@@ -257,7 +257,7 @@ class PiecewiseSampler:
         self, event: DpEvent, steps: int, relation: Relation | str
     ) -> DpEvent:
         """The event of the first `steps` steps, all with the same release."""
-        left, found = _check.integer_at_least(1, steps=steps), []
+        left, found = checks.integer_at_least(1, steps=steps), []
         for length, sampler in self.parts:
             if left > 0:
                 found.append(sampler.run_event(event, min(left, length), relation))

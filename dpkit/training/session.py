@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from dpkit.accountants.errors import LedgerCorrupt
+from dpkit.accountants.answers.errors import LedgerCorrupt
 from dpkit.accountants.ledger import Ledger
 from dpkit.training.checkpoint import Checkpoints
 from dpkit.training.folder import RunFolder

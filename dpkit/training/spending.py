@@ -6,9 +6,9 @@ import bisect
 
 import numpy as np
 
-from dpkit.accountants.accounting import epsilon as epsilon_of
-from dpkit.accountants.accounting import epsilon_curve
-from dpkit.accountants.bounds import PrivacyBound
+from dpkit.accountants.answers.bounds import PrivacyBound
+from dpkit.accountants.readings.best import epsilon as epsilon_of
+from dpkit.accountants.readings.best import epsilon_curve
 from dpkit.training.plan import DPSGDPlan
 
 _CURVE_POINTS = 20

@@ -19,8 +19,8 @@ import jax
 import numpy as np
 import optax
 
-from dpkit.accountants import _check
-from dpkit.accountants.bounds import PrivacyBound
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.ledger import Ledger
 from dpkit.data.random_access import Rows, as_rows
 from dpkit.data.units import UserRows
@@ -334,7 +334,7 @@ def _check_objects(optimizer: Any, folder: Any, devices: int | None) -> None:
         )
     if devices is None:
         return
-    _check.integer_at_least(1, devices=devices)
+    checks.integer_at_least(1, devices=devices)
     if devices > len(jax.devices()):
         raise ValueError(
             f"devices={devices}: needed 1 to {len(jax.devices())}, which JAX sees here"

@@ -28,17 +28,9 @@ import numpy as np
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
-from dpkit.accountants import (
-    RandomAllocationDpEvent,
-    calibrate,
-    edgeworth,
-    exact_gaussian,
-    pld,
-    pld_profiles,
-    rdp,
-    repeat,
-    sequential,
-)
+from dpkit.accountants import RandomAllocationDpEvent, calibrate, repeat, sequential
+from dpkit.accountants.pairs import gaussian, pld_profiles
+from dpkit.accountants.readings import edgeworth, pld, rdp
 
 RELATION = "add_remove"
 
@@ -97,14 +89,14 @@ def rows(long: bool) -> list[Row]:
             Row("1,000 kinds", "dp-accounting PLD", lambda: peer(PLDAccountant, many)),
         )
     for delta in (1e-30, 1e-100):
-        truth = exact_gaussian.epsilon(moved, delta)[0]
+        truth = gaussian.epsilon(moved, delta)[0]
 
         def tiny(delta: float = delta) -> float | None:
             return upper(pld, small, delta, lower=False)
 
         found.append(Row(f"delta {delta:g}", "pld", tiny, truth))
     large = repeat(sampled(0.05, 1 - 1e-12), 4)
-    truth = exact_gaussian.epsilon(40.0, 1e-5)[0]
+    truth = gaussian.epsilon(40.0, 1e-5)[0]
     found.append(Row("epsilon 970", "pld", lambda: upper(pld, large), truth))
     return found
 

@@ -26,10 +26,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from dpkit.accountants import Budget, Ledger, PureDpEvent
-from dpkit.accountants.chain import Entry
-from dpkit.accountants.exchange import location
-from dpkit.accountants.state import after, state_of
-from dpkit.accountants.store import Store
+from dpkit.accountants.ledger.state import after, state_of
+from dpkit.accountants.storage.entry import Entry
+from dpkit.accountants.storage.lines import location
+from dpkit.accountants.storage.store import Store
 
 SMALL = 10
 TERMS: dict[str, Any] = {

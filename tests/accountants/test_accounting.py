@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dpkit.accountants
-from dpkit.accountants import accounting, pld
-from dpkit.accountants.accounting import epsilon_curve
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.events import (
     ApproxDpEvent,
     BoundedRangeDpEvent,
@@ -23,6 +21,9 @@ from dpkit.accountants.events import (
     repeat,
     sequential,
 )
+from dpkit.accountants.readings import best as accounting
+from dpkit.accountants.readings import pld
+from dpkit.accountants.readings.best import epsilon_curve
 from tests.accountants.worked_runs import (
     BOTH_READ,
     gaussian,

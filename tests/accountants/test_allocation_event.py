@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from dp_accounting import ComposedDpEvent, GaussianDpEvent, SelfComposedDpEvent
 
-from dpkit.accountants import UnsupportedRelation, epsilon, rdp
-from dpkit.accountants.allocation_event import Part, parts
+from dpkit.accountants import UnsupportedRelation, epsilon
 from dpkit.accountants.events import (
     RandomAllocationDpEvent,
     flatten,
@@ -16,6 +15,8 @@ from dpkit.accountants.events import (
     to_json,
     validate,
 )
+from dpkit.accountants.events.allocation import Part, parts
+from dpkit.accountants.readings import rdp
 
 ALLOCATION: Any = RandomAllocationDpEvent
 GOOD = [

@@ -8,9 +8,11 @@ import mpmath
 import numpy as np
 import pytest
 
-from dpkit.accountants import allocation_atoms, allocation_law, lognormal
-from dpkit.accountants.allocation_atoms import Atoms
-from dpkit.accountants.allocation_law import AllocationLaw
+from dpkit.accountants.pairs.allocation import atoms as allocation_atoms
+from dpkit.accountants.pairs.allocation import law as allocation_law
+from dpkit.accountants.pairs.allocation import lognormal
+from dpkit.accountants.pairs.allocation.atoms import Atoms
+from dpkit.accountants.pairs.allocation.law import AllocationLaw
 from tests.oracles import allocation as oracle
 
 TAIL = 1e-16

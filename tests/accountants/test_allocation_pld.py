@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from dpkit.accountants import epsilon, pld
-from dpkit.accountants.allocation_event import RandomAllocationDpEvent
-from dpkit.accountants.errors import UnsupportedRelation
+from dpkit.accountants import epsilon
+from dpkit.accountants.answers.errors import UnsupportedRelation
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.composition.rounds import Rounds
 from dpkit.accountants.events import repeat, sequential
-from dpkit.accountants.relations import Relation
-from dpkit.accountants.rounds import Rounds
+from dpkit.accountants.events.allocation import RandomAllocationDpEvent
+from dpkit.accountants.readings import pld
 from tests.accountants.worked_runs import gaussian, poisson
 
 # (noise, steps, epochs, delta, remove low, high, add low, high): certified at a grid

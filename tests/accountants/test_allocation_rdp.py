@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 
-from dpkit.accountants import allocation_law, allocation_rdp, rdp
 from dpkit.accountants.events import RandomAllocationDpEvent, repeat, sequential
+from dpkit.accountants.pairs.allocation import law as allocation_law
+from dpkit.accountants.pairs.allocation import renyi
+from dpkit.accountants.readings import rdp
 from tests.oracles import allocation as oracle
 from tests.oracles import renyi_curves
 
@@ -39,11 +41,11 @@ def curve(event, orders, relation="add_remove"):
 
 @pytest.mark.parametrize(("noise", "steps", "order", "remove", "add"), TABLE)
 def test_known_values(noise, steps, order, remove, add):
-    orders = allocation_rdp.orders(noise, steps)
+    orders = renyi.orders(noise, steps)
     assert orders[order - 2] == order
-    found = allocation_rdp.remove(noise, steps, steps, orders)[order - 2]
+    found = renyi.remove(noise, steps, steps, orders)[order - 2]
     assert found == pytest.approx(remove, rel=1e-8)
-    found = allocation_rdp.add(noise, steps, steps, orders)[order - 2]
+    found = renyi.add(noise, steps, steps, orders)[order - 2]
     assert found == pytest.approx(add, rel=1e-8)
     event = RandomAllocationDpEvent(noise, steps)
     assert curve(event, [order])[0] == pytest.approx(max(remove, add), rel=1e-8)
@@ -53,7 +55,7 @@ def test_known_values(noise, steps, order, remove, add):
 @pytest.mark.parametrize(("steps", "order"), [(2, 5), (3, 4), (5, 3), (7, 2)])
 def test_moments_by_enumeration(noise, steps, order):
     exact = float(mpmath.log(oracle.moment(noise, steps, order)) / (order - 1))
-    found = allocation_rdp.remove(noise, steps, steps, np.arange(2.0, order + 1))[-1]
+    found = renyi.remove(noise, steps, steps, np.arange(2.0, order + 1))[-1]
     assert exact <= found <= exact * (1 + 1e-9) + 1e-12
 
 
@@ -61,7 +63,7 @@ def test_moments_by_enumeration(noise, steps, order):
 @pytest.mark.parametrize("order", [2, 3, 20, 63])
 def test_inverse_moments_by_quadrature(noise, order):
     exact = oracle.log_inverse_moment(noise, order - 1) / (order - 1)
-    found = allocation_rdp.add(noise, 2, 2, np.array([float(order)]))[0]
+    found = renyi.add(noise, 2, 2, np.array([float(order)]))[0]
     assert exact * (1 - 1e-11) <= found
     if noise < 1 and order > 3:
         assert found == math.inf  # the mass lies where the integral doesn't look
@@ -74,7 +76,7 @@ def test_inverse_moments_by_quadrature(noise, order):
 def test_adding_lies_between_the_two_laws(noise, steps):
     """The laws above and below bracket the moments of order 1 - a."""
     orders = np.array([2.0, 5.0, 16.0])
-    found = allocation_rdp.add(noise, steps, steps, orders)
+    found = renyi.add(noise, steps, steps, orders)
     for order, value in zip(orders, found, strict=True):
         low, high = (
             math.log(float(law.q @ np.exp((1 - order) * law.loss))) / (order - 1)
@@ -91,7 +93,7 @@ def test_adding_lies_between_the_two_laws(noise, steps):
 def test_one_step_is_a_gaussian(noise):
     orders = np.array([2.0, 3.0, 10.0, 60.0])
     exact = orders / (2 * noise**2)
-    for direction in (allocation_rdp.remove, allocation_rdp.add):
+    for direction in (renyi.remove, renyi.add):
         found = direction(noise, 1, 1, np.arange(2.0, 61.0))[[0, 1, 8, 58]]
         assert np.all(found >= exact * (1 - 1e-12))
         finite = np.isfinite(found)
@@ -100,9 +102,9 @@ def test_one_step_is_a_gaussian(noise):
 
 
 def test_the_first_step_of_an_epoch_is_one_poisson_sample():
-    orders = allocation_rdp.orders(1.0, 100)
+    orders = renyi.orders(1.0, 100)
     for order in (2, 8):
-        for direction, add in ((allocation_rdp.remove, False), (allocation_rdp.add, 1)):
+        for direction, add in ((renyi.remove, False), (renyi.add, 1)):
             found = direction(1.0, 100, 1, orders)[order - 2]
             exact = renyi_curves.sampled_gaussian(0.01, 1.0, order, add=bool(add))
             assert exact <= found <= exact * (1 + 1e-7)
@@ -112,8 +114,8 @@ def test_the_first_step_of_an_epoch_is_one_poisson_sample():
 @pytest.mark.parametrize("steps", [2, 29, 2**20])
 def test_the_variance_is_the_curve_at_order_two(noise, steps):
     """And no order is above that of a known step."""
-    orders = allocation_rdp.orders(noise, steps)
-    values = allocation_rdp.values(noise, steps, steps)
+    orders = renyi.orders(noise, steps)
+    values = renyi.values(noise, steps, steps)
     assert np.all(values <= orders / (2 * noise**2))
     assert np.all(np.diff((orders - 1) * values) > 0)
     exact = float(mpmath.log1p(mpmath.expm1(mpmath.mpf(noise) ** -2) / steps))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dpkit.accountants.axis import FREE, Axis
+from dpkit.accountants.readings.axis import FREE, Axis
 
 
 @pytest.mark.parametrize("free", ["noise_multiplier", "sampling_rate"])

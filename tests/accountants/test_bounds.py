@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dpkit.accountants import errors
-from dpkit.accountants.bounds import Budget, DeltaBound, PrivacyBound
-from dpkit.accountants.relations import Relation, as_relation, shift
+from dpkit.accountants.answers import errors
+from dpkit.accountants.answers.bounds import Budget, DeltaBound, PrivacyBound
+from dpkit.accountants.answers.relations import Relation, as_relation, shift
 
 
 def test_a_bound_coerces_and_writes_itself():

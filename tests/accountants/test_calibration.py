@@ -9,9 +9,9 @@ import dp_accounting as dp
 import pytest
 from scipy import special
 
-from dpkit.accountants import accounting, calibration
-from dpkit.accountants.errors import NotCertified, UnsupportedRelation
+from dpkit.accountants.answers.errors import NotCertified, UnsupportedRelation
 from dpkit.accountants.events import PureDpEvent, repeat, sequential
+from dpkit.accountants.readings import best, calibration
 from tests.accountants.worked_runs import gaussian, pmf_pair, poisson, truncated
 
 
@@ -20,7 +20,7 @@ def calibrate(*args, **kwargs) -> Any:
 
 
 def epsilon(*args, **kwargs) -> Any:
-    return accounting.epsilon(*args, lower=False, **kwargs)
+    return best.epsilon(*args, lower=False, **kwargs)
 
 
 # (epsilon, delta, noise multiplier): analytic Gaussian, Balle & Wang 2018
@@ -89,13 +89,13 @@ def test_targets_are_met_and_nearly_reached(make, relation, target, delta):
 # 1e-5): 3.81282; dp-accounting's own grid needs 3.81324.
 def test_the_answer_is_the_edge_and_takes_few_bounds(monkeypatch):
     asked = []
-    real = accounting.epsilon
+    real = best.epsilon
 
     def counted(event, delta, **options):
         asked.append(event)
         return real(event, delta, **options)
 
-    monkeypatch.setattr(accounting, "epsilon", counted)
+    monkeypatch.setattr(best, "epsilon", counted)
     found = calibrate(
         lambda s: repeat(poisson(s, 0.01), 10_000),
         epsilon=1,
@@ -199,7 +199,7 @@ RATE_AT_ONE_PERCENT = 0.0923622
 
 def test_an_advantage_is_a_target():
     found: Any = calibration.solve(
-        lambda s: accounting.delta_of(gaussian(s), 0.0, relation="add_remove"),
+        lambda s: best.delta_of(gaussian(s), 0.0, relation="add_remove"),
         target=ADVANTAGE,
     )
     assert found.value == pytest.approx(1.0, rel=2e-6)

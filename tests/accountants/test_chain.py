@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dpkit.accountants import chain
-from dpkit.accountants.chain import Entry, canonical
-from dpkit.accountants.errors import LedgerCorrupt
+from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.storage import entry as chain
+from dpkit.accountants.storage.entry import Entry, canonical
 
 ID = "00000000-0000-4000-8000-000000000001"
 GENESIS = Entry(

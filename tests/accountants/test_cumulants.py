@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from dp_accounting import dp_event
 
-from dpkit.accountants.cumulants import LossSum
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.composition.tilt import LossSum
 from dpkit.accountants.events import (
     ApproxDpEvent,
     DiscreteGaussianDpEvent,
@@ -16,7 +17,6 @@ from dpkit.accountants.events import (
     repeat,
     sequential,
 )
-from dpkit.accountants.relations import Relation
 from tests.accountants.worked_runs import gaussian, pmf_pair, poisson, poisson_laplace
 from tests.oracles import tilted_moments as oracle
 from tests.oracles.tilted_moments import laplace, mixed, normal

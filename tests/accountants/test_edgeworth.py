@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 from dp_accounting import dp_event
 
-from dpkit.accountants import edgeworth, exact_gaussian, rdp, tilted_edgeworth
-from dpkit.accountants.cumulants import LossSum
-from dpkit.accountants.edgeworth_series import (
-    last_crossing,
-    one_sided,
-    two_sided,
-)
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.composition import saddle
+from dpkit.accountants.composition.normal import NormalBounds
+from dpkit.accountants.composition.tilt import LossSum
 from dpkit.accountants.events import (
     ApproxDpEvent,
     BoundedRangeDpEvent,
@@ -25,8 +22,13 @@ from dpkit.accountants.events import (
     repeat,
     sequential,
 )
-from dpkit.accountants.normal_bounds import NormalBounds
-from dpkit.accountants.relations import Relation
+from dpkit.accountants.pairs import gaussian as exact_gaussian
+from dpkit.accountants.readings import edgeworth, rdp
+from dpkit.accountants.readings.edgeworth_series import (
+    last_crossing,
+    one_sided,
+    two_sided,
+)
 from tests.accountants.worked_runs import (
     ANALYTIC_GAUSSIAN,
     BOTH_READ,
@@ -61,9 +63,7 @@ def renyi(event, delta, relation="add_remove") -> Any:
 
 def one_side(event, log_delta, *, backward) -> Any:
     losses = losses_of(event)
-    return tilted_edgeworth.epsilon(
-        lambda tilt: losses.at(tilt, backward=backward), log_delta
-    )
+    return saddle.epsilon(lambda tilt: losses.at(tilt, backward=backward), log_delta)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from dp_accounting import dp_event
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpkit.accountants.event_kinds import KINDS
 from dpkit.accountants.events import (
     ApproxDpEvent,
     BoundedRangeDpEvent,
@@ -31,6 +30,7 @@ from dpkit.accountants.events import (
     to_json,
     validate,
 )
+from dpkit.accountants.events.kinds import KINDS
 
 GAUSSIAN = dp.GaussianDpEvent(1.1)
 UNTYPED: Any = dp  # for events that are wrong, or that its hints are too narrow for

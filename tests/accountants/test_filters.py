@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize
 from scipy.stats import norm
 
-from dpkit.accountants.filters import (
+from dpkit.accountants.rules.filters import (
     DYADIC_ORDERS,
     RenyiFilter,
     adaptive_filter,

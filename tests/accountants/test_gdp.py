@@ -6,10 +6,10 @@ from typing import Any
 import dp_accounting as dp
 import pytest
 
-from dpkit.accountants import gdp, zcdp
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.event_kinds import KINDS
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.events import PureDpEvent, from_json, repeat, sequential
+from dpkit.accountants.events.kinds import KINDS
+from dpkit.accountants.readings import gdp, zcdp
 from tests.accountants.worked_runs import (
     ALL,
     ANALYTIC_GAUSSIAN,

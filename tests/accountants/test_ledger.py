@@ -20,7 +20,7 @@ from dpkit.accountants import (
     UnsupportedEvent,
     repeat,
 )
-from dpkit.accountants.filters import offset
+from dpkit.accountants.rules.filters import offset
 from tests.accountants.toy_ledgers import (
     BUDGET,
     GAUSSIAN,

@@ -18,9 +18,9 @@ from dpkit.accountants import (
     LedgerCorrupt,
     PureDpEvent,
 )
-from dpkit.accountants.chain import Entry, canonical
-from dpkit.accountants.merging import merge
-from dpkit.accountants.store import Store
+from dpkit.accountants.ledger.merging import merge
+from dpkit.accountants.storage.entry import Entry, canonical
+from dpkit.accountants.storage.store import Store
 
 TERMS: dict[str, Any] = {
     "relation": "add_remove",
@@ -162,9 +162,9 @@ KILLED = """
 import contextlib, os, sys
 from pathlib import Path
 from dpkit.accountants import Ledger
-from dpkit.accountants import sqlite, store
-from dpkit.accountants.merging import merge
-from dpkit.accountants.store import Store
+from dpkit.accountants.storage import sqlite, store
+from dpkit.accountants.ledger.merging import merge
+from dpkit.accountants.storage.store import Store
 writing = store.Store.writing
 @contextlib.contextmanager
 def die_after(own):

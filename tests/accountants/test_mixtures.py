@@ -8,8 +8,8 @@ import pytest
 from dp_accounting import dp_event
 
 from dpkit.accountants import delta_of, epsilon
-from dpkit.accountants import noise_pairs as profiles
 from dpkit.accountants.events import repeat
+from dpkit.accountants.pairs import noise as profiles
 
 FAR = (0.0, 1.0, 1e6), (0.9, 0.09, 0.01)
 

@@ -25,9 +25,9 @@ from dpkit.accountants import (
     LedgerCorrupt,
     PureDpEvent,
 )
-from dpkit.accountants import postgres as postgres_module
-from dpkit.accountants.merging import merge
-from dpkit.accountants.store import Session
+from dpkit.accountants.ledger.merging import merge
+from dpkit.accountants.storage import postgres as postgres_module
+from dpkit.accountants.storage.store import Session
 from dpkit.cli.app import app
 from tests.accountants.postgres_server import new_folder
 from tests.accountants.test_store import EDITS

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpkit.accountants import UnsupportedEvent, epsilon, from_json, to_json
-from dpkit.accountants.accounting import ACCOUNTANTS
-from dpkit.accountants.event_types import (
+from dpkit.accountants.events import repeat, sequential
+from dpkit.accountants.events.own import (
     ApproxDpEvent,
     BoundedRangeDpEvent,
     DiscreteGaussianDpEvent,
     ParallelDpEvent,
     PureDpEvent,
 )
-from dpkit.accountants.events import repeat, sequential
+from dpkit.accountants.readings.best import ACCOUNTANTS
 from tests.accountants.worked_runs import gaussian, poisson, poisson_laplace
 
 positive = st.floats(0.3, 30.0)

@@ -6,8 +6,7 @@ import dp_accounting as dp
 import pytest
 from dp_accounting import dp_event
 
-from dpkit.accountants import pure
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.events import (
     ApproxDpEvent,
     BoundedRangeDpEvent,
@@ -16,6 +15,7 @@ from dpkit.accountants.events import (
     repeat,
     sequential,
 )
+from dpkit.accountants.readings import pure
 from tests.accountants.worked_runs import gaussian, pmf_pair, poisson_laplace
 
 

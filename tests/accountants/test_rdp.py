@@ -10,8 +10,7 @@ import pytest
 from dp_accounting import dp_event
 from dp_accounting.rdp import RdpAccountant
 
-from dpkit.accountants import rdp
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.events import (
     ApproxDpEvent,
     BoundedRangeDpEvent,
@@ -22,6 +21,7 @@ from dpkit.accountants.events import (
     repeat,
     sequential,
 )
+from dpkit.accountants.readings import rdp
 from tests.accountants.worked_runs import (
     ANALYTIC_GAUSSIAN,
     BOTH_READ,

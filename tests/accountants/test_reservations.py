@@ -12,7 +12,7 @@ from dpkit.accountants import (
     PureDpEvent,
     repeat,
 )
-from dpkit.accountants.state import after, state_of
+from dpkit.accountants.ledger.state import after, state_of
 from tests.accountants.toy_ledgers import (
     BUDGET,
     GAUSSIAN,

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from dpkit.accountants import Budget, Ledger, LedgerCorrupt, PureDpEvent
-from dpkit.accountants import sqlite as sqlite_module
+from dpkit.accountants.storage import sqlite as sqlite_module
 
 TERMS: dict[str, Any] = {
     "budget": Budget(3.0, 1e-5),

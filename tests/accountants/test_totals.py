@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpkit.accountants.totals import (
+from dpkit.accountants.rules.totals import (
     Cost,
     Totals,
     above,

@@ -6,8 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from dpkit.accountants import (
-    accounting,
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.events import repeat, sequential
+from dpkit.accountants.events.allocation import (
+    RandomAllocationDpEvent,
+    TruncatedAllocationDpEvent,
+)
+from dpkit.accountants.readings import (
+    best,
     edgeworth,
     gdp,
     pld,
@@ -16,12 +22,6 @@ from dpkit.accountants import (
     truncation,
     zcdp,
 )
-from dpkit.accountants.allocation_event import (
-    RandomAllocationDpEvent,
-    TruncatedAllocationDpEvent,
-)
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.events import repeat, sequential
 from tests.accountants.worked_runs import gaussian
 from tests.oracles import binomial
 
@@ -61,12 +61,12 @@ def test_overflow_adds_up_over_a_composition():
     assert kept == [(RandomAllocationDpEvent(2.0, 29), 30), (gaussian(5.0), 1)]
     assert slip == pytest.approx(870 * binomial.upper_tail(60_000, 1 / 29, 2388))
     plain = sequential([repeat(ROUND.plain, 3), gaussian(5.0)])
-    least = accounting.epsilon(plain, 1e-5, relation="zero_out").upper
-    found = accounting.epsilon(whole, 1e-5, relation="zero_out").upper
+    least = best.epsilon(plain, 1e-5, relation="zero_out").upper
+    found = best.epsilon(whole, 1e-5, relation="zero_out").upper
     assert least is not None and found is not None
     assert least < found < least * 1.001
-    curve = accounting.epsilon_curve(ROUND, [3], 1e-5, relation="zero_out")[0].upper
-    alone = accounting.epsilon(repeat(ROUND, 3), 1e-5, relation="zero_out").upper
+    curve = best.epsilon_curve(ROUND, [3], 1e-5, relation="zero_out")[0].upper
+    alone = best.epsilon(repeat(ROUND, 3), 1e-5, relation="zero_out").upper
     assert curve == alone
 
 

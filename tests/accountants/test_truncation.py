@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dpkit.accountants import truncation
+from dpkit.accountants.readings import truncation
 from tests.accountants.worked_runs import gaussian, poisson, truncated
 from tests.oracles import binomial
 

@@ -7,8 +7,7 @@ import dp_accounting as dp
 import pytest
 from dp_accounting import dp_event
 
-from dpkit.accountants import pld, zcdp
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.events import (
     ApproxDpEvent,
     BoundedRangeDpEvent,
@@ -20,6 +19,7 @@ from dpkit.accountants.events import (
     repeat,
     sequential,
 )
+from dpkit.accountants.readings import pld, zcdp
 from tests.accountants.worked_runs import (
     ANALYTIC_GAUSSIAN,
     BOTH_READ,

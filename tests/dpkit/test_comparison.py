@@ -8,8 +8,8 @@ import pytest
 from dp_accounting import GaussianDpEvent
 
 from dpkit.accountants import PrivacyBound, PureDpEvent, UnsupportedEvent, repeat
-from dpkit.accountants.accounting import ACCOUNTANTS
-from dpkit.comparison import compare
+from dpkit.accountants.readings.best import ACCOUNTANTS
+from dpkit.budget.comparison import compare
 
 TRUE = 4.37717809568  # analytic Gaussian, sigma 1, delta 1e-5, by mpmath
 AT = {"delta": 1e-5, "relation": "add_remove"}

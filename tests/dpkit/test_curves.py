@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from dpkit import curves
 from dpkit.accountants import attack_risk
-from dpkit.declaration import declare
+from dpkit.budget import curves
+from dpkit.budget.declaration import declare
+from dpkit.budget.solving import AttackLimit, solve, solve_attack
 from dpkit.report.words import largest_advantage, most_recognised
-from dpkit.solving import AttackLimit, solve, solve_attack
 
 PHI = NormalDist()
 ONE = {

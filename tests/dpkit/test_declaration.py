@@ -6,8 +6,8 @@ import math
 import pytest
 
 from dpkit.accountants import Incompatible, UnsupportedRelation, epsilon, to_json
-from dpkit.declaration import declare, read
-from dpkit.shorthand import expand
+from dpkit.budget.declaration import declare, read
+from dpkit.budget.shorthand import expand
 
 GAUSSIAN = {"kind": "gaussian", "noise_multiplier": 2.0, "count": 3}
 RUN = {"relation": "add_remove", "unit": "user", "delta": 1e-5, "events": [GAUSSIAN]}

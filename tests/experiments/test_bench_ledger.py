@@ -3,7 +3,7 @@
 import sys
 
 from dpkit.accountants import Ledger
-from dpkit.accountants.store import Store
+from dpkit.accountants.storage.store import Store
 from experiments.bench import ledger as bench
 
 

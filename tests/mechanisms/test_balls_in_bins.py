@@ -9,11 +9,11 @@ import pytest
 from dp_accounting import GaussianDpEvent, LaplaceDpEvent, NonPrivateDpEvent
 
 from dpkit.accountants import epsilon
-from dpkit.accountants.allocation_event import (
+from dpkit.accountants.answers.errors import UnsupportedEvent
+from dpkit.accountants.events.allocation import (
     RandomAllocationDpEvent,
     TruncatedAllocationDpEvent,
 )
-from dpkit.accountants.errors import UnsupportedEvent
 from dpkit.mechanisms import choose_max_batch_size
 from dpkit.mechanisms.balls_in_bins import (
     BallsInBinsSampler,

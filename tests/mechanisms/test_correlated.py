@@ -12,8 +12,8 @@ import pytest
 from dp_accounting import GaussianDpEvent, NonPrivateDpEvent
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dpkit.accountants import pld
-from dpkit.accountants.relations import Relation
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.readings import pld
 from dpkit.mechanisms import (
     BallsInBinsSampler,
     CyclicSampler,

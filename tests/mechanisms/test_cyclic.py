@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent, LaplaceDpEvent, SelfComposedDpEvent
 
-from dpkit.accountants.errors import UnsupportedEvent
+from dpkit.accountants.answers.errors import UnsupportedEvent
 from dpkit.mechanisms import CyclicSampler
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

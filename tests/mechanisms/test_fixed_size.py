@@ -9,8 +9,8 @@ from dp_accounting import (
     SampledWithoutReplacementDpEvent,
 )
 
-from dpkit.accountants import pld, rdp
-from dpkit.accountants.errors import UnsupportedEvent
+from dpkit.accountants.answers.errors import UnsupportedEvent
+from dpkit.accountants.readings import pld, rdp
 from dpkit.mechanisms import FixedSizeSampler
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent
 
-from dpkit.accountants import pld
-from dpkit.accountants.relations import Relation
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.readings import pld
 from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.clips import Flat

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent, NonPrivateDpEvent
 
-from dpkit.accountants import events, pld
-from dpkit.accountants.errors import UnsupportedRelation
+from dpkit.accountants import events
+from dpkit.accountants.answers.errors import UnsupportedRelation
+from dpkit.accountants.readings import pld
 from dpkit.mechanisms import (
     BallsInBinsSampler,
     CyclicSampler,

@@ -17,8 +17,8 @@ from dp_accounting import (
     TruncatedSubsampledGaussianDpEvent,
 )
 
-from dpkit.accountants import pld
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.readings import pld
 from dpkit.mechanisms.sampling import Batch, PoissonSampler, choose_max_batch_size
 from tests.oracles.mixture import hockey_stick
 from tests.oracles.poisson import truncated_poisson_sum

@@ -10,7 +10,7 @@ from dp_accounting import GaussianDpEvent
 from typer.testing import CliRunner
 
 from dpkit.accountants import Budget, Ledger, PrivacyBound, PureDpEvent, epsilon
-from dpkit.accountants.accounting import ACCOUNTANTS
+from dpkit.accountants.readings.best import ACCOUNTANTS
 from dpkit.cli import files
 from dpkit.cli.app import app
 

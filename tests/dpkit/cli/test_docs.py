@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from dpkit.budget.declaration import read
 from dpkit.cli.app import app
-from dpkit.declaration import read
 
 RUN = CliRunner()
 TEXT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()

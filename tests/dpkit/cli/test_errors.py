@@ -7,8 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dpkit.accountants import errors as accounting
-from dpkit.accountants.bounds import Budget
+from dpkit.accountants.answers import errors as accounting
+from dpkit.accountants.answers.bounds import Budget
 from dpkit.cli.errors import Command, ExitCode, Root, code_of
 from dpkit.data.errors import DataCorrupt, DataUnavailable
 

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 import dpkit.training
-from dpkit.accountants.bounds import Budget
-from dpkit.accountants.errors import BudgetExceeded, Incompatible, LedgerCorrupt
+from dpkit.accountants.answers.bounds import Budget
+from dpkit.accountants.answers.errors import BudgetExceeded, Incompatible, LedgerCorrupt
 from dpkit.cli import progress
 from dpkit.cli.app import app
 from dpkit.data.errors import DataUnavailable

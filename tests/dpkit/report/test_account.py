@@ -8,8 +8,8 @@ from dp_accounting import GaussianDpEvent
 from typer.testing import CliRunner
 
 from dpkit.accountants import Budget, Ledger, LedgerCorrupt, PureDpEvent
+from dpkit.budget.declaration import declare
 from dpkit.cli.app import app
-from dpkit.declaration import declare
 from dpkit.report import of_ledger, of_run, render_account
 from dpkit.report.statement import attack_rows
 from tests.dpkit.report.test_page import HOSTILE, Page

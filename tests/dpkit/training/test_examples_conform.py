@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dpkit.accountants.relations import Relation
+from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.protocol import BoundedSum
 from dpkit.training.examples import augmented, per_user

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from dpkit import Budget, BudgetExceeded, DPSGDPlan, Ledger
-from dpkit.accountants.errors import Incompatible, LedgerCorrupt
+from dpkit.accountants.answers.errors import Incompatible, LedgerCorrupt
 from dpkit.data import DataUnavailable
 from dpkit.training import load_config, run
 

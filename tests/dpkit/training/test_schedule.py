@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpkit.accountants.allocation_event import RandomAllocationDpEvent
-from dpkit.accountants.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.events.allocation import RandomAllocationDpEvent
 from dpkit.mechanisms import (
     PSAC,
     AutoS,

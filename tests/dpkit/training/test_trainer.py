@@ -21,7 +21,7 @@ from dpkit import (
     epsilon,
     fit,
 )
-from dpkit.accountants.errors import LedgerCorrupt
+from dpkit.accountants.answers.errors import LedgerCorrupt
 from dpkit.training import trainer
 
 RECORDS = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)

@@ -1,0 +1,1 @@
+"""What every answer is made of: relations, bounds, budgets, errors, checked numbers."""

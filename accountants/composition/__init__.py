@@ -1,0 +1,1 @@
+"""Many releases together."""

@@ -1,0 +1,101 @@
+"""One field of an event: how it is checked, and how JSON holds it.
+
+Numbers that are physical parameters are written as the shortest decimal string that
+reads back to the same float; counts and sizes are plain integers. On reading, plain
+numbers are accepted too, as people write them in a config file.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.relations import Relation, as_relation
+
+REQUIRED = object()
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field's check (a function of name and value) and its JSON form."""
+
+    check: Callable[[str, Any], Any]
+    decimal: bool = False
+    default: Any = REQUIRED
+
+    def decode(self, name: str, value: Any) -> Any:
+        """The checked value of a field as it stands in JSON."""
+        if self.decimal:
+            value = _parse(name, value)
+        return self.check(name, value)
+
+
+def encode(value: Any) -> Any:
+    """A checked value as JSON: floats become decimal strings, all else stays."""
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, Relation):
+        return str(value)
+    return repr(value) if isinstance(value, float) else value
+
+
+def check_all(fields: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str, Any]:
+    """All values, checked and coerced, under their names."""
+    return {name: field.check(name, values[name]) for name, field in fields.items()}
+
+
+def number(check: Callable[..., float], default: Any = REQUIRED) -> Field:
+    """A physical parameter that `check` (a function of one keyword) accepts."""
+    return Field(lambda name, value: check(**{name: value}), True, default)
+
+
+def count(minimum: int = 1, default: Any = REQUIRED) -> Field:
+    """A count or a size of at least `minimum`."""
+
+    def check(name: str, value: Any) -> int:
+        return checks.integer_at_least(minimum, **{name: value})
+
+    return Field(check, default=default)
+
+
+def numbers(check: Callable[..., float]) -> Field:
+    """A non-empty list of numbers that `check` accepts, kept as a tuple."""
+
+    def check_list(name: str, value: Any) -> tuple[float, ...]:
+        if isinstance(value, str) or not hasattr(value, "__len__"):
+            raise TypeError(f"{name} must be a list of numbers, not {value!r}")
+        if len(value) == 0:
+            raise ValueError(f"{name} must not be empty")
+        return tuple(check(**{f"{name}[{i}]": item}) for i, item in enumerate(value))
+
+    return Field(check_list, decimal=True)
+
+
+def text() -> Field:
+    """A non-empty string."""
+    return Field(lambda name, value: checks.text(**{name: value}))
+
+
+def flag(default: Any = REQUIRED) -> Field:
+    """True or False."""
+    return Field(lambda name, value: checks.flag(**{name: value}), default=default)
+
+
+def relation() -> Field:
+    """A neighbouring relation."""
+    return Field(lambda name, value: as_relation(value))
+
+
+def _parse(name: str, value: Any) -> Any:
+    """Decimal strings turned into floats, in lists as well."""
+    if isinstance(value, list):
+        return [_parse(f"{name}[{i}]", item) for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    if value == "inf":
+        return float("inf")
+    if not _DECIMAL.fullmatch(value):
+        raise ValueError(f"{name}={value!r} must be a decimal number")
+    return float(value)

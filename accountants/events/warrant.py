@@ -1,0 +1,57 @@
+"""What stands behind an event: is its description proven, and what does it assume?"""
+
+import dataclasses
+
+from dp_accounting import DpEvent
+
+from dpkit.accountants.answers.errors import UnsupportedRelation
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.events.kinds import parts_of
+from dpkit.accountants.events.own import (
+    ParallelDpEvent,
+    PmfPairDpEvent,
+    RdpCurveDpEvent,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Warrant:
+    """Whether every part of an event is proven, and what a reader must know."""
+
+    certified: bool
+    warnings: tuple[str, ...]
+
+
+def warrant(event: DpEvent) -> Warrant:
+    """The warrant of an event: only tables from mechanisms can lack a proof."""
+    certified, warnings = True, dict[str, None]()
+    pending = [event]
+    while pending:
+        node = pending.pop()
+        pending.extend(parts_of(node))
+        if not isinstance(node, PmfPairDpEvent | RdpCurveDpEvent):
+            continue
+        if not node.certified:
+            certified = False
+            warnings[f"{node.name} is not proven: an estimate"] = None
+        if node.min_contributors > 1:
+            need = f"{node.name} assumes at least {node.min_contributors} contributors"
+            warnings[need] = None
+    return Warrant(certified, tuple(warnings))
+
+
+def check_relation(accountant: str, event: DpEvent, relation: Relation) -> None:
+    """Refuse what is wrong for every accountant: foreign tables, keyed partitions."""
+    if isinstance(event, PmfPairDpEvent | RdpCurveDpEvent):
+        if event.relation != relation:
+            raise UnsupportedRelation(
+                accountant, relation, event.name, (event.relation,)
+            )
+    replaces = relation is Relation.REPLACE_ONE
+    if isinstance(event, ParallelDpEvent) and replaces and not event.index_based:
+        raise UnsupportedRelation(
+            accountant,
+            relation,
+            "parallel releases on keyed parts (a replaced record can change part)",
+            (Relation.ADD_REMOVE, Relation.ZERO_OUT),
+        )

@@ -1,0 +1,262 @@
+"""The machinery of a ledger: decide, append and settle, each in one transaction."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.ledger.pricing import Pricer, bound_to_json
+from dpkit.accountants.ledger.request import Request
+from dpkit.accountants.ledger.state import State, after, given_back, state_of
+from dpkit.accountants.rules.accounts import Account
+from dpkit.accountants.rules.counting import bound_of, cost, refusal
+from dpkit.accountants.rules.terms import ALL, Terms
+from dpkit.accountants.rules.totals import Cost, Totals
+from dpkit.accountants.storage.entry import Entry
+from dpkit.accountants.storage.store import Session, Store
+
+
+class Book:
+    """Terms, entries and prices of one ledger; `Ledger` is its public face."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        with store.reading() as session:
+            self.genesis = session.get(0)
+        self.terms = terms_of(self.genesis)
+        self.pricer = Pricer(Relation(self.terms.relation), self.terms.unit)
+        self._opened: dict[tuple[int, str], Any] = {}
+
+    def enter(self, wanted: Request) -> tuple[Entry, bool]:
+        """Appends a charge; or the earlier entry with its key, and True.
+
+        The accountants are asked first, without the lock; under it, the decision is
+        made again on the state found there, mostly from what is remembered.
+        """
+        with self.store.reading() as session:
+            found = self._earlier(session, wanted)
+            state = state_of(session.head())
+            accounts = self.accounts(session, state, wanted.scope)
+        if found is not None and found.kind != "reserve":
+            return found, True
+        if found is None:
+            self._refuse_late(state, wanted)
+            if not self._is_planned(wanted):
+                _costs(wanted, accounts)
+        with self.store.writing() as session:
+            found = self._earlier(session, wanted)
+            if found is not None:
+                _resume(session, found)
+                return found, True
+            head = session.head()
+            entry = head.followed_by(wanted.kind, self._body(session, head, wanted))
+            session.append(entry)
+        return entry, False
+
+    def settle(self, charged: Entry, kind: str, fields: Mapping[str, Any]) -> Entry:
+        """Appends a commit, checkpoint or abort of a reservation, or finds it."""
+        with self.store.writing() as session:
+            earlier = session.about(charged.seq)
+            same = _settled_already(earlier, kind, fields)
+            if same is not None:
+                return same
+            return _append_about(session, charged, earlier, kind, fields)
+
+    def remark(self, kind: str, text: str) -> Entry:
+        """Appends a note, or closes the ledger."""
+        with self.store.writing() as session:
+            return remark(session, kind, text)
+
+    def state(self) -> State:
+        """What is spent now."""
+        with self.store.reading() as session:
+            return state_of(session.head())
+
+    def accounts(
+        self, session: Session, state: State, scope: str | tuple[str, ...]
+    ) -> list[Account]:
+        """The accounts that a charge on these scopes is checked against."""
+        return [
+            self.terms.account(name, totals, self._filter(session, name, totals))
+            for name in self.terms.touched(scope)
+            for totals in (state.of(name),)
+        ]
+
+    def committed(self, charged: Entry) -> bool:
+        """Whether a reservation has been committed."""
+        with self.store.reading() as session:
+            return any(e.kind == "commit" for e in session.about(charged.seq))
+
+    def _filter(self, session: Session, scope: str, totals: Totals) -> Any:
+        """The filter that is open in a scope, as JSON, or None."""
+        if totals.opened is None:
+            return self.genesis.body.get("opens", {}).get(scope)
+        place = (totals.opened, scope)
+        if place not in self._opened:
+            opening = session.get(totals.opened)
+            self._opened[place] = opening.body["cost"][scope]["opens"]
+        return self._opened[place]
+
+    def _earlier(self, session: Session, wanted: Request) -> Entry | None:
+        """The charge that has the key already, unless it was aborted."""
+        entries = session.with_key(wanted.key) if wanted.key is not None else []
+        for entry in entries:
+            if not any(e.kind == "abort" for e in session.about(entry.seq)):
+                wanted.refuse_unless_same(entry)
+                return entry
+        return None
+
+    def _is_planned(self, wanted: Request) -> bool:
+        """Whether a sealed plan has paid for the request."""
+        return self.terms.regime == "static" and wanted.kind != "plan"
+
+    def _refuse_late(self, state: State, wanted: Request) -> None:
+        """Refuse what can't be charged any more, whatever it costs."""
+        if state.closed:
+            raise ValueError("the ledger is closed: nothing more can be charged to it")
+        if wanted.kind == "plan" and state.plan is not None:
+            raise ValueError("a static ledger has one plan, and this one has it")
+
+    def _body(self, session: Session, head: Entry, wanted: Request) -> dict[str, Any]:
+        """The body of the next entry."""
+        state = state_of(head)
+        self._refuse_late(state, wanted)
+        body = wanted.to_body()
+        if self._is_planned(wanted):
+            body |= _planned(session, state, wanted)
+            costs = dict.fromkeys(self.terms.touched(wanted.scope), Cost("planned"))
+        else:
+            accounts = self.accounts(session, state, wanted.scope)
+            costs = _costs(wanted, accounts)
+            if wanted.sealed:
+                body["bound"] = _bound(wanted, accounts[0], costs[ALL])
+        body["counted"] = costs[ALL].how
+        body["cost"] = {scope: found.to_json() for scope, found in costs.items()}
+        body["after"] = after(state, wanted.kind, head.seq + 1, body).to_json()
+        return body
+
+
+def remark(session: Session, kind: str, text: str) -> Entry:
+    """Appends a note, or closes the ledger, in a transaction that was begun."""
+    body = {"text": checks.text(text=text)}
+    head = session.head()
+    state = after(state_of(head), kind, head.seq + 1, body)
+    entry = head.followed_by(kind, body | {"after": state.to_json()})
+    session.append(entry)
+    return entry
+
+
+def _append_about(
+    session: Session,
+    charged: Entry,
+    earlier: Sequence[Entry],
+    kind: str,
+    fields: Mapping[str, Any],
+) -> Entry:
+    """Appends an entry about a reservation."""
+    head = session.head()
+    body = {"label": charged.label, "ref": charged.seq, **fields}
+    state = after(state_of(head), kind, head.seq + 1, body, charged, earlier)
+    entry = head.followed_by(kind, body | {"after": state.to_json()})
+    session.append(entry)
+    return entry
+
+
+def _resume(session: Session, charged: Entry) -> None:
+    """Notes that a reservation has a second holder, so nothing is given back later.
+
+    Raises:
+      ValueError: steps of it were given back already, so no more may be released.
+    """
+    if charged.kind != "reserve":
+        return
+    earlier = session.about(charged.seq)
+    kinds = {entry.kind for entry in earlier}
+    if "commit" not in kinds:
+        if "resume" not in kinds:
+            _append_about(session, charged, earlier, "resume", {})
+        return
+    commit = next(entry for entry in earlier if entry.kind == "commit")
+    ran = commit.body["ran"]
+    if given_back(charged, earlier, ran):
+        raise ValueError(
+            f"key={charged.body['key']!r}: entry seq={commit.seq} committed ran={ran} "
+            f"of {charged.body['count']} and gave the rest back, so nothing more may "
+            "be released on it; choose a new key"
+        )
+
+
+def terms_of(genesis: Entry) -> Terms:
+    """The terms in a genesis entry, or LedgerCorrupt."""
+    try:
+        return Terms.from_body(genesis.body)
+    except (KeyError, TypeError, ValueError, decimal.DecimalException) as error:
+        raise LedgerCorrupt(f"entry seq=0: unreadable terms ({error})") from None
+
+
+def _costs(wanted: Request, accounts: list[Account]) -> dict[str, Cost]:
+    """How the request enters each account; raises where it does not."""
+    options: Any = {"sealed": wanted.sealed, "delta": wanted.delta}
+    found = {}
+    for account in accounts:
+        entered = cost(account, wanted.prices, wanted.count, **options)
+        if entered is None:
+            raise refusal(account, wanted.prices, wanted.count, **options)
+        found[account.scope] = entered
+    return found
+
+
+def _bound(wanted: Request, account: Account, cost: Cost) -> dict[str, Any]:
+    """The static bound of a reservation, as it stands in the entry."""
+    entered = account.after(cost, wanted.count, seq=0)
+    return bound_to_json(bound_of(entered, wanted.prices, wanted.count, cost))
+
+
+def _planned(session: Session, state: State, wanted: Request) -> dict[str, Any]:
+    """What the sealed plan says of one of its items; raises where it is not one."""
+    if state.plan is None:
+        raise ValueError(
+            "regime='static': seal a plan first (ledger.plan, or one ledger.reserve)"
+        )
+    plan = session.get(state.plan)
+    body = wanted.to_body()
+    for item in plan.body["items"]:
+        same = item["label"] == wanted.label and item["event"] == body["event"]
+        left = item["count"] - state.used.get(item["label"], 0)
+        if same and wanted.count <= left and body["scope"] == plan.body["scope"]:
+            found = {"plan": state.plan}
+            return found | ({"bound": plan.body["bound"]} if wanted.sealed else {})
+    raise ValueError(
+        f"label={wanted.label!r}, count={wanted.count} is not left in the sealed plan "
+        f"{plan.label!r}: a static ledger takes nothing that was not fixed beforehand"
+    )
+
+
+def _settled_already(
+    earlier: list[Entry], kind: str, fields: Mapping[str, Any]
+) -> Entry | None:
+    """The same settlement made before; ValueError where it contradicts one."""
+    last = earlier[-1] if earlier else None
+    if last is not None and last.kind == kind:
+        if all(last.body.get(name) == value for name, value in fields.items()):
+            return last
+    if last is not None and last.kind in ("commit", "abort"):
+        raise ValueError(f"{kind}: entry seq={last.seq} settled it ({last.kind})")
+    steps = [entry.body["step"] for entry in earlier if entry.kind == "checkpoint"]
+    released = max(steps, default=0)
+    if kind == "abort" and any(entry.kind == "resume" for entry in earlier):
+        raise ValueError(
+            "abort: the reservation was resumed by its key, and its other holder may "
+            "have released something; commit instead"
+        )
+    if kind == "abort" and released:
+        raise ValueError(f"abort: a checkpoint says that step={released} was released")
+    if kind == "commit" and fields["ran"] < released:
+        raise ValueError(
+            f"ran={fields['ran']}, but a checkpoint says step={released} was released"
+        )
+    return None

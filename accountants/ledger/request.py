@@ -1,0 +1,157 @@
+"""What a caller asks to charge, checked and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dpkit.accountants.answers import checks
+from dpkit.accountants.events.composing import repeat, sequential, to_json
+from dpkit.accountants.ledger.pricing import EventPrices, Pricer
+from dpkit.accountants.rules.terms import ALL, Terms
+from dpkit.accountants.storage.entry import Entry, canonical
+
+_MAX_TEXT = 1000
+_MAX_FACTS = 50
+
+Facts = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One charge before it is counted.
+
+    Fields: kind of the entry, prices of one copy, count, label, key (idempotency, or
+    None), scope, provenance, sealed, delta (the share asked for, or None), items (of a
+    sealed plan, else empty).
+    """
+
+    kind: str
+    prices: EventPrices
+    count: int
+    label: str
+    key: str | None
+    scope: str | tuple[str, ...]
+    provenance: dict[str, Any] | None
+    sealed: bool
+    delta: float | None
+    items: tuple[dict[str, Any], ...] = ()
+
+    def to_body(self) -> dict[str, Any]:
+        """The part of the entry's body that repeats the request."""
+        body: dict[str, Any] = {
+            "adaptive": not self.sealed,
+            "count": self.count,
+            "event": to_json(self.prices.event),
+            "label": self.label,
+            "plan": None,
+            "scope": self.scope if self.scope == ALL else list(self.scope),
+        }
+        extra = {
+            "delta": None if self.delta is None else repr(self.delta),
+            "items": list(self.items) or None,
+            "key": self.key,
+            "provenance": self.provenance,
+        }
+        return body | {name: v for name, v in extra.items() if v is not None}
+
+    def refuse_unless_same(self, entry: Entry) -> None:
+        """Raise ValueError where an earlier entry with this key is another charge."""
+        mine = self.to_body()
+        same = entry.kind == self.kind and all(
+            canonical(entry.body.get(name)) == canonical(mine.get(name))
+            for name in ("event", "count", "scope", "items")
+        )
+        if not same:
+            raise ValueError(
+                f"key={self.key!r} belongs to another charge, entry seq={entry.seq} "
+                f"({entry.label!r}): a key names one charge; choose a new one"
+            )
+
+
+def request(
+    pricer: Pricer,
+    terms: Terms,
+    kind: str,
+    event: Any,
+    *,
+    count: int = 1,
+    label: str,
+    key: str | None = None,
+    scope: str | Sequence[str] = ALL,
+    provenance: Facts | None = None,
+    delta: float | None = None,
+    items: tuple[dict[str, Any], ...] = (),
+) -> Request:
+    """The request made of a caller's arguments.
+
+    Raises:
+      ValueError: a value out of range, an undeclared scope, an event of another
+      relation.
+      TypeError: the wrong kind of value.
+      NotCertified: an event without a proof.
+    """
+    if delta is not None:
+        delta = checks.half_open_probability(delta=delta)
+    return Request(
+        kind,
+        pricer.of(event),
+        checks.integer_at_least(1, count=count),
+        _short(label=label),
+        None if key is None else _short(key=key),
+        _scope(terms, scope),
+        None if provenance is None else _facts(provenance),
+        kind in ("plan", "reserve"),
+        delta,
+        items,
+    )
+
+
+def plan_items(items: Mapping[str, tuple[Any, int]]) -> tuple[Any, tuple[dict, ...]]:
+    """A sealed plan's one event, and its items as they stand in the entry."""
+    if not items:
+        raise ValueError("items={}: a plan needs at least one")
+    written = tuple(
+        {"label": _short(label=label), "event": to_json(event), "count": count}
+        for label, (event, count) in items.items()
+    )
+    return sequential([repeat(e, n) for e, n in items.values()]), written
+
+
+def _scope(terms: Terms, scope: str | Sequence[str]) -> str | tuple[str, ...]:
+    """ "all", or sorted names of declared scopes."""
+    if scope == ALL:
+        return ALL
+    if not isinstance(scope, str | Sequence) or not scope:
+        raise TypeError(f"scope={scope!r} must be 'all', a declared name or a list")
+    names = (scope,) if isinstance(scope, str) else tuple(sorted(set(scope)))
+    terms.touched(names)
+    return names
+
+
+def _short(**value: object) -> str:
+    """One line of text of bounded length."""
+    name, text = next(iter(value.items()))
+    text = checks.text(**value)
+    if len(text) > _MAX_TEXT or not text.isprintable():
+        raise ValueError(f"{name} must be one line of at most {_MAX_TEXT} characters")
+    return text
+
+
+def _facts(provenance: Facts) -> dict[str, Any]:
+    """A flat mapping of public facts; binary floats become decimal strings."""
+    if not isinstance(provenance, Mapping) or len(provenance) > _MAX_FACTS:
+        raise TypeError(f"provenance must be a mapping of at most {_MAX_FACTS} facts")
+    facts: dict[str, Any] = {}
+    for name, value in provenance.items():
+        _short(provenance=name)
+        if type(value) not in (str, int, float, bool):
+            raise TypeError(
+                f"provenance {name}={type(value).__name__} must be str, int, float or "
+                "bool: a ledger is shown to others, so no data, no keys, no arrays"
+            )
+        if isinstance(value, str) and len(value) > _MAX_TEXT:
+            raise ValueError(f"provenance {name} is longer than {_MAX_TEXT} characters")
+        facts[name] = repr(value) if isinstance(value, float) else value
+    return facts

@@ -1,0 +1,163 @@
+"""What a ledger has spent, and how much more of an event would fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from dp_accounting import DpEvent
+
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.bounds import PrivacyBound
+from dpkit.accountants.events.composing import from_json
+from dpkit.accountants.ledger.book import Book
+from dpkit.accountants.ledger.pricing import EventPrices, bound_from_json
+from dpkit.accountants.ledger.request import request
+from dpkit.accountants.ledger.state import CHARGES, costs, state_of
+from dpkit.accountants.rules.accounts import Account
+from dpkit.accountants.rules.counting import cost, largest_count
+from dpkit.accountants.rules.terms import ALL
+from dpkit.accountants.rules.totals import ZERO, Cost, above, add, at_least, exact
+from dpkit.accountants.storage.entry import Entry
+
+MOST = 10**9
+
+
+def spent(book: Book, delta: float | None, scope: str) -> PrivacyBound:
+    """`Ledger.spent`."""
+    terms = book.terms
+    touched = scope if scope == ALL else (checks.text(scope=scope),)
+    with book.store.reading() as session:
+        accounts = book.accounts(session, state_of(session.head()), touched)
+        account = next(found for found in accounts if found.scope == scope)
+        sole = account.totals.sole
+        only = session.get(sole) if sole is not None else None
+    at = account.budget.delta
+    if delta is not None:
+        at = checks.half_open_probability(delta=delta)
+    scale = 1.0 if at >= account.budget.delta else at / account.budget.delta
+    if only is not None and only.kind in ("plan", "reserve"):
+        plan = _sole_plan(book, only, costs(only.body)[account.scope], at, scale)
+        if plan is not None:
+            return plan
+    upper = _report(book, account, scale)
+    return PrivacyBound(
+        delta=at,
+        upper=upper,
+        certified=True,
+        method_upper=f"ledger, filter {account.rule}",
+        relation=terms.relation,
+        unit=terms.unit,
+        regime="adaptive",
+    )
+
+
+def remaining(
+    book: Book,
+    event: DpEvent,
+    delta: float | None,
+    sealed: bool,
+    scope: str | Sequence[str],
+) -> int:
+    """`Ledger.remaining`."""
+    wanted = request(
+        book.pricer, book.terms, "reserve", event, label="?", scope=scope, delta=delta
+    )
+    with book.store.reading() as session:
+        state = state_of(session.head())
+        accounts = book.accounts(session, state, wanted.scope)
+    sealed_already = book.terms.regime == "static" and state.plan is not None
+    if state.closed or sealed_already:
+        return 0
+
+    def fits(count: int, prices: Any = wanted.prices) -> bool:
+        options: Any = {"sealed": sealed, "delta": delta}
+        return all(cost(a, prices, count, **options) is not None for a in accounts)
+
+    start = 1
+    if sealed:
+        quick = _ByRenyi(wanted.prices)
+        start = max(1, largest_count(lambda n: fits(n, quick), MOST))
+    return largest_count(fits, MOST, start)
+
+
+class _ByRenyi:
+    """Prices whose bound is the Rényi accountant's: quick, a little too high."""
+
+    def __init__(self, prices: EventPrices):
+        self._prices = prices
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._prices, name)
+
+    def bound(self, count: int, delta: float) -> PrivacyBound:
+        """The Rényi bound; the best one where Rényi has no answer."""
+        try:
+            return self._prices.bound(count, delta, "rdp")
+        except ValueError:
+            return self._prices.bound(count, delta)
+
+
+def _sole_plan(
+    book: Book, entry: Entry, cost: Cost, delta: float, scale: float
+) -> PrivacyBound | None:
+    """The static bound of the one plan there is, never with more delta than it took."""
+    if cost.how != "approx" or cost.opens:
+        return None
+    share = float(cost.delta) * scale
+    prices = book.pricer.of(from_json(entry.body["event"]))
+    if scale == 1.0 and "bound" in entry.body and entry.body["counted"] == "approx":
+        bound = bound_from_json(entry.body["bound"])
+        if exact(bound.delta) == cost.delta:
+            return _at(bound, delta)
+    return _at(prices.bound(entry.body["count"], share), delta)
+
+
+def _at(bound: PrivacyBound, delta: float) -> PrivacyBound:
+    """A bound as one at a larger delta: the upper side alone carries over."""
+    if bound.delta == delta:
+        return bound
+    fields: dict[str, Any] = {name: getattr(bound, name) for name in bound.to_json()}
+    for name in ("lower", "estimate", "method_lower", "method_estimate"):
+        fields[name] = None
+    return PrivacyBound(**fields | {"delta": delta})
+
+
+def _report(book: Book, account: Account, scale: float) -> float:
+    """Epsilon of everything charged, at the budget's delta or a fraction of it."""
+    if scale == 1.0 or account.totals.charges == 0:
+        return above(account.spent())
+    if scale == 0.0 and account.filter is not None and any(account.totals.renyi):
+        return math.inf
+    total = ZERO
+    if account.filter is not None and scale > 0.0:
+        sums = [above(value) for value in account.totals.renyi]
+        total = at_least(account.filter.spent(sums, scale=scale))
+    for entry, found in _live(book, account.scope):
+        if found.values:
+            continue
+        epsilon = found.epsilon
+        if found.delta > ZERO:
+            prices = book.pricer.of(from_json(entry.body["event"]))
+            share = float(found.delta) * scale
+            bound = prices.bound(entry.body["count"], share)
+            upper = bound.upper if bound.certified else None
+            epsilon = at_least(math.inf if upper is None else upper)
+        total = add(total, epsilon)
+    return above(total)
+
+
+def _live(book: Book, scope: str) -> list[tuple[Entry, Cost]]:
+    """Charges on a scope that were not aborted, with what they cost."""
+    with book.store.reading() as session:
+        entries = list(session.all())
+    aborted = {entry.body["ref"] for entry in entries if entry.kind == "abort"}
+    return [
+        (entry, costs(entry.body)[scope])
+        for entry in entries
+        if entry.kind in CHARGES
+        and entry.seq not in aborted
+        and scope in entry.body["cost"]
+        and entry.body["plan"] is None
+    ]

@@ -1,0 +1,190 @@
+"""Proof-reading a ledger: pages, chain, form of each entry, and every total again."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.events.composing import from_json, to_json
+from dpkit.accountants.ledger.book import terms_of
+from dpkit.accountants.ledger.pricing import EventPrices, Pricer
+from dpkit.accountants.ledger.state import CHARGES, State, after, costs
+from dpkit.accountants.rules.accounts import Account
+from dpkit.accountants.rules.terms import ALL, Terms
+from dpkit.accountants.rules.totals import ZERO, Cost, above, at_least, exact, times
+from dpkit.accountants.storage import entry as chain
+from dpkit.accountants.storage.entry import Entry, canonical
+from dpkit.accountants.storage.store import Session
+
+_SLACK = 1e-6
+_MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    decimal.DecimalException,
+)
+
+
+def verify(session: Session, pricer: Pricer | None = None) -> None:
+    """Check a whole ledger.
+
+    Args:
+      session: a reading transaction.
+      pricer: asks the accountants again whether entered numbers can be true, or None.
+
+    Raises:
+      LedgerCorrupt: naming the first entry that is not as it was written.
+    """
+    complaint = session.integrity()
+    if complaint != "ok":
+        raise LedgerCorrupt(f"the file is damaged: {complaint}")
+    before: Entry | None = None
+    reader: _Reader | None = None
+    for entry in session.all():
+        chain.check_link(before, entry)
+        if reader is None:
+            reader = _Reader(session, terms_of(entry), entry, pricer)
+        else:
+            reader.read(entry)
+        before = entry
+    if before is None or session.head().seq != before.seq:
+        raise LedgerCorrupt("the ledger has no entries, or its head is missing")
+    meta = session.meta()
+    if meta.keys() != {"schema", "ledger", "head"} or meta["ledger"] != before.ledger:
+        raise LedgerCorrupt("the table meta was edited")
+
+
+class _Reader:
+    """Replays entries one by one, from nothing."""
+
+    def __init__(
+        self, session: Session, terms: Terms, genesis: Entry, pricer: Pricer | None
+    ):
+        self._session = session
+        self._terms = terms
+        self._genesis = genesis
+        self._pricer = pricer
+        self._state = State()
+        self._filters: dict[str, Any] = dict(genesis.body.get("opens", {}))
+
+    def read(self, entry: Entry) -> None:
+        """Checks the form of one entry and the state that it carries."""
+        try:
+            charged, earlier = self._about(entry)
+            if entry.kind in CHARGES:
+                self._check_charge(entry)
+            state = after(
+                self._state, entry.kind, entry.seq, entry.body, charged, earlier
+            )
+            found = canonical(state.to_json()) == canonical(entry.body["after"])
+            State.from_json(entry.body["after"])
+        except _MALFORMED as error:
+            raise LedgerCorrupt(
+                f"entry seq={entry.seq}: malformed ({error!r})"
+            ) from None
+        if not found:
+            raise LedgerCorrupt(f"entry seq={entry.seq}: its totals are not the sum")
+        self._state = state
+        if entry.kind in CHARGES:
+            self._check_budgets(entry)
+
+    def _about(self, entry: Entry) -> tuple[Entry | None, list[Entry]]:
+        """The reservation that an entry is about, checked, and what came between."""
+        if entry.kind not in ("resume", "commit", "checkpoint", "abort"):
+            return None, []
+        charged = self._session.get(entry.body["ref"])
+        about = self._session.about(charged.seq)
+        earlier = [other for other in about if other.seq < entry.seq]
+        kinds = {other.kind for other in earlier}
+        if charged.kind != "reserve" or charged.seq >= entry.seq:
+            raise ValueError("is about no reservation")
+        if kinds & {"commit", "abort"}:
+            raise ValueError("is about a reservation that was settled")
+        if entry.kind == "abort" and "resume" in kinds:
+            raise ValueError("takes back what another holder may have released")
+        steps = entry.body.get("ran", entry.body.get("step", 0))
+        if not 0 <= checks.integer_at_least(0, steps=steps) <= charged.body["count"]:
+            raise ValueError("more steps than were reserved")
+        return charged, earlier
+
+    def _check_charge(self, entry: Entry) -> None:
+        """Checks that a charge is whole: event, count, scopes, plan."""
+        body = entry.body
+        event = from_json(body["event"])
+        if canonical(to_json(event)) != canonical(body["event"]):
+            raise ValueError("its event is not in canonical form")
+        checks.integer_at_least(1, count=body["count"])
+        checks.text(label=body["label"])
+        scope = body["scope"] if body["scope"] == ALL else tuple(body["scope"])
+        found = costs(body)
+        if found.keys() != set(self._terms.touched(scope)) or self._state.closed:
+            raise ValueError("charged to other scopes, or after the close")
+        if body["counted"] != found[ALL].how:
+            raise ValueError("counted otherwise than it says")
+        if body["plan"] is not None:
+            self._check_item(body, found)
+        elif self._terms.regime == "static" and entry.kind != "plan":
+            raise ValueError("outside the sealed plan")
+        elif self._pricer is not None:
+            self._recount(self._pricer, body, found)
+        self._filters |= {s: c.opens for s, c in found.items() if c.opens}
+
+    def _check_item(self, body: Mapping[str, Any], found: Mapping[str, Cost]) -> None:
+        """Checks that a sealed plan has paid for a charge."""
+        plan = self._session.get(body["plan"])
+        items = {item["label"]: item for item in plan.body["items"]}
+        item = items[body["label"]]
+        used = self._state.used[body["label"]] + body["count"]
+        paid = self._state.plan == plan.seq and used <= item["count"]
+        free = all(cost == Cost("planned") for cost in found.values())
+        if not (paid and free and item["event"] == body["event"]):
+            raise ValueError("not an item of the sealed plan")
+
+    def _check_budgets(self, entry: Entry) -> None:
+        """Checks that a charge was within every budget that it touches."""
+        for scope in costs(entry.body):
+            if not self._account(scope).holds():
+                raise LedgerCorrupt(f"entry seq={entry.seq}: over budget in {scope!r}")
+
+    def _account(self, scope: str) -> Account:
+        """The account of a scope after the entries read so far."""
+        return self._terms.account(
+            scope, self._state.of(scope), self._filters.get(scope)
+        )
+
+    def _recount(
+        self, pricer: Pricer, body: Mapping[str, Any], found: Mapping[str, Cost]
+    ) -> None:
+        """Refuses a number below what the accountants say is the least possible."""
+        prices = pricer.of(from_json(body["event"]))
+        for scope, cost in found.items():
+            if cost.values and cost.how == "renyi":
+                opened = self._filters.get(scope) or cost.opens or {"orders": ()}
+                curve = prices.curve(tuple(float(a) for a in opened["orders"])) or ()
+                least = [exact(value * (1.0 - _SLACK)) for value in curve]
+                honest = all(v >= m for v, m in zip(cost.values, least, strict=True))
+            elif cost.values:
+                order = float(self._filters[scope]["orders"][0])
+                xi, rho = prices.zcdp()
+                honest = cost.values[0] >= exact((xi + rho * order) * (1.0 - _SLACK))
+            else:
+                honest = cost.epsilon >= _least(prices, body, cost)
+            if not honest:
+                raise ValueError(f"costs less in {scope!r} than is possible")
+
+
+def _least(prices: EventPrices, body: Mapping[str, Any], cost: Cost) -> Decimal:
+    """The smallest epsilon that a direct charge, or a plan, can have."""
+    direct = prices.direct()
+    if direct is not None and (body["adaptive"] or cost.delta == ZERO):
+        least = above(times(direct[0], body["count"]))
+    else:
+        least = prices.bound(body["count"], float(cost.delta)).lower or 0.0
+    return at_least(least * (1.0 - _SLACK))

@@ -1,0 +1,1 @@
+"""One release: the pair of distributions that dominates it, seen several ways."""

@@ -1,0 +1,1 @@
+"""Random allocation: the law of one epoch's loss."""

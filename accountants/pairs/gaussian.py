@@ -1,0 +1,82 @@
+r"""Unsampled Gaussians compose to one Gaussian, whose profile is known in closed form.
+
+    delta(eps) = Phi(m/2 - eps/m) - e^eps Phi(-m/2 - eps/m),   m^2 = sum of 1 / s_i^2,
+
+in logarithms, so that it holds at any delta.
+
+Reference: Balle & Wang, "Improving the Gaussian Mechanism for Differential Privacy",
+2018, arXiv:1805.06530, Theorem 8.
+"""
+
+import math
+from typing import Any
+
+import dp_accounting as dp
+from dp_accounting import DpEvent
+from scipy import optimize, special
+
+from dpkit.accountants.answers.relations import Relation, shift
+
+_PAD = 1e-12
+_UNIT = 4e-16
+_TINY = 5e-324
+
+
+def total_shift(
+    releases: list[tuple[DpEvent, int]], relation: Relation
+) -> tuple[float, list[tuple[DpEvent, int]]]:
+    """The shift m of all unsampled Gaussians together, and the other releases."""
+    noises, others = [], []
+    for event, count in releases:
+        if isinstance(event, dp.GaussianDpEvent):
+            noises.append(count * (shift(relation) / event.noise_multiplier) ** 2)
+        else:
+            others.append((event, count))
+    return math.sqrt(math.fsum(noises)), others
+
+
+def log_delta(moved: float, epsilon: float) -> tuple[float, float]:
+    """log delta(eps) of a pair `moved` deviations apart, below and above rounding."""
+    first = float(special.log_ndtr(moved / 2 - epsilon / moved))
+    tail = float(special.log_ndtr(-moved / 2 - epsilon / moved))
+    share = -math.expm1(min(epsilon + tail - first, 0.0))
+    rounding = _UNIT * (2 + abs(first) + abs(tail) + epsilon)
+    low = math.log(share - rounding) if share > rounding else -math.inf
+    return first + low, first + math.log(share + rounding)
+
+
+def epsilon(moved: float, delta: float) -> tuple[float, float]:
+    """Lower and upper bound on epsilon, a rounding error apart."""
+    if moved == 0:
+        return 0.0, 0.0
+    if math.isinf(moved):
+        return math.inf, math.inf
+    return _solve(moved, delta, 0) * (1 - _PAD), _solve(moved, delta, 1) * (1 + _PAD)
+
+
+def _solve(moved: float, delta: float, side: int) -> float:
+    """Where one side of the rounded profile meets delta."""
+
+    def excess(value: float) -> float:
+        return max(log_delta(moved, value)[side], -1e300) - math.log(delta)
+
+    if excess(0.0) <= 0:
+        return 0.0
+    high = 1.0
+    while excess(high) > 0:
+        high *= 2
+    while high > 1e-300 and excess(high / 2) <= 0:
+        high /= 2
+    root: Any = optimize.brentq(excess, high / 2, high, xtol=1e-300)
+    return float(root)
+
+
+def delta(moved: float, epsilon: float) -> tuple[float, float]:
+    """Lower and upper bound on delta, a rounding error apart."""
+    if moved == 0:
+        return 0.0, 0.0
+    if math.isinf(moved):
+        return 1.0, 1.0
+    low, high = log_delta(moved, epsilon)
+    upper = math.exp(high) * (1 + _PAD)
+    return math.exp(low) * (1 - _PAD), min(1.0, max(upper, _TINY))

@@ -1,0 +1,1 @@
+"""The accountants: one event, read in six ways, and what is built on them."""

@@ -1,0 +1,1 @@
+"""How a ledger counts charges; knows neither events nor accountants."""

@@ -1,0 +1,1 @@
+"""Where a ledger's entries are kept; knows neither events nor accountants."""

@@ -1,0 +1,292 @@
+"""A ledger in a PostgreSQL database, for teams; one schema holds one ledger.
+
+No two writers decide on the same state. Each takes an exclusive lock on the table
+`meta` before its first read and keeps it to the end; its snapshot is taken by that
+first read, so it shows all that the writer before has committed: writers come strictly
+one after another. They are serializable as well: should the lock ever be lost (by a
+pooler that splits transactions), the server refuses one of two. Readers wait for nobody
+and see one snapshot.
+
+A COMMIT returns once the server has flushed the entry: synchronous_commit is on here,
+whatever the defaults say, and a server with fsync=off is refused. A standby that lags
+behind when it takes over has forgotten charges: replicate synchronously.
+
+An open ledger keeps one connection, idle between calls; a child process that inherits
+the ledger opens its own.
+
+A writer needs usage of the schema, select and insert on `entries`, and select and
+update on `meta`; nobody needs to update or delete entries. An administrator may make
+the schema, empty, beforehand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import QueuePool
+
+from dpkit.accountants.answers.errors import LedgerCorrupt
+
+_WAIT_SECONDS = 20
+# A client that hangs, or lost its network, holds the lock no longer than this.
+_IDLE_SECONDS = 120
+_PATIENCE: dict[str, int | str] = {
+    "connect_timeout": _WAIT_SECONDS,
+    "tcp_user_timeout": 1000 * _WAIT_SECONDS,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "application_name": "dpkit",
+}
+_OPTIONS = frozenset(
+    "ledger host port sslmode sslrootcert sslcert sslkey passfile channel_binding "
+    "connect_timeout application_name target_session_attrs".split()
+)
+_LEDGER = re.compile(r"(?!pg_|public$|information_schema$)[a-z][a-z0-9_]{0,62}")
+
+# SQLSTATEs. Somebody created it first: unique_violation, duplicate schema or table.
+_TAKEN = ("23505", "42P06", "42P07")
+# Lock timeout, serialization failure, deadlock, cancelled or statement timeout.
+_BUSY = ("55P03", "40", "57014")
+_FORBIDDEN = ("28", "42501", "25006")
+# Data, constraints, schema, undefined and retyped things, damaged pages.
+_BROKEN = ("22", "23", "3F", "42", "XX")
+# Errors of a COMMIT after which it is certain that nothing was written.
+_UNDONE = ("23", "40", "57014")
+
+_NOTHING = "nothing was charged, so nothing may be released"
+_UNKNOWN = (
+    "the entry may have been written or not: count it as spent and release nothing; "
+    "the same call with the same key charges it once"
+)
+
+
+class Postgres:
+    """Transactions on one schema of a PostgreSQL database; see `Database`."""
+
+    def __init__(self, url: sa.URL):
+        _check_url(url)
+        self.schema = str(url.query.get("ledger", "ledger"))
+        self.name = _shown(url, self.schema)
+        self.engine = _engine(url.difference_update_query(["ledger"]))
+        self._secret = str(url.password or "")
+        weakref.finalize(self, self.engine.dispose)
+
+    def exists(self) -> bool:
+        """Whether the schema holds anything, a ledger or not."""
+        with self.transaction(writes=False) as connection:
+            return bool(self._relations(connection))
+
+    def create(self, write: Callable[[sa.Connection], None]) -> bool:
+        """Makes the tables with what `write` writes; False if anything is there."""
+        try:
+            with self._transaction(self._begin(writes=True), True) as connection:
+                self._refuse_unsafe(connection)
+                if self._relations(connection):
+                    return False
+                with _refused_if_taken():
+                    self._make_schema(connection)
+                    write(connection)
+        except FileExistsError:
+            return False
+        return True
+
+    def check(self) -> None:
+        """Raises LedgerCorrupt for other tables, OSError for an unsafe server."""
+        with self.transaction(writes=False) as connection:
+            self._refuse_unsafe(connection)
+            if not self._relations(connection) >= {"meta", "entries"}:
+                raise LedgerCorrupt(
+                    f"path={self.name} is not a dpkit ledger, or a table is missing"
+                )
+
+    def integrity(self, connection: sa.Connection) -> str:
+        """Always "ok": PostgreSQL checks pages when it reads them, if at all."""
+        return "ok"
+
+    @contextlib.contextmanager
+    def transaction(self, *, writes: bool) -> Iterator[sa.Connection]:
+        """One transaction, with PostgreSQL's errors translated.
+
+        LOCK TABLE takes no snapshot, so what is read afterwards is the present.
+        """
+        begin = self._begin(writes=writes)
+        if writes:
+            begin += f' LOCK TABLE "{self.schema}".meta IN EXCLUSIVE MODE;'
+        with self._transaction(begin, writes) as connection:
+            yield connection
+
+    def _begin(self, *, writes: bool) -> str:
+        """Begins a transaction with settings that no default can weaken."""
+        path = f'SET LOCAL search_path = "{self.schema}", pg_temp;'
+        if not writes:
+            return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {path}"
+        return (
+            f"BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE; {path}"
+            " SET LOCAL synchronous_commit = on;"
+            f" SET LOCAL lock_timeout = '{_WAIT_SECONDS}s';"
+            f" SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s';"
+        )
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str, writes: bool) -> Iterator[sa.Connection]:
+        """Begins, yields, commits; any exception rolls back and hangs up."""
+        ending = False
+        try:
+            with self.engine.connect() as connection, _whole_or_closed(connection):
+                connection.exec_driver_sql(begin)
+                yield connection
+                _refuse_failed(connection)
+                ending = writes
+                connection.exec_driver_sql("COMMIT")
+                ending = False
+        except sa.exc.DBAPIError as error:
+            raise self._translation(error.orig, ending) from None
+
+    def _relations(self, connection: sa.Connection) -> set[str]:
+        """The names of all tables, indexes and views in the schema."""
+        query = (
+            "SELECT relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+            f" ON n.oid = c.relnamespace WHERE nspname = '{self.schema}'"
+        )
+        return set(connection.exec_driver_sql(query).scalars())
+
+    def _make_schema(self, connection: sa.Connection) -> None:
+        """Creates the schema, unless an administrator did it already."""
+        query = f"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = '{self.schema}'"
+        if connection.exec_driver_sql(query).scalar() is None:
+            connection.exec_driver_sql(f'CREATE SCHEMA "{self.schema}"')
+
+    def _refuse_unsafe(self, connection: sa.Connection) -> None:
+        """Refuse a server that confirms what it may forget, or mangles text."""
+        for setting, needed in {"fsync": "on", "server_encoding": "UTF8"}.items():
+            found = connection.exec_driver_sql(f"SHOW {setting}").scalar_one()
+            if found != needed:
+                raise OSError(
+                    f"path={self.name}: the server has {setting}={found}, and a ledger "
+                    f"needs {setting}={needed}"
+                )
+
+    def _translation(self, error: BaseException | None, ending: bool) -> Exception:
+        """The exception that stands for one of PostgreSQL's."""
+        state = getattr(error, "sqlstate", None) or ""
+        reason = (str(error).splitlines() or [""])[0]
+        if self._secret:
+            reason = reason.replace(self._secret, "***")
+        if ending and not state.startswith(_UNDONE):
+            return ConnectionError(
+                f"path={self.name}: the server was lost ({reason}): {_UNKNOWN}"
+            )
+        if state.startswith(_BUSY):
+            return TimeoutError(
+                f"path={self.name} stayed locked by another writer ({reason}): "
+                f"{_NOTHING}; try again"
+            )
+        if state.startswith(_FORBIDDEN):
+            return PermissionError(errno.EACCES, f"{reason}: {_NOTHING}", self.name)
+        if state == "53100":
+            return OSError(errno.ENOSPC, f"disk full: {_NOTHING}", self.name)
+        if state.startswith(_BROKEN):
+            return LedgerCorrupt(f"path={self.name}: {reason}")
+        return ConnectionError(f"path={self.name}: {reason}: {_NOTHING}")
+
+
+def _check_url(url: sa.URL) -> None:
+    """Refuse what can't be opened, or would show a secret; no value is repeated."""
+    if "@" in f"{url.host}{url.database}":
+        raise ValueError(
+            "path: more than one @ in a postgresql:// URL; write special characters "
+            "of a password as %40 and the like"
+        )
+    unknown = sorted(url.query.keys() - _OPTIONS)
+    if unknown:
+        raise ValueError(
+            f"path: option {unknown[0]!r} is not one of {', '.join(sorted(_OPTIONS))}; "
+            "a password belongs into ~/.pgpass or PGPASSWORD"
+        )
+    name = url.query.get("ledger", "ledger")
+    if not isinstance(name, str) or not _LEDGER.fullmatch(name):
+        raise ValueError(
+            "path: ?ledger=NAME must be at most 63 lower-case letters, digits and _, "
+            "from a letter on, and no schema of PostgreSQL's own"
+        )
+
+
+def _shown(url: sa.URL, schema: str) -> str:
+    """The URL without its password."""
+    parts = url.username, None, url.host, url.port, url.database
+    query = {**url.query, "ledger": schema}
+    return sa.URL.create("postgresql", *parts, query=query).render_as_string()
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    """An engine whose transactions are begun and ended by us alone."""
+    options: dict[str, Any] = {
+        name: value for name, value in _PATIENCE.items() if name not in url.query
+    }
+    # Statements prepared on one connection of a pooler are unknown on the next.
+    options |= {"client_encoding": "utf8", "prepare_threshold": None}
+    try:
+        engine = sa.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=-1,
+            pool_pre_ping=True,
+            pool_reset_on_return=None,
+            isolation_level="AUTOCOMMIT",
+            use_native_hstore=False,
+            connect_args=options,
+        )
+    except ImportError as error:
+        raise ValueError(
+            "path: postgresql:// URLs need the extra `postgres`: "
+            f"pip install 'dpkit-jax[postgres]' ({error})"
+        ) from None
+    _ENGINES.add(engine)
+    return engine
+
+
+def _forget_connections() -> None:
+    """In a child process: the parent's connections stay open, and the parent's."""
+    for engine in _ENGINES:
+        engine.dispose(close=False)
+
+
+_ENGINES: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_forget_connections)
+
+
+@contextlib.contextmanager
+def _whole_or_closed(connection: sa.Connection) -> Iterator[None]:
+    """A connection goes back to the pool only after a transaction that succeeded."""
+    try:
+        yield
+    except BaseException:
+        connection.invalidate()
+        raise
+
+
+def _refuse_failed(connection: sa.Connection) -> None:
+    """The COMMIT of a failed transaction rolls back, and reports success."""
+    driver: Any = connection.connection.driver_connection
+    if driver.info.transaction_status.name != "INTRANS":
+        raise OSError(f"the transaction had failed: {_NOTHING}")
+
+
+@contextlib.contextmanager
+def _refused_if_taken() -> Iterator[None]:
+    """FileExistsError where somebody else was first."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) in _TAKEN:
+            raise FileExistsError from None
+        raise

@@ -1,0 +1,1 @@
+"""What a declared run costs: shorthand, declarations, solving, curves, peers."""
