@@ -137,28 +137,18 @@ def _train(config: "Config", out: Path, offline: bool, as_json: bool) -> None:
 
 def _outcome(done: "Run") -> list[tuple[str, Any]]:
     """What a finished run prints."""
-    from dpkit.report.words import as_float, headline, number
+    from dpkit.report.words import as_float
+    from dpkit.training.report import guarantee
 
-    result = done.result
-    accuracy = as_float(result.get("test_accuracy"))
-    epsilon = as_float(result["epsilon"])
-    warrant = f"certified upper bound ({result['accountant']})"
-    side = "up"
-    if not result["certified"]:
-        warrant, side = "an estimate, not certified", "nearest"
-    if result.get("insecure_seed"):
-        warrant = "had the noise been secret: it was not, so there is NO PRIVACY"
-    shown = "infinite" if epsilon is None else number(epsilon, side=side)
-    bits = as_float(result.get("test_bits_per_character"))
+    told = guarantee(done.result)
+    accuracy = as_float(done.result.get("test_accuracy"))
+    bits = as_float(done.result.get("test_bits_per_character"))
     text = [] if bits is None else [("bits per character", f"{bits:.3f}")]
     return [
         ("test accuracy", None if accuracy is None else f"{100 * accuracy:.2f} %"),
         *text,
-        ("epsilon", f"{shown}, {warrant}"),
-        ("delta", number(float(result["delta"]), side="up")),
-        ("relation", result["relation"]),
-        ("unit", result["unit"]),
-        ("in words", headline(result)),
+        *told.facts(),
+        ("in words", told.headline),
         ("run's folder", done.folder),
         ("report", done.folder / "report.html"),
     ]

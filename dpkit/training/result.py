@@ -87,7 +87,7 @@ def publish(
       done: has the parameters.
       result: from `summary`.
     """
-    from dpkit.report import render
+    from dpkit.training.report import render
 
     write(folder.params, _npz(done.params))
     report = render(result, result["history"], config.text)
