@@ -211,7 +211,7 @@ def _scopes(scopes: list[Facts]) -> list[Part]:
 def _curves(facts: Facts) -> list[Part]:
     """The curves, labelled as what they are."""
     curves = facts["if_fixed_in_advance"].get("curves", [])
-    drawn = [figure(Curve(**curve)) for curve in curves if curve["points"]]
+    drawn: list[Part] = [figure(Curve(**c)) for c in curves if c["points"]]
     if not drawn or facts["bound"]["regime"] != "adaptive":
         return drawn
     text = (
@@ -224,7 +224,7 @@ def _curves(facts: Facts) -> list[Part]:
 def _evidence(facts: Facts) -> list[Part]:
     """What ties the page to the ledger."""
     text = (
-        "The entries of the ledger are chained by hashes: dpkit ledger verify finds an"
+        "The entries of the ledger are chained by hashes: `dpkit ledger verify` finds an"
         " entry that was edited or cut off, and a ledger that was rewritten as a whole"
         " has another head than this one."
     )

@@ -52,7 +52,7 @@ def test_infinite_epsilon_is_no_guarantee(epsilon):
     guarantee = told(upper=epsilon)
     assert guarantee.headline.startswith("no privacy")
     assert len(guarantee.sentences()) == 1
-    assert guarantee.facts()[0] == ("epsilon", "infinite, no guarantee")
+    assert guarantee.facts()[0] == ("epsilon", "infinite: no guarantee")
 
 
 def test_a_fixed_seed_is_said_first():
