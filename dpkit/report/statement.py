@@ -224,9 +224,9 @@ def _curves(facts: Facts) -> list[Part]:
 def _evidence(facts: Facts) -> list[Part]:
     """What ties the page to the ledger."""
     text = (
-        "The entries of the ledger are chained by hashes: `dpkit ledger verify` finds an"
-        " entry that was edited or cut off, and a ledger that was rewritten as a whole"
-        " has another head than this one."
+        "The entries of the ledger are chained by hashes: `dpkit ledger verify` finds"
+        " an entry that was edited or cut off, and a ledger that was rewritten as a"
+        " whole has another head than this one."
     )
     rows = [
         ("ledger", facts["ledger"]),

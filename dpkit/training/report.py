@@ -28,8 +28,8 @@ _EVALUATION = (
 )
 _CHARGED = (
     "The ledger was charged for the whole run before its first step. Its entries are"
-    " chained by hashes: `dpkit ledger verify` finds an entry that was edited or cut off,"
-    " and a ledger that was rewritten as a whole has another head than this one."
+    " chained by hashes: `dpkit ledger verify` finds an entry that was edited or cut"
+    " off, and a ledger that was rewritten as a whole has another head than this one."
 )
 
 
