@@ -52,7 +52,12 @@ class FitResult:
       seconds: wall time of all sessions of the run.
       private_scores: (step, score) on PRIVATE rows: not a release, not to be shown.
 
-    Example: see `fit`.
+    Example:
+      >>> done = FitResult(params={}, bound=None, history=[], plan=None, run_id="a",
+      ...                  microbatch_size=8, devices=1, seconds=0.5,
+      ...                  private_scores=[(1, 0.9)])
+      >>> "private_scores" in repr(done)
+      False
     """
 
     params: Any
