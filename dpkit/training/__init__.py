@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpkit.training.config import Config, load_config
     from dpkit.training.examples import augmented, per_user
+    from dpkit.training.execution import Execution
     from dpkit.training.folder import RunFolder
     from dpkit.training.gradients import ClippedGrad, PrivateAux, clipped_grad
     from dpkit.training.job import Run, run
@@ -21,6 +22,7 @@ _HOME = {
     "Config": "config",
     "DPSGDPlan": "plan",
     "Evaluation": "trainer",
+    "Execution": "execution",
     "FitResult": "trainer",
     "PrivateAux": "gradients",
     "Progress": "trainer",
@@ -41,6 +43,7 @@ __all__ = [
     "Config",
     "DPSGDPlan",
     "Evaluation",
+    "Execution",
     "FitResult",
     "PrivateAux",
     "Progress",

@@ -32,12 +32,12 @@ from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import tree_sum
 from dpkit.rewrite.blocks import compensated
 from dpkit.training.comparison import Check, compare
+from dpkit.training.execution import MODES
 from dpkit.training.inspection import check_batch, check_loss, check_params
 from dpkit.training.isolation import CONVOLUTION, isolated
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
 DATA_AXIS = "data"
-MODES = ("auto", "vmap", "two_pass", "microbatch")
 _CHUNK = 8
 # Examples that are added up without Kahan's sum: see `dpkit.rewrite.blocks`.
 _MOST_AT_ONCE = 2**12

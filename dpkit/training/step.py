@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dpkit.data.random_access import Rows, as_rows, empty_rows
 from dpkit.mechanisms.clips import Flat
 from dpkit.mechanisms.sampler import Batch
+from dpkit.training.execution import Execution
 from dpkit.training.gradients import DATA_AXIS, LossFn, clipped_grad
 from dpkit.training.optimizer import clip_of, release_state, released_mean
 from dpkit.training.plan import DPSGDPlan
@@ -43,13 +44,9 @@ class Stepper:
       plan: what is sampled, clipped and noised.
       optimizer: any optax transformation; it sees released updates only.
       roots: where noise and batches come from.
+      execution: how a step is computed; without a microbatch size all rows at once,
+        without devices on one.
       average_decay: of the running average of parameters; None keeps none.
-      mode: of `clipped_grad`.
-      generator: of the noise.
-      microbatch_size: examples a chunk on each device; None takes all at once.
-      devices: how many of `jax.devices()` share a batch.
-      constant_time: padding is worked through like records, so that the time of a step
-        doesn't tell how many were drawn.
     """
 
     def __init__(
@@ -58,14 +55,12 @@ class Stepper:
         plan: DPSGDPlan,
         optimizer: optax.GradientTransformation,
         roots: Roots,
+        execution: Execution,
         *,
         average_decay: float | None,
-        microbatch_size: int | None,
-        devices: int,
-        mode: str = "auto",
-        generator: str = "threefry",
-        constant_time: bool = True,
     ) -> None:
+        devices = execution.devices or 1
+        microbatch_size = execution.microbatch_size
         mesh = Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,))
         share = -(-plan.sampler.max_batch_size // devices)
         if microbatch_size is not None and microbatch_size >= share:
@@ -74,19 +69,19 @@ class Stepper:
         self._optimizer = optimizer
         self._decay = average_decay
         self._devices = devices
-        self._generator = generator
+        self._generator = execution.generator
         self._rows = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._keys = jax.device_put(
-            (roots.key_for(generator), roots.model_key), self._everywhere
+            (roots.key_for(execution.generator), roots.model_key), self._everywhere
         )
         self._grad = clipped_grad(
             loss_fn,
             clip=Flat(1.0),  # each step has its own
-            mode=mode,
+            mode=execution.mode,
             microbatch=microbatch_size,
             mesh=mesh if devices > 1 else None,
-            constant_time=constant_time,
+            constant_time=execution.constant_time,
         )
         self._program: tuple[Any, Any] | None = None
 

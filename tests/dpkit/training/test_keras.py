@@ -13,6 +13,7 @@ import optax
 import pytest
 
 from dpkit import Budget, DPSGDPlan, Ledger, fit
+from dpkit.training import Execution
 from dpkit.training.gradients import clipped_grad
 
 pytestmark = [
@@ -129,7 +130,7 @@ def test_the_trainer_takes_the_model_unchanged(model, loss):
         plan=plan,
         optimizer=optax.adam(0.1),
         ledger=ledger,
-        microbatch_size=16,
+        execution=Execution(microbatch_size=16),
     )
     for before, after in zip(params, done.params, strict=True):
         assert np.abs(np.asarray(before) - after).max() > 0

@@ -13,7 +13,7 @@ import pytest
 from dpkit import Budget, DPSGDPlan, Ledger, RunFolder, fit
 from dpkit.mechanisms import CyclicSampler, MinSeparation, PoissonSampler
 from dpkit.mechanisms.clips import AutoS, PerGroup
-from dpkit.training import as_optax, clipped_grad
+from dpkit.training import Execution, as_optax, clipped_grad
 from dpkit.training.optimizer import release_state, released_mean
 
 RECORDS = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
@@ -63,9 +63,11 @@ def new_ledger(path=None, epsilon=100.0):
 
 
 def train(plan, ledger, **options):
+    way = {"microbatch_size": 64, "devices": 1}
+    if "generator" in options:
+        way["generator"] = options.pop("generator")
     settings: dict[str, Any] = {
-        "microbatch_size": 64,
-        "devices": 1,
+        "execution": Execution(**way),
         "insecure_seed": 1,
         **options,
     }
