@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dpkit.training.folder import RunFolder
     from dpkit.training.gradients import ClippedGrad, PrivateAux, clipped_grad
     from dpkit.training.job import Run, run
+    from dpkit.training.matching import MaskedRows, PlanGradient
     from dpkit.training.optimizer import as_optax
     from dpkit.training.plan import DPSGDPlan
     from dpkit.training.roots import secret_key
@@ -24,6 +25,8 @@ _HOME = {
     "Evaluation": "trainer",
     "Execution": "execution",
     "FitResult": "trainer",
+    "MaskedRows": "matching",
+    "PlanGradient": "matching",
     "PrivateAux": "gradients",
     "Progress": "trainer",
     "Run": "job",
@@ -45,6 +48,8 @@ __all__ = [
     "Evaluation",
     "Execution",
     "FitResult",
+    "MaskedRows",
+    "PlanGradient",
     "PrivateAux",
     "Progress",
     "Run",
