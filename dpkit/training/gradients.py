@@ -150,7 +150,7 @@ class ClippedGrad:
         batch = jax.tree.map(jnp.asarray, batch)
         unmasked = size if mask is None else None
         mask = jnp.ones(size, bool) if mask is None else mask
-        names = check_loss(
+        loss = check_loss(
             self.loss_fn,
             jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params),
             _one(batch),
@@ -160,9 +160,9 @@ class ClippedGrad:
         # Rows travel with the words of their keys: padding repeats a row, and a
         # repeated typed key would look like a reused one.
         words = None if keys is None else jax.random.key_data(keys)
-        worker = dataclasses.replace(self, loss_fn=_with_words(self.loss_fn, keys))
+        worker = dataclasses.replace(self, loss_fn=_with_words(loss, keys))
         local = worker._local_sum
-        if CONVOLUTION in names:
+        if CONVOLUTION in loss.names:
             local = isolated(local)
         rows = (batch, mask, words)
         if self.mesh is None and not _states_rows(batch):
