@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpkit.training.config import Config, load_config
     from dpkit.training.examples import augmented, per_user
+    from dpkit.training.execution import Execution
     from dpkit.training.folder import RunFolder
     from dpkit.training.gradients import ClippedGrad, PrivateAux, clipped_grad
     from dpkit.training.job import Run, run
+    from dpkit.training.matching import MaskedRows, PlanGradient
     from dpkit.training.optimizer import as_optax
     from dpkit.training.plan import DPSGDPlan
     from dpkit.training.roots import secret_key
@@ -21,7 +23,10 @@ _HOME = {
     "Config": "config",
     "DPSGDPlan": "plan",
     "Evaluation": "trainer",
+    "Execution": "execution",
     "FitResult": "trainer",
+    "MaskedRows": "matching",
+    "PlanGradient": "matching",
     "PrivateAux": "gradients",
     "Progress": "trainer",
     "Run": "job",
@@ -41,7 +46,10 @@ __all__ = [
     "Config",
     "DPSGDPlan",
     "Evaluation",
+    "Execution",
     "FitResult",
+    "MaskedRows",
+    "PlanGradient",
     "PrivateAux",
     "Progress",
     "Run",

@@ -32,6 +32,7 @@ from dpkit.models.language import base_sha256
 from dpkit.report.words import number
 from dpkit.training import account
 from dpkit.training.config import Config, load_config, naming
+from dpkit.training.execution import Execution
 from dpkit.training.folder import RunFolder, write
 from dpkit.training.plan import DPSGDPlan, Number, check_delta
 from dpkit.training.result import publish, summary
@@ -399,11 +400,13 @@ def _fit(
         average_decay=settings.average_decay,
         folder=folder,
         facts={"config_sha256": config.sha256, **_base(job)},
-        mode=settings.mode,
-        generator=config.privacy.generator,
-        microbatch_size=settings.microbatch_size,
-        devices=settings.devices,
-        constant_time=settings.constant_time,
+        execution=Execution(
+            mode=settings.mode,
+            microbatch_size=settings.microbatch_size,
+            devices=settings.devices,
+            generator=config.privacy.generator,
+            constant_time=settings.constant_time,
+        ),
         insecure_seed=None if config.test is None else config.test.insecure_seed,
         allow_insecure_ledger=config.test is not None,
         on_progress=on_progress,
