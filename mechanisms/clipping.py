@@ -27,6 +27,7 @@ from dpkit.mechanisms import _check
 from dpkit.mechanisms._clip import shrinking
 from dpkit.mechanisms.clips import Clip, Flat, as_clip
 from dpkit.mechanisms.noise import gaussian_noise, wide
+from dpkit.mechanisms.norms import squared_norm
 from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree
 from dpkit.mechanisms.stream import Steady
@@ -324,12 +325,7 @@ def global_norm(tree: PyTree) -> jax.Array:
       Array(7., dtype=float32)
     """
     _check.floating(tree=tree)
-    leaves = jax.tree.leaves(tree)
-    double = any(leaf.dtype == np.float64 for leaf in leaves)
-    dtype = np.float64 if double else np.float32
-    squares = [jnp.sum(jnp.square(leaf.astype(wide(leaf.dtype)))) for leaf in leaves]
-    total = sum((s.astype(dtype) for s in squares), start=jnp.zeros((), dtype))
-    return jnp.sqrt(total)
+    return jnp.sqrt(squared_norm(jax.tree.leaves(tree)))
 
 
 def rounding_allowance(max_summands: int) -> float:
