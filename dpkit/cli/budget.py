@@ -219,7 +219,7 @@ def _declared(
     if config is None:
         unit = "example" if unit is None else unit
         return flags.declaration(relation=relation, unit=unit, delta=None, free=free)
-    from dpkit.budget.declaration import read
+    from dpkit.cli.jobs import declared
 
     if flags.given:
         name = flags.given[0]
@@ -227,7 +227,7 @@ def _declared(
         raise ValueError(
             f"{name}={value!r}: the CONFIG declares the run, or the options do"
         )
-    return read(config, relation=relation, unit=unit)
+    return declared(config, relation=relation, unit=unit)
 
 
 def _bound(run: "Declaration", delta: float, accountant: str) -> "PrivacyBound":

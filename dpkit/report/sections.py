@@ -17,10 +17,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dpkit.report import markup
-from dpkit.report.guarantee import Guarantee, not_covered as not_covered
-from dpkit.report.plots import Axes, Line, chart
-from dpkit.report.words import number, relation_in_short
+from dpkit.report.guarantee import Guarantee
+from dpkit.report.guarantee import not_covered as not_covered
+from dpkit.report.plots import Axes, Line
 
 
 @dataclasses.dataclass(frozen=True)
