@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dpkit.jobs.secrets import Roots
+from dpkit.jobs.roots import Roots
 
 
 class RunFolder:

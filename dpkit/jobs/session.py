@@ -24,7 +24,7 @@ from dpkit.accountants.ledger import Grant, Ledger
 from dpkit.jobs.checkpoint import Checkpoints
 from dpkit.jobs.folder import RunFolder
 from dpkit.jobs.ledger import Part
-from dpkit.jobs.secrets import Roots
+from dpkit.jobs.roots import Roots
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "dpkit-jax")
 _PUBLISHED = ("run_id", "job", "program", "config_sha256")  # in a ledger's entry

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpkit.jobs.folder import RunFolder
     from dpkit.jobs.lifecycle import Run
-    from dpkit.jobs.secrets import secret_key
+    from dpkit.jobs.roots import secret_key
     from dpkit.training.config import Config, load_config
     from dpkit.training.examples import augmented, per_user
     from dpkit.training.execution import Execution
@@ -36,7 +36,7 @@ _HOME = {
     "load_config": "config",
     "per_user": "examples",
     "run": "job",
-    "secret_key": "dpkit.jobs.secrets",
+    "secret_key": "dpkit.jobs.roots",
 }
 
 __all__ = [

@@ -11,7 +11,7 @@ import numpy as np
 
 from dpkit.data import as_rows
 from dpkit.data.random_access import empty_rows
-from dpkit.jobs.secrets import Roots
+from dpkit.jobs.roots import Roots
 from dpkit.jobs.session import default_devices
 from dpkit.mechanisms.sampler import Batch
 from dpkit.training.autotune import DEFAULT

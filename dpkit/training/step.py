@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpkit.data.random_access import Rows, as_rows, empty_rows
-from dpkit.jobs.secrets import Roots
+from dpkit.jobs.roots import Roots
 from dpkit.mechanisms.clips import Flat
 from dpkit.mechanisms.sampler import Batch
 from dpkit.training.execution import Execution

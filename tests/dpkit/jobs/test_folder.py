@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from dpkit.jobs.folder import RunFolder, write
-from dpkit.jobs.secrets import Roots
+from dpkit.jobs.roots import Roots
 
 
 def test_private_is_for_the_owner_alone_whatever_the_umask(tmp_path):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dpkit.jobs.secrets import Roots
+from dpkit.jobs.roots import Roots
 from dpkit.training.autotune import choose_microbatch
 from dpkit.training.execution import Execution
 from dpkit.training.plan import DPSGDPlan

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from dpkit.data.random_access import as_rows
-from dpkit.jobs.secrets import Roots
+from dpkit.jobs.roots import Roots
 from dpkit.mechanisms.sampler import Batch
 from dpkit.training import optimizer
 from dpkit.training.execution import Execution
