@@ -242,29 +242,15 @@ def _shown(name: str, value: Any) -> Any:
 
 def _outcome(done: "Run") -> list[tuple[str, Any]]:
     """What a finished run prints."""
-    from dpkit.report.words import as_float, headline, number
+    from dpkit.jobs.result import guarantee
 
-    result = done.result
-    shown = [(name, text) for name, text, _ in result.get("shown", [])]
-    places = [("run's folder", done.folder), ("report", done.folder / "report.html")]
-    if "epsilon" not in result:
-        return [*shown, *places]
-    epsilon = as_float(result["epsilon"])
-    warrant = f"certified upper bound ({result['accountant']})"
-    side = "up"
-    if not result["certified"]:
-        warrant, side = "an estimate, not certified", "nearest"
-    if result.get("insecure_seed"):
-        warrant = "had the noise been secret: it was not, so there is NO PRIVACY"
-    text = "infinite" if epsilon is None else number(epsilon, side=side)
+    told = guarantee(done.result)
+    known = [] if told is None else [*told.facts(), ("in words", told.headline)]
     return [
-        *shown,
-        ("epsilon", f"{text}, {warrant}"),
-        ("delta", number(float(result["delta"]), side="up")),
-        ("relation", result["relation"]),
-        ("unit", result["unit"]),
-        ("in words", headline(result)),
-        *places,
+        *((name, text) for name, text, _ in done.result.get("shown", [])),
+        *known,
+        ("run's folder", done.folder),
+        ("report", done.folder / "report.html"),
     ]
 
 

@@ -71,15 +71,14 @@ def _give(text: str, out: Path | None) -> None:
 
 def _show(document: dict[str, Any]) -> None:
     """Print the facts."""
-    from dpkit.report.statement import attack_rows, charge_rows, summary
-    from dpkit.report.words import guarantee, headline
+    from dpkit.report.statement import attack_rows, charge_rows, guarantee
 
-    result = summary(document)
+    told = guarantee(document)
     names = ("ledger", "head", "dataset", "regime", "relation", "unit")
     rows = [(name, document.get(name)) for name in names]
-    facts([("guarantee", headline(result)), *rows, *_budget(document)])
+    facts([("guarantee", told.headline), *rows, *_budget(document)])
     line()
-    for text in guarantee(result):
+    for text in told.sentences():
         line(plain(text))
     line()
     adaptive = document["bound"]["regime"] == "adaptive"

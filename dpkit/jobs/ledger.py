@@ -156,8 +156,8 @@ class Part:
     Example:
       >>> from dpkit.accountants import PureDpEvent
       >>> part = Part(Budget(1.0, 0.0))
-      >>> part.cost(PureDpEvent(0.75), Relation.ADD_REMOVE, [], whole=True)
-      [0.75, 0.0]
+      >>> part.cost(PureDpEvent(0.75), Relation.ADD_REMOVE, [], whole=True)[1]
+      0.0
     """
 
     budget: Budget

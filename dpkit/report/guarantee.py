@@ -48,7 +48,7 @@ def stated(bound: PrivacyBound | DeltaBound) -> str:
     known = bound.upper if bound.upper is not None else bound.estimate
     if known is None:
         return "no answer"
-    return ", ".join(_worded(known, bound.certified, bound.method_upper))
+    return _in_one(*_worded(known, bound.certified, bound.method_upper))
 
 
 def _worded(value: float, certified: bool, method: str | None) -> tuple[str, str]:
@@ -58,6 +58,11 @@ def _worded(value: float, certified: bool, method: str | None) -> tuple[str, str
     if not certified:
         return f"≈ {number(value)}", "an estimate, not certified"
     return f"≤ {number(value, side='up')}", f"certified upper bound ({method})"
+
+
+def _in_one(value: str, warrant: str) -> str:
+    """A number and its warrant in one text."""
+    return f"{value}: {warrant}" if value == "infinite" else f"{value}, {warrant}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,7 +228,7 @@ class Guarantee:
           ('epsilon', '≤ 2.5, certified upper bound (pld)')
         """
         return [
-            ("epsilon", f"{self.value}, {self.warrant}"),
+            ("epsilon", _in_one(self.value, self.warrant)),
             ("delta", number(self.delta, side="up")),
             ("relation", self.relation),
             ("unit", self.unit),

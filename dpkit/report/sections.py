@@ -14,12 +14,14 @@ from before the noise have no place in it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dpkit.report import markup
 from dpkit.report.guarantee import Guarantee
-from dpkit.report.guarantee import not_covered as not_covered
-from dpkit.report.plots import Axes, Line
+from dpkit.report.plots import Axes, Line, chart
+from dpkit.report.words import number, relation_in_short
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,4 +207,113 @@ def render(
       >>> page.startswith("<!DOCTYPE html>"), "What came out" in page
       (True, True)
     """
-    raise NotImplementedError
+    insecure = guarantee is not None and guarantee.insecure
+    head = markup.header(
+        f"{kind} of an insecure test" if insecure else kind, title, dates
+    )
+    first = _alarms(guarantee) if guarantee else []
+    whole = [*sections, Section("What is not covered", Text(*not_covered, points=True))]
+    if evidence:
+        whole.append(Section("Evidence", *evidence))
+    body = [
+        *(markup.alarm(*alarm) for alarm in [*first, *alarms]),
+        head,
+        markup.numbers([*_numbers(guarantee), *shown]),
+        _guaranteed(guarantee) if guarantee else "",
+        *(_section(section, place) for place, section in enumerate(whole)),
+    ]
+    if config_text is not None:
+        body.append(markup.section("Configuration", markup.verbatim(config_text)))
+    return markup.document(title, "\n".join(part for part in body if part))
+
+
+def _alarms(guarantee: Guarantee) -> list[tuple[str, str]]:
+    """What must be read before the guarantee."""
+    if guarantee.insecure:
+        subject = guarantee.insecure[0].upper() + guarantee.insecure[1:]
+        text = (
+            f"{subject} came from a known seed, so whoever knows the seed can take the"
+            " noise away. Every statement below is about the same releases with secret"
+            " randomness. Nothing of this may be published as private."
+        )
+        return [("Insecure seed: no privacy", text)]
+    if not guarantee.certified:
+        text = (
+            "No accountant has proven an upper bound: the epsilon is infinite or an"
+            " estimate."
+        )
+        return [("Not certified", text)]
+    if not guarantee.finite:
+        return [("No guarantee", "The epsilon is infinite.")]
+    return []
+
+
+def _numbers(guarantee: Guarantee | None) -> list[tuple[str, str, str]]:
+    """Epsilon with its warrant, delta and the relation."""
+    if guarantee is None:
+        return []
+    delta = number(guarantee.delta, side="up")
+    relation = relation_in_short(guarantee.relation, guarantee.unit)
+    return [
+        ("epsilon", guarantee.value, guarantee.warrant),
+        ("delta", delta, "added to every probability"),
+        ("relation", guarantee.relation, relation),
+    ]
+
+
+def _guaranteed(guarantee: Guarantee) -> str:
+    """The guarantee in words, the headline first."""
+    title = "The guarantee"
+    if guarantee.insecure:
+        title = "The guarantee that secret randomness would have given"
+    lead = guarantee.headline
+    for sign in "=≤≈":
+        lead = lead.replace(f" {sign} ", f"\N{NO-BREAK SPACE}{sign}\N{NO-BREAK SPACE}")
+    lead = markup.lead(f"{lead[0].upper()}{lead[1:]}.")
+    return markup.section(title, f"{lead}\n{markup.paragraphs(guarantee.sentences())}")
+
+
+def _section(section: Section, place: int) -> str:
+    """A section as HTML."""
+    return markup.section(section.title, _parts(section.parts, f"s{place}"))
+
+
+def _parts(parts: Sequence[Part], place: str) -> str:
+    """Parts as HTML, neighbouring figures side by side.
+
+    Args:
+      parts: what to set.
+      place: where they stand in the page: it makes the identifiers unique.
+    """
+    lines = []
+    for drawn, run in itertools.groupby(
+        enumerate(parts), lambda pair: isinstance(pair[1], Figure)
+    ):
+        texts = [_part(part, f"{place}p{at}") for at, part in run]
+        inside = "\n".join(text for text in texts if text)
+        lines.append(markup.side_by_side(inside) if drawn and inside else inside)
+    return "\n".join(line for line in lines if line)
+
+
+def _part(part: Part, place: str) -> str:
+    """One part as HTML."""
+    match part:
+        case Text(points=True):
+            return markup.listed(part.paragraphs)
+        case Text():
+            return markup.paragraphs(part.paragraphs)
+        case Numbers():
+            return markup.numbers(part.rows)
+        case Table(heads=()):
+            return markup.table(part.rows)
+        case Table():
+            return markup.grid(part.heads, part.rows, right=part.right)
+        case Figure():
+            drawing = chart(part.lines, part.axes, name=place, note=part.note)
+            return markup.figure(drawing, part.caption) if drawing else ""
+        case Folded():
+            return markup.folded(part.line, _parts(part.parts, place))
+    raise TypeError(
+        f"part={type(part).__name__} must be Text, Table, Numbers, Figure or Folded:"
+        " a report is made of typed parts, never of HTML"
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from dpkit.jobs import Outcome
 from dpkit.training.config import Config
 from dpkit.training.plan import DPSGDPlan
+from dpkit.training.report import told
 from dpkit.training.trainer import FitResult
 
 
@@ -57,19 +58,13 @@ def outcome(
       done: has the bound and the parameters.
       terms: relation, unit and dataset.
     """
-    shown = []
-    if facts["test_accuracy"] is not None:
-        text = f"{100 * facts['test_accuracy']:.2f} %"
-        shown.append(("test accuracy", text, "on public rows"))
-    bits = facts.get("test_bits_per_character")
-    if bits is not None:
-        shown.append(("bits per character", f"{bits:.3f}", "on public rows"))
+    whole = {**facts, **terms, "delta": done.bound.delta}
+    whole["accountant"] = done.bound.method_upper
     return Outcome(
         bound=done.bound,
-        title=f"{facts['model']} trained on {terms['dataset']}",
         facts=facts,
         files={"params.npz": _npz(done.params)},
-        shown=shown,
+        **told(whole, facts["history"]),
     )
 
 
