@@ -23,6 +23,7 @@ from dpkit.cli.options import (
     Config,
     Delta,
     Deltas,
+    ExpectedBatchSize,
     Json,
     MaxBatchSize,
     MaxRecords,
@@ -60,6 +61,7 @@ def epsilon(
     sampling: Sampling = None,
     max_batch_size: MaxBatchSize = None,
     max_records: MaxRecords = None,
+    expected_batch_size: ExpectedBatchSize = None,
     unit: Unit = None,
     accountant: Accountant = "best",
     accountants: Accountants = None,
@@ -73,6 +75,7 @@ def epsilon(
         steps=steps,
         max_batch_size=max_batch_size,
         max_records=max_records,
+        expected_batch_size=expected_batch_size,
     )
     run = _declared(config, flags, relation=relation, unit=unit)
     if epsilon:
@@ -118,6 +121,7 @@ def calibrate(
     sampling: Sampling = None,
     max_batch_size: MaxBatchSize = None,
     max_records: MaxRecords = None,
+    expected_batch_size: ExpectedBatchSize = None,
     unit: Unit = None,
     accountant: Accountant = "best",
     bracket: Annotated[
@@ -163,6 +167,7 @@ def calibrate(
         steps=steps,
         max_batch_size=max_batch_size,
         max_records=max_records,
+        expected_batch_size=expected_batch_size,
     )
     asked = {"epsilon": epsilon, "delta": delta}
     asked |= {name: flags.facts()[name] for name in flags.given}

@@ -122,6 +122,24 @@ def job_command(name: str, text: str) -> Callable[..., None]:
     return command
 
 
+def schema(
+    job: Annotated[
+        str, typer.Argument(metavar="JOB", help="Whose configuration: train.")
+    ],
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="The page of the reference, for people."),
+    ] = False,
+) -> None:
+    """The JSON Schema of a job's configuration, for editors that complete TOML."""
+    from dpkit.accountants.answers import checks
+    from dpkit.jobs import reference
+
+    kind = config_type(checks.one_of(tuple(JOBS), job=job))
+    text = reference.markdown(kind, job) if markdown else reference.schema(kind, job)
+    typer.echo(text, nl=False)
+
+
 def run_job(
     name: str,
     config: "JobConfig",

@@ -85,8 +85,8 @@ class LedgerSection(Settings, frozen=True, kw_only=True):
     share: Annotated[
         Share | None,
         Meta(
-            description="{ epsilon, delta }: the run's part of the ledger's budget; "
-            "left out, what [privacy] asks for."
+            description="The run's part of the ledger's budget; left out, all that it "
+            "asks for."
         ),
     ] = None
 
