@@ -35,9 +35,9 @@ def compare(
     Exit code 4 where none of them certifies an epsilon.
     """
     from dpkit.accountants import NotCertified
-    from dpkit.budget.declaration import read
+    from dpkit.cli.jobs import declared
 
-    run = read(config, relation=relation, unit=unit)
+    run = declared(config, relation=relation, unit=unit)
     deltas = delta or ([run.delta] if run.delta is not None else [])
     if not deltas:
         raise ValueError("missing option --delta; or a CONFIG that names it")

@@ -42,10 +42,10 @@ def curve(
 ) -> None:
     """A curve of the run: certified numbers, with published lines beside them."""
     from dpkit.accountants.answers import checks
-    from dpkit.budget.declaration import read
+    from dpkit.cli.jobs import declared
 
     checks.one_of(_AXES, x=x)
-    run = read(config, relation=relation, unit=unit, delta=delta)
+    run = declared(config, relation=relation, unit=unit, delta=delta)
     found = _curve(run, x)
     document = {**run.to_json(), "curve": found.to_json()}
     if out is not None:

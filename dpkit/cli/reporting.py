@@ -106,9 +106,9 @@ def _document(what: str, delta: float | None) -> dict[str, Any]:
     from dpkit.report import of_ledger, of_run
 
     if what.lower().endswith((".toml", ".json")):
-        from dpkit.budget.declaration import read
+        from dpkit.cli.jobs import declared
 
-        run = read(what, delta=delta)
+        run = declared(what, delta=delta)
         if run.delta is None:
             raise ValueError("missing option --delta; or a CONFIG that names it")
         return of_run(run, run.delta)

@@ -1,11 +1,10 @@
 """The report of a training run: what is its own, set in the frame of every report."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-from dpkit.report import sections as frame
-from dpkit.report.guarantee import Guarantee, not_covered
+from dpkit.jobs.progress import Outcome
+from dpkit.jobs.result import page
 from dpkit.report.plots import Axes, Line
 from dpkit.report.sections import Figure, Folded, Part, Section, Table, Text
 from dpkit.report.words import as_float, number
@@ -25,11 +24,6 @@ _TIMES = (
 _EVALUATION = (
     "The evaluation rows: they were declared public, and everything computed on them"
     " (each accuracy here) is published without protection."
-)
-_CHARGED = (
-    "The ledger was charged for the whole run before its first step. Its entries are"
-    " chained by hashes: `dpkit ledger verify` finds an entry that was edited or cut"
-    " off, and a ledger that was rewritten as a whole has another head than this one."
 )
 
 
@@ -56,16 +50,34 @@ def render(result: Result, history: History, config_text: str) -> str:
       >>> render(facts, [], "").startswith("<!DOCTYPE html>")
       True
     """
-    return frame.render(
-        _title(result),
-        guarantee(result),
-        sections(result, history),
-        dates=_dates(result),
-        shown=_scores(result),
-        not_covered=limits(result),
-        evidence=_evidence(result),
-        config_text=config_text,
-    )
+    return page(result, Outcome(bound=None, **told(result, history)), config_text)
+
+
+def told(result: Result, history: History) -> dict[str, Any]:
+    """What a run tells the frame of reports, as fields of an `Outcome`.
+
+    Args:
+      result: as for `render`.
+      history: as for `render`.
+
+    Example:
+      >>> told({"delta": 1e-5, "model": "mlp", "dataset": "toy 1"}, [])["title"]
+      'mlp trained on toy 1'
+    """
+    own = [_EVALUATION] if _scored_in_public(result) else []
+    if result.get("constant_time") is False:
+        own.append(_TIMES)
+    return {
+        "title": _title(result),
+        "sections": sections(result, history),
+        "shown": _scores(result),
+        "released": (
+            "It holds for the final parameters and for every intermediate one together:"
+            " a reader may see them all. It rests on how batches were drawn: "
+            f"{sampling_in_words(result)}."
+        ),
+        "not_covered": own,
+    }
 
 
 def sections(result: Result, history: History) -> list[Section]:
@@ -86,50 +98,6 @@ def sections(result: Result, history: History) -> list[Section]:
         Section("The run", *_curves(result, history)),
         Section("Parameters", parameters),
     ]
-
-
-def guarantee(result: Result) -> Guarantee:
-    """What a run guarantees, out of its result.
-
-    Args:
-      result: as for `render`.
-
-    Raises:
-      KeyError: one of the needed facts is missing.
-
-    Example:
-      >>> guarantee({"epsilon": "inf", "certified": True, "delta": 1e-5,
-      ...   "unit": "user", "relation": "add_remove", "accountant": "pld"}).headline
-      'no privacy: epsilon is infinite, to add or remove one user'
-    """
-    told = {
-        **{name: result[name] for name in ("certified", "delta", "relation", "unit")},
-        "upper": result["epsilon"],
-        "method_upper": result["accountant"],
-    }
-    released = (
-        "It holds for the final parameters and for every intermediate one together:"
-        " a reader may see them all. It rests on how batches were drawn: "
-        f"{sampling_in_words(result)}."
-    )
-    insecure = "the noise of this run" if result.get("insecure_seed") else ""
-    return Guarantee.read(told, insecure=insecure, released=released)
-
-
-def limits(result: Result) -> list[str]:
-    """What a run's guarantee leaves open, one sentence each.
-
-    Args:
-      result: as for `render`.
-
-    Example:
-      >>> limits({"evaluation": "public"})[0].startswith("The evaluation rows")
-      True
-    """
-    own = [_EVALUATION] if _scored_in_public(result) else []
-    if result.get("constant_time") is False:
-        own.append(_TIMES)
-    return not_covered(str(result.get("unit", "example")), *own)
 
 
 def sampling_in_words(result: Result) -> str:
@@ -163,35 +131,6 @@ def _title(result: Result) -> str:
     model, dataset = result.get("model"), result.get("dataset")
     what = str(model) if model else "A model"
     return f"{what} trained on {dataset}" if dataset else f"{what}, trained privately"
-
-
-def _dates(result: Result) -> list[str]:
-    """When the run took place and how long it took, as far as that is known."""
-    dates = [
-        f"{name} {_moment(str(result[name]))}"
-        for name in ("started", "finished")
-        if result.get(name)
-    ]
-    seconds = as_float(result.get("seconds"))
-    return dates if seconds is None else [*dates, f"{_duration(seconds)} of work"]
-
-
-def _moment(text: str) -> str:
-    """A time as people write it; a text that is no time stays as it is."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    zone = f" {moment.tzname()}" if moment.tzinfo else ""
-    return f"{moment:%Y-%m-%d %H:%M}{zone}"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
-    return " ".join(f"{n} {name}" for n, name in parts if n) or "less than 1 s"
 
 
 def _scores(result: Result) -> list[tuple[str, str, str]]:
@@ -324,17 +263,3 @@ def _settled(value: Any) -> Any:
     if not isinstance(value, list | tuple):
         return value
     return ", then ".join(f"{number(x)} for {steps:,} steps" for steps, x in value)
-
-
-def _evidence(result: Result) -> list[Part]:
-    """What ties the page to the ledger, the parameters and the code."""
-    hashes = {
-        "ledger_head": "ledger head",
-        "run_id": "run",
-        "params_sha256": "parameters, SHA-256",
-        "config_sha256": "configuration, SHA-256",
-    }
-    rows = [(name, result[key]) for key, name in hashes.items() if result.get(key)]
-    versions = result.get("versions") or {}
-    rows += [(f"version of {name}", value) for name, value in versions.items()]
-    return [Text(_CHARGED), Table(rows)]

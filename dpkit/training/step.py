@@ -13,13 +13,13 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpkit.data.random_access import Rows, as_rows, empty_rows
+from dpkit.jobs.roots import Roots
 from dpkit.mechanisms.sampler import Batch
 from dpkit.training.execution import Execution
 from dpkit.training.gradients import DATA_AXIS, LossFn
 from dpkit.training.matching import MaskedRows
 from dpkit.training.optimizer import release_state, released_mean
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.roots import Roots
 
 
 class TrainState(NamedTuple):

@@ -10,6 +10,7 @@ release and is not charged again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,17 +24,17 @@ from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.ledger import Ledger
 from dpkit.data.random_access import Rows, as_rows
 from dpkit.data.units import UserRows
+from dpkit.jobs.folder import RunFolder
+from dpkit.jobs.session import Session, default_devices, environment
 from dpkit.training.autotune import DEFAULT, choose_microbatch
 from dpkit.training.comparison import made_up
 from dpkit.training.examples import per_user
 from dpkit.training.execution import Execution
-from dpkit.training.folder import RunFolder
 from dpkit.training.gradients import LossFn, clipped_grad
 from dpkit.training.inspection import CheckedLoss, check_loss, check_params
 from dpkit.training.loop import Evaluation, Loop, Progress
 from dpkit.training.optimizer import check_generator
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.session import Session, default_devices, environment
 from dpkit.training.step import Stepper, digest_of
 
 DEFAULT_EXECUTION = Execution()
@@ -95,6 +96,7 @@ def fit(
     unit_ids: np.ndarray | None = None,
     rows_per_unit: int | None = None,
     folder: RunFolder | None = None,
+    session: Session | None = None,
     facts: Mapping[str, Any] | None = None,
     execution: Execution = DEFAULT_EXECUTION,
     insecure_seed: int | None = None,
@@ -129,6 +131,7 @@ def fit(
         for each unit alone by a secret of the run; `loss_fn` is the loss of one row
         still, and averaged over them (`per_user`). The plan's records are the units.
       folder: makes the run resumable; the caller deletes its private part at the end.
+      session: of a job that trains among other things; instead of a folder.
       facts: further JSON values that a resumed run must share with its beginning.
       execution: how steps are computed and noise is drawn. A microbatch size that it
         leaves open is measured on zeros before the run, or a constant with
@@ -170,7 +173,8 @@ def fit(
     check_generator(plan, execution.generator)
     check_params(params)
     records = as_rows(records)  # on the host: rows are picked there
-    session = Session.begin(folder, insecure_seed)
+    if session is None:
+        session = Session.begin(folder, insecure_seed)
     if rows_per_unit is not None:
         records = _by_unit(records, unit_ids, rows_per_unit, ledger.unit, session)
         loss_fn = per_user(loss_fn, rows_per_unit)
@@ -189,7 +193,7 @@ def fit(
             loss_fn,
             plan,
             optimizer,
-            session.roots,
+            session.secrets,
             execution,
             average_decay=average_decay,
         )
@@ -209,28 +213,16 @@ def fit(
         ledger=ledger.id,
         sampler=repr(plan.sampler),
         program=stepper.digest(state, records.example),
-        data=session.roots.fingerprint(records),
+        data=session.secrets.fingerprint(records),
         insecure_seed=insecure_seed,
         **(facts or {}),
     )
-    session.save()
-    saved = session.checkpoints()
-    try:
-        loop = Loop.resume(session, ledger, plan, saved, state)
+    with contextlib.closing(session):
+        loop = Loop.resume(session, plan, state)
         event, count = plan.charge(ledger.relation)
-        grant = ledger.reserve(
-            event,
-            count=count,
-            delta=delta,
-            label=label,
-            key=session.run_id,
-            provenance=_provenance(session, insecure_seed),
-        )
+        grant = session.reserve(ledger, event, count, label=label, delta=delta)
         loop.run(stepper, records, num_records, grant, evaluation, on_progress)
         grant.commit(count)
-    finally:
-        if saved is not None:
-            saved.close()
     final = loop.state.params if average_decay is None else loop.state.average
     return FitResult(
         params=jax.tree.map(np.asarray, final),
@@ -245,18 +237,6 @@ def fit(
     )
 
 
-def _provenance(session: Session, insecure_seed: int | None) -> dict[str, Any]:
-    """Public facts for the ledger's entry."""
-    facts = {
-        "run_id": session.run_id,
-        "dpkit": session.facts["versions"]["dpkit-jax"],
-        "program": session.facts["program"],
-    }
-    if insecure_seed is not None:
-        facts["insecure_seed"] = True
-    return facts
-
-
 def _by_unit(
     records: Rows, unit_ids: Any, most: int, unit: str, session: Session
 ) -> UserRows:
@@ -266,7 +246,7 @@ def _by_unit(
             f"rows_per_unit={most} groups the rows of a unit: it needs unit_ids, and a "
             f"ledger whose unit is who they name, not {unit!r}"
         )
-    return UserRows(records, unit_ids, most, key=session.roots.grouping_key)
+    return UserRows(records, unit_ids, most, key=session.secrets.grouping_key)
 
 
 def _check_records(

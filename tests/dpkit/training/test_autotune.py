@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dpkit.jobs.roots import Roots
 from dpkit.training.autotune import choose_microbatch
 from dpkit.training.execution import Execution
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.roots import Roots
 from dpkit.training.step import Stepper
 
 PLAN = DPSGDPlan.create(

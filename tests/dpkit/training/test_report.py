@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dpkit.training.report import limits, render, sampling_in_words
+from dpkit.training.report import render, sampling_in_words
 from tests.dpkit.report.pages import HOSTILE, Page
 
 RESULT = {
@@ -242,8 +242,7 @@ def test_unknown_sampling_is_not_dressed_up():
 
 def test_what_is_not_covered():
     public, private = (
-        " ".join(limits({**RESULT, "evaluation": kind}))
-        for kind in ("public", "private")
+        render({**RESULT, "evaluation": kind}, [], "") for kind in ("public", "private")
     )
     for part in (
         "Hyper-parameter search",

@@ -10,11 +10,11 @@ import optax
 import pytest
 
 from dpkit.data.random_access import as_rows
+from dpkit.jobs.roots import Roots
 from dpkit.mechanisms import clipping
 from dpkit.mechanisms.sampler import Batch
 from dpkit.training.execution import Execution
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.roots import Roots
 from dpkit.training.step import Stepper
 from tests.dpkit.rewrite.test_sharding import collectives
 from tests.processes import result_of

@@ -373,7 +373,7 @@ def test_a_checkpoint_of_another_ledger_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_checkpoint_beyond_the_plan_is_refused(tmp_path):
-    from dpkit.training.checkpoint import Checkpoints
+    from dpkit.jobs.checkpoint import Checkpoints
 
     folder, ledger = interrupted(tmp_path)
     saved = Checkpoints(folder.checkpoints)
