@@ -300,4 +300,4 @@ def test_batches_of_records_are_the_batches_of_their_number():
         assert np.array_equal(rows.mask, batch.mask)
     for wrong in ({}, {"records": RECORDS, "num_records": 120}, {"records": 120}):
         with pytest.raises(TypeError, match="num_records="):
-            PLAN.batches(ROOT, **wrong)
+            cast(Any, PLAN.batches)(ROOT, **wrong)
