@@ -8,7 +8,7 @@ by nothing else: arithmetic on it, or on its leaves, is an error when it is trac
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -27,7 +27,7 @@ _TWO = (
 _OPERATIONS = (
     "__radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __pow__ "
     "__rpow__ __matmul__ __rmatmul__ __neg__ __abs__ __lt__ __le__ __gt__ __ge__ "
-    "__getitem__ __iter__ __float__ __array__ __jax_array__"
+    "__getitem__ __float__ __array__ __jax_array__"
 ).split()
 
 
@@ -89,6 +89,10 @@ class ClippedSum(metaclass=_Named):
     def __add__(self, other: Any) -> NoReturn:
         """Refused, with advice."""
         raise TypeError(_TWO if isinstance(other, ClippedSum) else ADVICE)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Refused; optax's types ask that it be there."""
+        raise TypeError(ADVICE)
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         """The seal, the values, and what is static."""

@@ -150,19 +150,19 @@ class ClippedGrad:
         batch = jax.tree.map(jnp.asarray, batch)
         unmasked = size if mask is None else None
         mask = jnp.ones(size, bool) if mask is None else mask
-        loss = check_loss(
+        names = check_loss(
             self.loss_fn,
             jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params),
             _one(batch),
             None if keys is None else _one(keys),
             allow_effects=self.allow_effects,
-        )
+        ).names
         # Rows travel with the words of their keys: padding repeats a row, and a
         # repeated typed key would look like a reused one.
         words = None if keys is None else jax.random.key_data(keys)
-        worker = dataclasses.replace(self, loss_fn=_with_words(loss, keys))
+        worker = dataclasses.replace(self, loss_fn=_with_words(self.loss_fn, keys))
         local = worker._local_sum
-        if CONVOLUTION in loss.names:
+        if CONVOLUTION in names:
             local = isolated(local)
         rows = (batch, mask, words)
         if self.mesh is None and not _states_rows(batch):

@@ -31,7 +31,7 @@ from dpkit.training.comparison import made_up
 from dpkit.training.examples import per_user
 from dpkit.training.execution import Execution
 from dpkit.training.gradients import LossFn, clipped_grad
-from dpkit.training.inspection import CheckedLoss, check_loss, check_params
+from dpkit.training.inspection import check_loss, check_params
 from dpkit.training.loop import Evaluation, Loop, Progress
 from dpkit.training.optimizer import check_generator
 from dpkit.training.plan import DPSGDPlan
@@ -300,9 +300,11 @@ def _check_settings(
 def _check_objects(optimizer: Any, folder: Any, execution: Any) -> None:
     """Refuses what would only fail after the charge."""
     if not isinstance(optimizer, optax.GradientTransformation):
+        wrapped = hasattr(optimizer, "gradient_transformation")
+        needed = "what its .gradient_transformation() returns"
         raise TypeError(
-            f"optimizer={type(optimizer).__name__}: give an optax transformation, such "
-            "as optax.sgd(0.1)"
+            f"optimizer={type(optimizer).__name__}: give an optax transformation, "
+            + (needed if wrapped else "such as optax.sgd(0.1)")
         )
     if folder is not None and not isinstance(folder, RunFolder):
         raise TypeError(
@@ -320,8 +322,11 @@ def _check_objects(optimizer: Any, folder: Any, execution: Any) -> None:
         )
 
 
-def _checked_loss(loss_fn: LossFn, params: Any, example: Any) -> CheckedLoss:
-    """The loss, traced on the shape of one record before anything is charged."""
+def _checked_loss(loss_fn: LossFn, params: Any, example: Any) -> LossFn:
+    """The loss, traced on the shape of one record before anything is charged.
+
+    A program that was traced under a mesh holds on to it: then the function stays.
+    """
     example = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)
@@ -329,7 +334,8 @@ def _checked_loss(loss_fn: LossFn, params: Any, example: Any) -> CheckedLoss:
         example,
     )
     params, key = jax.eval_shape(lambda params: (params, jax.random.key(0)), params)
-    return check_loss(loss_fn, params, example, key)
+    checked = check_loss(loss_fn, params, example, key)
+    return checked if jax.sharding.get_abstract_mesh().empty else loss_fn
 
 
 def _check_mode(loss_fn: LossFn, params: Any, example: Any, mode: str) -> None:

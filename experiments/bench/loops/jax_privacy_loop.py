@@ -5,31 +5,27 @@ import secrets
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
-from jax_privacy import accounting, batch_selection, noise_addition
-from jax_privacy.clipping import clipped_grad
+from jax_privacy import accounting, batch_selection, clipping, noise_addition
 
 from dpkit.data import load_arrays
 
 train, test = load_arrays("digits", "train"), load_arrays("digits", "test")
 
 
-class Network(nn.Module):
-    """One hidden layer."""
-
-    @nn.compact
-    def __call__(self, image):
-        """The logits of one image."""
-        x = nn.tanh(nn.Dense(64)(image.reshape(-1) / 16.0))
-        return nn.Dense(10)(x)
+def network(params, image):
+    hidden = jnp.tanh(image.reshape(-1) / 16.0 @ params["hidden"])
+    return hidden @ params["last"]
 
 
-model = Network()
-params = model.init(jax.random.key(0), jnp.zeros((8, 8, 1)))
+keys = jax.random.split(jax.random.key(0))
+params = {
+    "hidden": 0.1 * jax.random.normal(keys[0], (64, 64)),
+    "last": 0.1 * jax.random.normal(keys[1], (64, 10)),
+}
 
 
 def loss_fn(params, example):
-    logits = model.apply(params, example["image"].astype(jnp.float32))
+    logits = network(params, example["image"])
     return optax.softmax_cross_entropy_with_integer_labels(logits, example["label"])
 
 
@@ -39,8 +35,8 @@ accountant = accounting.DpsgdTrainingAccountant(accounting.PldAccountantConfig()
 noise_multiplier = accounting.calibrate_noise_multiplier(
     target_epsilon=3.0, accountant=accountant, batch_sizes=batch_size,
     num_updates=steps, num_samples=num_records, target_delta=delta)
-gradient_fn = clipped_grad(loss_fn, l2_clip_norm=1.0, keep_batch_dim=False,
-                           normalize_by=batch_size)
+gradient_fn = clipping.clipped_grad(loss_fn, l2_clip_norm=1.0, keep_batch_dim=False,
+                                    normalize_by=batch_size)
 stddev = noise_multiplier * gradient_fn.sensitivity()
 noise = noise_addition.gaussian_privatizer(
     stddev=stddev, prng_key=jax.random.key(secrets.randbits(32)))
@@ -62,5 +58,5 @@ for rows in sampling.batch_iterator(num_records, rng=secrets.randbits(128)):
     batch = jax.tree.map(lambda x, rows=rows: x[rows], train)
     params, state = step(params, state, batch, rows < 0)
 
-logits = jax.vmap(model.apply, (None, 0))(params, test["image"].astype(jnp.float32))
+logits = jax.vmap(network, (None, 0))(params, test["image"])
 print(float((logits.argmax(1) == test["label"]).mean()))

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from dpkit import Budget, DPSGDPlan, Ledger, as_optax, secret_key
 from dpkit.data import load_arrays
@@ -11,22 +10,20 @@ from dpkit.data import load_arrays
 train, test = load_arrays("digits", "train"), load_arrays("digits", "test")
 
 
-class Network(nn.Module):
-    """One hidden layer."""
-
-    @nn.compact
-    def __call__(self, image):
-        """The logits of one image."""
-        x = nn.tanh(nn.Dense(64)(image.reshape(-1) / 16.0))
-        return nn.Dense(10)(x)
+def network(params, image):
+    hidden = jnp.tanh(image.reshape(-1) / 16.0 @ params["hidden"])
+    return hidden @ params["last"]
 
 
-model = Network()
-params = model.init(jax.random.key(0), jnp.zeros((8, 8, 1)))
+keys = jax.random.split(jax.random.key(0))
+params = {
+    "hidden": 0.1 * jax.random.normal(keys[0], (64, 64)),
+    "last": 0.1 * jax.random.normal(keys[1], (64, 10)),
+}
 
 
 def loss_fn(params, example, key=None):
-    logits = model.apply(params, example["image"].astype(jnp.float32))
+    logits = network(params, example["image"])
     return optax.softmax_cross_entropy_with_integer_labels(logits, example["label"])
 
 
@@ -53,5 +50,5 @@ ledger = Ledger.open("loop.db", budget=Budget(3.0, 1e-4), relation="add_remove",
 for batch in plan.batches(root, train, ledger=ledger):
     params, state = step(params, state, batch)
 
-logits = jax.vmap(model.apply, (None, 0))(params, test["image"].astype(jnp.float32))
+logits = jax.vmap(network, (None, 0))(params, test["image"])
 print(float((logits.argmax(1) == test["label"]).mean()), ledger.spent().upper)

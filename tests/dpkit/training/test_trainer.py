@@ -477,6 +477,7 @@ def fit_on(records):
         ({"execution": "vmap"}, TypeError),
         ({"folder": "runs/mine"}, TypeError),
         ({"optimizer": None}, TypeError),
+        ({"optimizer": optax.MultiSteps(optax.sgd(0.1), 2)}, TypeError),
     ],
     ids=str,
 )
@@ -485,6 +486,12 @@ def test_settings_that_would_fail_later_are_refused(setting, error):
     with pytest.raises(error, match=f"{next(iter(setting))}|devices=99"):
         train(ledger, **setting)
     assert entry_kinds(ledger) == ["genesis"]
+
+
+def test_an_optimizer_that_has_a_transformation_is_told_so():
+    steps = optax.MultiSteps(optax.sgd(0.1), 2)
+    with pytest.raises(TypeError, match=r"MultiSteps: .*\.gradient_transformation\(\)"):
+        train(new_ledger(), optimizer=steps)
 
 
 @pytest.mark.slow

@@ -1,0 +1,303 @@
+"""A sum without noise goes into the noise that matches it, and nowhere else."""
+
+import re
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from dpkit import Budget, BudgetExceeded, DPSGDPlan, Ledger
+from dpkit.mechanisms import AutoS, ClippedSum
+from dpkit.training import MaskedRows, as_optax, clipped_grad
+
+RECORDS = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+START = {"w": jnp.zeros(4), "b": jnp.zeros(())}
+NUMBERS: dict[str, Any] = {
+    "max_records": 120,
+    "expected_batch_size": 30,
+    "clip_norm": 1.0,
+    "noise_multiplier": 1.0,
+    "steps": 6,
+}
+PLAN = DPSGDPlan.create(**NUMBERS)
+ROOT = jax.random.key(3)
+ADVICE = re.escape("put as_optax(plan, root) first in the optimizer's chain")
+OTHER = "make the sum with plan.gradient"
+
+
+def loss(params, x, key):
+    return (jnp.vdot(params["w"], x) + params["b"] - x.sum()) ** 2
+
+
+def first(plan=PLAN):
+    return next(iter(plan.batches(ROOT, RECORDS)))
+
+
+def summed(plan=PLAN, **options):
+    return plan.gradient(loss, **options)(START, first(plan))[0]
+
+
+def noised(total, plan=PLAN, inner=None):
+    optimizer = optax.chain(as_optax(plan, ROOT), inner or optax.sgd(0.1))
+    return optimizer.update(total, optimizer.init(START), START)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [optax.sgd(0.1), optax.sgd(0.1, momentum=0.9), optax.adam(0.1), optax.adamw(0.1)],
+    ids=["sgd", "momentum", "adam", "adamw"],
+)
+@pytest.mark.parametrize("compile", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_an_optimizer_without_noise_is_refused(inner, compile):
+    total, state = summed(), inner.init(START)
+    with pytest.raises((TypeError, ValueError), match=ADVICE):
+        compile(inner.update)(total, state, START)
+
+
+SLIPS = {
+    "apply_updates": lambda total: optax.apply_updates(START, total),
+    "map": lambda total: jax.tree.map(lambda p, u: p - u, START, total),
+    "other way": lambda total: jax.tree.map(lambda u, p: p - u, total, START),
+    "one leaf": lambda total: jax.tree.map(lambda p, u: p - u, jnp.ones(4), total),
+    "scaled": lambda total: jax.tree.map(lambda u: 0.1 * u, total),
+    "scaled by an array": lambda total: jax.tree.map(
+        lambda u: jnp.float32(0.1) * u, total
+    ),
+    "negated": lambda total: jax.tree.map(lambda u: -u, total),
+    "added": lambda total: jax.tree.map(jnp.add, total, total),
+    "summed": lambda total: jax.tree.map(jnp.sum, total),
+    "operator": lambda total: 0.1 * total,
+    "division": lambda total: total / 30,
+    "subtraction": lambda total: jnp.ones(4) - total,
+    "jnp": jnp.sum,
+    "numpy": np.asarray,
+    "entry": lambda total: total["w"],
+    "rows": list,
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+@pytest.mark.parametrize("compile", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_arithmetic_on_a_sum_says_what_to_write(slip, compile):
+    with pytest.raises((TypeError, ValueError), match=ADVICE):
+        compile(SLIPS[slip])(summed())
+
+
+def test_a_mean_and_a_norm_and_a_cast_of_a_sum_are_refused():
+    """JAX's own words: a key has no mean."""
+    for slip in (jnp.mean, lambda u: u.astype(jnp.bfloat16)):
+        with pytest.raises((TypeError, NotImplementedError)):
+            jax.tree.map(slip, summed())
+    with pytest.raises((TypeError, NotImplementedError)):
+        optax.tree.norm(summed())
+
+
+def test_two_sums_are_not_added():
+    with pytest.raises(TypeError, match=r"microbatch=.*optax\.MultiSteps behind"):
+        summed() + summed()
+
+
+def test_steps_are_averaged_behind_the_noise_and_not_around_it():
+    inner = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()
+    optimizer = optax.chain(as_optax(PLAN, ROOT), inner)
+    plain = as_optax(PLAN, ROOT)
+    noise: Any = plain.update
+    state, bare = optimizer.init(START), plain.init(START)
+    means: list[Any] = []
+    for batch in list(PLAN.batches(ROOT, RECORDS))[:2]:
+        total, _ = PLAN.gradient(loss)(START, batch)
+        update, state = jax.jit(optimizer.update)(total, state, START)
+        mean, bare = noise(total, bare, START)
+        means.append(mean["w"])
+    np.testing.assert_allclose(update["w"], -0.1 * sum(means) / 2, rtol=1e-5)
+    around = optax.MultiSteps(optax.chain(plain, optax.sgd(0.1)), 2)
+    with pytest.raises((TypeError, ValueError), match=r"optax\.MultiSteps behind it"):
+        around.update(total, around.init(START), START)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "words"),
+    [
+        (clipped_grad(loss, clip_norm=5.0), r"clip_norm=5\.0.*clip_norm=1\.0"),
+        (clipped_grad(loss, clip=AutoS(1.0)), OTHER),
+        (PLAN.with_noise(2.0).gradient(loss), None),
+        (DPSGDPlan.create(**NUMBERS | {"clip_norm": 0.5}).gradient(loss), OTHER),
+        (DPSGDPlan.create(**NUMBERS, quantile=0.5).gradient(loss), None),
+    ],
+    ids=["norm", "function", "same", "plan", "quantile"],
+)
+def test_a_sum_that_was_clipped_otherwise_is_refused(gradient, words):
+    batch = first()
+    if isinstance(gradient, type(clipped_grad(loss, clip_norm=1.0))):
+        total, _ = gradient(START, batch.rows, batch.mask)
+    elif gradient.stream.moves:
+        with pytest.raises(ValueError, match="state=state"):
+            gradient(START, batch)
+        memory = gradient.stream.init(START)
+        total, _ = gradient.at(memory, START, batch, None)
+        words = OTHER
+    else:
+        total, _ = gradient(START, batch)
+    if words is None:
+        noised(total)
+        return
+    with pytest.raises(ValueError, match=words):
+        noised(total)
+    with pytest.raises(ValueError, match=words):
+        jax.jit(noised)(total)
+
+
+def test_a_clip_norm_that_is_an_array_needs_a_plan():
+    from dpkit.mechanisms import Flat
+
+    total, _ = clipped_grad(loss, clip=Flat(jnp.float32(1.0)))(START, *first())
+    with pytest.raises(ValueError, match="norm that is an array"):
+        noised(total)
+
+
+def test_a_batch_without_its_mask_is_refused():
+    batch, gradient = first(), cast(Any, PLAN.gradient(loss))
+    for lost in (batch.rows, MaskedRows(batch.rows, None), tuple(batch)):
+        with pytest.raises(TypeError, match="has no mask"):
+            gradient(START, lost)
+    bare: Any = clipped_grad(loss, clip_norm=1.0)
+    with pytest.raises(TypeError, match="mask"):
+        bare(START, batch.rows)
+    total, _ = bare(START, batch.rows, None)
+    with pytest.raises(ValueError, match=r"mask=None for \d+ rows.*batch.mask"):
+        noised(total)
+    noised(bare(START, batch.rows, batch.mask)[0])
+    noised(bare(START, batch.rows[batch.mask], None)[0])  # no row is padding
+
+
+def test_a_tree_is_no_sum():
+    with pytest.raises(TypeError, match=r"ClippedSum of plan\.gradient"):
+        noised(START)
+    clipped = optax.chain(optax.clip(1.0), as_optax(PLAN, ROOT))
+    with pytest.raises((TypeError, NotImplementedError)):
+        clipped.update(summed(), clipped.init(START), START)
+
+
+def test_a_plan_clips_as_it_says_whatever_a_caller_wants():
+    for name, value in (("clip_norm", 5.0), ("clip", AutoS(1.0))):
+        with pytest.raises(TypeError, match=f"{name}=.*the plan has its own"):
+            PLAN.gradient(loss, **{name: value})
+
+
+MOVING: dict[str, dict[str, Any]] = {
+    "quantile": {**NUMBERS, "clip_norm": 0.1, "quantile": 0.5},
+    "schedule": {**NUMBERS, "clip_norm": ((3, 1.0), (3, 0.25))},
+}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_a_clip_norm_that_moves_follows_the_state_of_the_noise(name):
+    plan = DPSGDPlan.create(**MOVING[name])
+    tx, gradient = as_optax(plan, ROOT), plan.gradient(loss, mode="vmap")
+    optimizer = optax.chain(tx, optax.sgd(0.1))
+
+    @jax.jit
+    def step(params, state, batch):
+        total, _ = gradient(params, batch, state=state)
+        updates, state = optimizer.update(total, state, params)
+        return optax.apply_updates(params, updates), state, total.limit
+
+    params, state, limits = START, optimizer.init(START), []
+    before = state
+    for batch in plan.batches(ROOT, RECORDS):
+        params, state, limit = step(params, state, batch)
+        limits.append(float(limit))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    if name == "schedule":
+        assert limits == [1.0] * 3 + [0.25] * 3
+    else:
+        assert limits[0] == pytest.approx(0.1) and len(set(limits)) == 6
+    # A sum of the first step, noised as if it were of the last.
+    stale, _ = gradient(START, first(plan), state=before)
+    last = jax.tree.map(lambda leaf: leaf, state)
+    update, _ = optimizer.update(stale, last, START)
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(update))
+
+
+def test_a_stale_clip_norm_releases_nothing_within_the_plan():
+    plan = DPSGDPlan.create(**MOVING["schedule"])
+    tx: Any = as_optax(plan, ROOT)
+    gradient = plan.gradient(loss, mode="vmap")
+    start = tx.init(START)
+    late = start._replace(step=start.step + 4, memory=start.memory + 4)
+    total, _ = gradient(START, first(plan), state=start)
+    assert np.isfinite(tx.update(total, start, START)[0]["w"]).all()
+    assert np.isnan(tx.update(total, late, START)[0]["w"]).all()
+
+
+def test_a_sum_crosses_compiled_programs_and_may_be_donated():
+    split = jax.jit(PLAN.gradient(loss, mode="vmap"))
+    total, _ = split(START, first())
+    assert isinstance(total, ClippedSum)
+    whole, _ = jax.jit(noised)(total)
+    donated, _ = jax.jit(noised, donate_argnums=0)(total)
+    assert whole["w"].tobytes() == donated["w"].tobytes()
+    assert (jax.eval_shape(split, START, first())[0]).clipping == total.clipping
+
+
+@pytest.mark.parametrize("types", [AxisType.Auto, AxisType.Explicit])
+def test_a_sum_is_noised_on_a_mesh_as_without_one(types):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(types,))
+    gradient = PLAN.gradient(loss, mode="vmap", mesh=mesh)
+    batch = first()
+    pad = len(batch.mask) % 2
+    batch = MaskedRows(
+        np.pad(batch.rows, ((0, pad), (0, 0))), np.pad(batch.mask, (0, pad))
+    )
+    rows = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    params = jax.device_put(START, NamedSharding(mesh, PartitionSpec()))
+    optimizer = optax.chain(as_optax(PLAN, ROOT), optax.adam(0.1))
+
+    @jax.jit
+    def step(params, batch):
+        total, _ = gradient(params, batch)
+        return optimizer.update(total, optimizer.init(params), params)[0]
+
+    want = noised(summed(mode="vmap"), inner=optax.adam(0.1))[0]
+    np.testing.assert_allclose(step(params, rows)["w"], want["w"], rtol=1e-4)
+
+
+def test_a_loop_is_charged_before_its_first_batch_and_settled_after_its_last():
+    def ledger(epsilon):
+        return Ledger.open(
+            None, budget=Budget(epsilon, 1e-5), relation="add_remove",
+            unit="example", dataset="toy 1",
+        )  # fmt: skip
+
+    poor = ledger(0.1)
+    with pytest.raises(BudgetExceeded):
+        next(iter(PLAN.batches(ROOT, RECORDS, ledger=poor)))
+    rich = ledger(100.0)
+    for _ in PLAN.batches(ROOT, RECORDS, ledger=rich, label="mine"):
+        kinds = [entry.kind for entry in rich.entries()]
+        assert kinds == ["genesis", "reserve"]
+    assert [entry.kind for entry in rich.entries()][-1] == "commit"
+    want = PLAN.epsilon(1e-5, relation="add_remove").upper
+    assert rich.spent().upper == pytest.approx(want, rel=1e-9)
+    left = ledger(100.0)
+    for _ in PLAN.batches(ROOT, RECORDS, ledger=left):
+        break
+    assert left.spent().upper == pytest.approx(want, rel=1e-9)
+
+
+def test_batches_of_records_are_the_batches_of_their_number():
+    pairs = zip(
+        PLAN.batches(ROOT, {"x": RECORDS}),
+        PLAN.batches(ROOT, num_records=120),
+        strict=True,
+    )
+    for rows, batch in pairs:
+        assert np.array_equal(rows.rows["x"], RECORDS[batch.indices])
+        assert np.array_equal(rows.mask, batch.mask)
+    for wrong in ({}, {"records": RECORDS, "num_records": 120}, {"records": 120}):
+        with pytest.raises(TypeError, match="num_records="):
+            cast(Any, PLAN.batches)(ROOT, **wrong)
