@@ -90,7 +90,7 @@ def shapes_and_dtypes():
             yield pytest.param(SHAPES[name], dtype, id=f"{name}-{dtype.__name__}")
 
 
-@pytest.mark.parametrize(("shapes", "dtype"), shapes_and_dtypes())
+@pytest.mark.parametrize(("shapes", "dtype"), list(shapes_and_dtypes()))
 def test_squares_are_never_below_what_they_promise(shapes, dtype):
     count = sum(math.prod(shape) for shape in shapes)
     for entry in (worst_entry(count), 0.8515625):
