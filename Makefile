@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Where compiled modules are forbidden, every process would compile them anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: install demo test test-all check bench lock build clean
+.PHONY: install demo test test-all guard check bench lock build clean
 
 install: .venv/ready
 
@@ -20,8 +20,8 @@ install: .venv/ready
 	@touch $@
 
 # Tests run side by side, one on each core: threads of their own would only wait.
-test test-all: export OPENBLAS_NUM_THREADS = 1
-test test-all: export OMP_NUM_THREADS = 1
+test test-all guard: export OPENBLAS_NUM_THREADS = 1
+test test-all guard: export OMP_NUM_THREADS = 1
 
 demo: install
 	$(BIN)/dpkit demo
@@ -31,6 +31,9 @@ test: install
 
 test-all: install
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m "slow or not slow"
+
+guard: install
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m guard
 
 check: install
 	$(BIN)/ruff format --check .

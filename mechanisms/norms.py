@@ -61,8 +61,8 @@ def squared_norm(leaves: Sequence[jax.Array], later: int = 0) -> jax.Array:
     tiny = [x.reshape(-1).astype(dtype) for x in leaves if x.size <= _SHORT]
     parts = [_row_sums(jnp.square(leaf)) for leaf in leaves if leaf.size > _SHORT]
     if tiny:  # thousands of scalars are one array to square
-        parts.append((jnp.square(jnp.concatenate(tiny)), 1))
-    total = tree_sum(jnp.concatenate([sums.astype(dtype) for sums, _ in parts]))
+        parts.append((jnp.square(_joined(tiny)), 1))
+    total = tree_sum(_joined([sums.astype(dtype) for sums, _ in parts]))
     if all(double):
         return total  # whose unit is 2^-53
     count, longest = sum(len(sums) for sums, _ in parts), max(row for _, row in parts)
@@ -123,3 +123,11 @@ def _row_sums(squares: jax.Array) -> tuple[jax.Array, int]:
     rest = size % most
     whole = flat[: size - rest].reshape(-1, most).sum(axis=1)
     return jnp.concatenate([whole, flat[size - rest :].sum(keepdims=True)]), most
+
+
+def _joined(arrays: list[jax.Array]) -> jax.Array:
+    """All in one; thousands at once would take a compiler minutes."""
+    while len(arrays) > 1:
+        starts = range(0, len(arrays), 64)
+        arrays = [jnp.concatenate(arrays[start : start + 64]) for start in starts]
+    return arrays[0]

@@ -13,7 +13,7 @@ import io
 import math
 import pickle
 import pickletools
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def read_arrays(stream: io.BufferedIOBase) -> Any:
 
 def _check_instructions(stream: io.BufferedIOBase) -> None:
     """Reads the instructions without obeying them, and refuses what isn't needed."""
-    for instruction, argument, _ in pickletools.genops(stream):
+    for instruction, argument, _ in pickletools.genops(cast(Any, stream)):
         name = instruction.name
         if name not in _INSTRUCTIONS:
             raise pickle.UnpicklingError(
@@ -122,7 +122,8 @@ class _Dtype:
         if code not in _NUMERIC:
             code = repr(code[:20]) if isinstance(code, str) else type(code).__name__
             raise pickle.UnpicklingError(f"dtype={code}: only numbers are allowed")
-        self.code, self.dtype = code, None
+        self.code = code
+        self.dtype: np.dtype | None = None
 
     def __setstate__(self, state: Any) -> None:
         # Version; byte order; no subarray, names or fields; sizes by the code; no flag.

@@ -93,7 +93,11 @@ def _check(path, said, parts):
 
 @pytest.mark.parametrize(
     ("processes", "count", "parts"),
-    [(2, 20, 32), pytest.param(8, 200, 1024, marks=pytest.mark.slow)],
+    [
+        (2, 20, 32),
+        pytest.param(8, 20, 100, marks=[pytest.mark.slow, pytest.mark.guard]),
+        pytest.param(8, 200, 1024, marks=pytest.mark.slow),
+    ],
 )
 def test_processes_together_never_overspend(new_url, processes, count, parts):
     """They race for the creation of the ledger too."""

@@ -224,15 +224,22 @@ class OneDrawForAll(PoissonSampler):
         return super().draw(jnp.broadcast_to(key[0], key.shape), num_records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "row", [PLAIN, pytest.param(TRUNCATED, marks=pytest.mark.slow)], ids=repr
+    "row", [pytest.param(PLAIN, marks=pytest.mark.guard), TRUNCATED], ids=repr
 )
 def test_noise_too_small(row):
     with pytest.raises(AssertionError, match="Finding"):
         check_audit(mutated(row, TooQuiet))
 
 
-@pytest.mark.parametrize("cls", [TooQuiet, CoarseTails])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        TooQuiet,
+        pytest.param(CoarseTails, marks=[pytest.mark.slow, pytest.mark.guard]),
+    ],
+)
 def test_noise_of_another_law(cls):
     with pytest.raises(AssertionError, match="worst, side 0"):
         check_law(mutated(PLAIN, cls))

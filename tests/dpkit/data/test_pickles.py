@@ -192,11 +192,11 @@ def test_refuses_anything_else(data):
 
 
 def test_no_changed_pickle_gives_objects_or_another_error():
-    """6,000 pickles with up to four changes each: bytes, cuts, doublings, splices."""
+    """3,000 pickles with up to four changes each: bytes, cuts, doublings, splices."""
     rng = np.random.default_rng(0)
     seeds = [_PYTHON_2, _pickled(), pickle.dumps(((_read(_pickled()), 1.5), "a"), 3)]
     read = 0
-    for _ in range(6_000):
+    for _ in range(3_000):
         data = bytearray(seeds[rng.integers(len(seeds))])
         for _ in range(rng.integers(1, 5)):
             at, end = sorted(rng.integers(0, len(data) + 1, 2))
@@ -216,7 +216,7 @@ def test_no_changed_pickle_gives_objects_or_another_error():
             continue
         read += 1
         _check_plain(values)
-    assert read > 30  # else the changes are all too crude to test anything
+    assert read > 20  # else the changes are all too crude to test anything
 
 
 def _check_plain(values):

@@ -18,10 +18,15 @@ def test_roots_and_keys_all_differ():
     keys = [
         words(key)
         for roots in (first, second)
-        for key in (roots.noise_key, roots.sampling_key, roots.model_key)
+        for key in (
+            roots.noise_key,
+            roots.sampling_key,
+            roots.grouping_key,
+            roots.model_key,
+        )
     ]
     assert len({first.noise, first.sampling, second.noise, second.sampling}) == 4
-    assert len(set(keys)) == 6
+    assert len(set(keys)) == 8
 
 
 def test_the_same_root_for_both_purposes_is_refused():

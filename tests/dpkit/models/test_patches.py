@@ -17,10 +17,10 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
     ("shape", "size", "stride", "padding"),
     [
         pytest.param((28, 29, 1), 8, 2, "SAME", marks=pytest.mark.slow),
-        ((13, 13, 4), 4, 2, "VALID"),
+        pytest.param((13, 13, 4), 4, 2, "VALID", marks=pytest.mark.slow),
         pytest.param((9, 14, 2), 3, 1, "SAME", marks=pytest.mark.slow),
         pytest.param((10, 11, 2), 3, 3, "SAME", marks=pytest.mark.slow),
-        pytest.param((10, 11, 2), 6, 3, "VALID", marks=pytest.mark.slow),
+        ((10, 11, 2), 6, 3, "VALID"),
         pytest.param((5, 5, 2), 2, 2, "SAME", marks=pytest.mark.slow),
     ],
 )

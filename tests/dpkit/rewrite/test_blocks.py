@@ -43,7 +43,7 @@ def moved(sums, params, batch, size):
 
 
 @pytest.mark.parametrize(
-    "way", [w if w in ("auto", "product") else pytest.param(w, marks=pytest.mark.slow)
+    "way", [w if w == "product" else pytest.param(w, marks=pytest.mark.slow)
             for w in WAYS]
 )  # fmt: skip
 def test_one_example_cannot_push_the_rounding_of_all_others(way):

@@ -426,10 +426,11 @@ def test_every_step_alone(name, way):
 
 
 @pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.parametrize("way", WAYS)
 @given(steps=programs, choices=numbers)
 @settings(
-    max_examples=40,
+    max_examples=34,
     deadline=None,
     derandomize=True,
     database=None,

@@ -16,6 +16,7 @@ VIEWS = {
     "transposed block": lambda w: w[1:5, 1:].T,
     "more axes": lambda w: w[None, :, None].swapaxes(1, 3)[0, :, 0],
 }
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.mark.parametrize("scanned", [False, True])

@@ -76,7 +76,9 @@ def test_two_devices_give_the_sum_of_one_by_one_message(options, types):
     np.testing.assert_allclose(aux.norms, trusted.norms, rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", MODES[1:3])
+@pytest.mark.parametrize(
+    "options", [MODES[1], pytest.param(MODES[2], marks=pytest.mark.slow)]
+)
 def test_a_batch_whose_type_states_a_mesh_needs_no_other_word(options):
     params, x = problem()
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))

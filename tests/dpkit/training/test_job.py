@@ -571,8 +571,11 @@ def start(out, config):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_kill_9_at_random_moments_changes_nothing(tmp_path):
-    """20 moments drawn with a fixed seed; each run is started again until it ends."""
+@pytest.mark.parametrize(
+    "times", [pytest.param(1, marks=pytest.mark.guard), 20], ids=["once", "often"]
+)
+def test_kill_9_at_random_moments_changes_nothing(tmp_path, times):
+    """Moments drawn with a fixed seed; each run is started again until it ends."""
     config = tmp_path / "config.toml"
     config.write_text(CONFIG.replace("steps = 6", "steps = 24"))
     began = time.monotonic()
@@ -581,7 +584,7 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path):
     lasted = time.monotonic() - began
     want = json.loads((tmp_path / "whole" / "result.json").read_text())
     moments = random.Random(0)
-    for number in range(20):
+    for number in range(times):
         out = tmp_path / str(number)
         process = start(out, config)
         time.sleep(moments.uniform(0.2, 1.0) * lasted)
