@@ -224,7 +224,13 @@ def read(path: str | Path, **given: Any) -> Declaration:
       OSError: the file can't be read.
 
     Example:
-      >>> read("run.toml", delta=1e-6)  # doctest: +SKIP
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".json") as file:
+      ...     _ = Path(file.name).write_text(
+      ...         '{"relation": "zero_out", "delta": 1e-5,'
+      ...         ' "events": [{"kind": "pure", "epsilon": 0.5}]}')
+      ...     read(file.name, delta=1e-6).delta
+      1e-06
     """
     from dpkit.accountants import Incompatible, UnsupportedEvent, UnsupportedRelation
 

@@ -29,8 +29,11 @@ class Solution:
       run: the declaration with the value in it.
 
     Example:
-      >>> Solution("steps", 3, None, None).value  # doctest: +SKIP
-      3
+      >>> from dpkit.budget.declaration import declare
+      >>> run = declare({"relation": "add_remove", "events":
+      ...                [{"kind": "pure", "epsilon": 0.25}]})
+      >>> solve(run, "epsilon", epsilon=None, delta=0.0).bound.certified
+      True
     """
 
     name: str

@@ -97,24 +97,12 @@ class Guarantee:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def of(
-        cls,
-        bound: PrivacyBound,
-        *,
-        insecure: str = "",
-        released: str = "",
-        unit: str = "example",
-    ) -> Guarantee:
+    def of(cls, bound: PrivacyBound, **told: str) -> Guarantee:
         """What an accountant or a ledger answered.
 
         Args:
-          bound: the answer.
-          insecure: what came from a known seed; empty: nothing.
-          released: what the guarantee speaks about.
-          unit: what one record stands for, where the bound doesn't say.
-
-        Returns:
-          The guarantee; an infinite epsilon where there is no answer.
+          bound: the answer; none at all is an infinite epsilon.
+          **told: insecure, released, unit, as for `read`.
 
         Example:
           >>> from dpkit.accountants import PrivacyBound
@@ -122,9 +110,7 @@ class Guarantee:
           >>> Guarantee.of(bound).value
           '≈ 1.5'
         """
-        return cls.read(
-            bound.to_json(), insecure=insecure, released=released, unit=unit
-        )
+        return cls.read(bound.to_json(), **told)
 
     @classmethod
     def read(
@@ -139,9 +125,9 @@ class Guarantee:
 
         Args:
           told: by `PrivacyBound.to_json`.
-          insecure: as for `of`.
-          released: as for `of`.
-          unit: as for `of`.
+          insecure: what came from a known seed; empty: nothing.
+          released: what the guarantee speaks about.
+          unit: what one record stands for, where the bound doesn't say.
 
         Raises:
           KeyError: a needed fact is missing.
@@ -169,36 +155,18 @@ class Guarantee:
 
     @property
     def value(self) -> str:
-        """Epsilon as it may be shown, rounded up where it is certified.
-
-        Example:
-          >>> Guarantee(epsilon=1.0, certified=False, delta=0.0, unit="user",
-          ...           relation="zero_out", method="gdp").value
-          '≈ 1'
-        """
+        """Epsilon as it may be shown, rounded up where it is certified."""
         return _worded(self.epsilon, self.certified, self.method)[0]
 
     @property
     def warrant(self) -> str:
-        """What stands behind the number.
-
-        Example:
-          >>> Guarantee(epsilon=1.0, certified=True, delta=0.0, unit="user",
-          ...           relation="zero_out", method="pld").warrant
-          'certified upper bound (pld)'
-        """
+        """What stands behind the number."""
         worded = _worded(self.epsilon, self.certified, self.method)[1]
         return NOT_SECRET if self.insecure and self.finite else worded
 
     @property
     def finite(self) -> bool:
-        """Whether anything is guaranteed at all.
-
-        Example:
-          >>> Guarantee(epsilon=math.inf, certified=True, delta=0.0, unit="user",
-          ...           relation="zero_out", method="pld").finite
-          False
-        """
+        """Whether anything is guaranteed at all."""
         return math.isfinite(self.epsilon)
 
     @property

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dpkit.training.execution import Execution
     from dpkit.training.gradients import ClippedGrad, PrivateAux, clipped_grad
     from dpkit.training.job import run
+    from dpkit.training.matching import MaskedRows, PlanGradient
     from dpkit.training.optimizer import as_optax
     from dpkit.training.plan import DPSGDPlan
     from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
@@ -25,6 +26,8 @@ _HOME = {
     "Evaluation": "trainer",
     "Execution": "execution",
     "FitResult": "trainer",
+    "MaskedRows": "matching",
+    "PlanGradient": "matching",
     "PrivateAux": "gradients",
     "Progress": "trainer",
     "Run": "dpkit.jobs.lifecycle",
@@ -46,6 +49,8 @@ __all__ = [
     "Evaluation",
     "Execution",
     "FitResult",
+    "MaskedRows",
+    "PlanGradient",
     "PrivateAux",
     "Progress",
     "Run",

@@ -14,11 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpkit.data.random_access import Rows, as_rows, empty_rows
 from dpkit.jobs.roots import Roots
-from dpkit.mechanisms.clips import Flat
 from dpkit.mechanisms.sampler import Batch
 from dpkit.training.execution import Execution
-from dpkit.training.gradients import DATA_AXIS, LossFn, clipped_grad
-from dpkit.training.optimizer import clip_of, release_state, released_mean
+from dpkit.training.gradients import DATA_AXIS, LossFn
+from dpkit.training.matching import MaskedRows
+from dpkit.training.optimizer import release_state, released_mean
 from dpkit.training.plan import DPSGDPlan
 
 
@@ -75,9 +75,8 @@ class Stepper:
         self._keys = jax.device_put(
             (roots.key_for(execution.generator), roots.model_key), self._everywhere
         )
-        self._grad = clipped_grad(
+        self._grad = plan.gradient(
             loss_fn,
-            clip=Flat(1.0),  # each step has its own
             mode=execution.mode,
             microbatch=microbatch_size,
             mesh=mesh if devices > 1 else None,
@@ -117,8 +116,11 @@ class Stepper:
     def gradient(self, params: Any, rows: Any) -> Any:
         """The un-noised clipped sum of made-up rows, to be measured; skips padding."""
         batch, mask, indices = rows
-        grad = dataclasses.replace(self._grad, constant_time=False)
-        return grad(params, batch, mask, _row_keys(self._keys[1], indices))[0]
+        hurried = dataclasses.replace(self._grad.grad, constant_time=False)
+        grad = dataclasses.replace(self._grad, grad=hurried)
+        memory = release_state(self._plan, params)
+        keys = _row_keys(self._keys[1], indices)
+        return grad.at(memory, params, MaskedRows(batch, mask), keys)[0]
 
     def digest(self, state: TrainState, example: Any) -> str:
         """A hash of the program that a step runs and of the state that it starts from.
@@ -164,9 +166,8 @@ class Stepper:
         batch, mask, indices = rows
         noise_key, model_key = keys
         row_keys = _row_keys(jax.random.fold_in(model_key, state.step), indices)
-        clip = clip_of(self._plan, state.step, state.memory)
-        grad = dataclasses.replace(self._grad, clip=clip)
-        total, aux = grad(state.params, batch, mask, row_keys)
+        rows = MaskedRows(batch, mask)
+        total, _ = self._grad.at(state.memory, state.params, rows, row_keys)
         update, memory = released_mean(
             self._plan,
             noise_key,
@@ -174,7 +175,6 @@ class Stepper:
             total,
             state.params,
             state.memory,
-            aux.norms,
             self._generator,
         )
         update, optimizer = self._optimizer.update(

@@ -31,7 +31,7 @@ from dpkit.training.comparison import made_up
 from dpkit.training.examples import per_user
 from dpkit.training.execution import Execution
 from dpkit.training.gradients import LossFn, clipped_grad
-from dpkit.training.inspection import check_loss, check_params
+from dpkit.training.inspection import CheckedLoss, check_loss, check_params
 from dpkit.training.loop import Evaluation, Loop, Progress
 from dpkit.training.optimizer import check_generator
 from dpkit.training.plan import DPSGDPlan
@@ -55,7 +55,12 @@ class FitResult:
       seconds: wall time of all sessions of the run.
       private_scores: (step, score) on PRIVATE rows: not a release, not to be shown.
 
-    Example: see `fit`.
+    Example:
+      >>> done = FitResult(params={}, bound=None, history=[], plan=None, run_id="a",
+      ...                  microbatch_size=8, devices=1, seconds=0.5,
+      ...                  private_scores=[(1, 0.9)])
+      >>> "private_scores" in repr(done)
+      False
     """
 
     params: Any
@@ -175,7 +180,7 @@ def fit(
         loss_fn = per_user(loss_fn, rows_per_unit)
         unit_ids = np.arange(len(records))
     num_records = _check_records(records, plan, ledger.unit, unit_ids)
-    _check_loss_on_records(loss_fn, params, records.example)
+    loss_fn = _checked_loss(loss_fn, params, records.example)
     execution = execution.chosen(session.facts)
     if execution.devices is None:
         execution = dataclasses.replace(execution, devices=default_devices())
@@ -315,16 +320,16 @@ def _check_objects(optimizer: Any, folder: Any, execution: Any) -> None:
         )
 
 
-def _check_loss_on_records(loss_fn: LossFn, params: Any, example: Any) -> None:
-    """Traces the loss on the shape of one record, before anything is charged."""
+def _checked_loss(loss_fn: LossFn, params: Any, example: Any) -> CheckedLoss:
+    """The loss, traced on the shape of one record before anything is charged."""
     example = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)
         ),
         example,
     )
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    check_loss(loss_fn, params, example, key)
+    params, key = jax.eval_shape(lambda params: (params, jax.random.key(0)), params)
+    return check_loss(loss_fn, params, example, key)
 
 
 def _check_mode(loss_fn: LossFn, params: Any, example: Any, mode: str) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from dpkit.data.random_access import as_rows
 from dpkit.jobs.roots import Roots
+from dpkit.mechanisms import clipping
 from dpkit.mechanisms.sampler import Batch
-from dpkit.training import optimizer
 from dpkit.training.execution import Execution
 from dpkit.training.plan import DPSGDPlan
 from dpkit.training.step import Stepper
@@ -169,7 +169,7 @@ def test_noise_is_drawn_when_the_backward_pass_has_given_its_memory_back(
 
     noised = memory()
     monkeypatch.setattr(
-        optimizer,
+        clipping,
         "gaussian_noise",
         lambda key, tree, *_, **__: jax.tree.map(
             lambda x: jnp.zeros((), x.dtype), tree

@@ -181,6 +181,26 @@ def test_a_fixed_seed_repeats_and_is_marked(tmp_path):
     assert reserve.body["provenance"]["insecure_seed"] is True
 
 
+@pytest.mark.parametrize("size", [None, 8])
+def test_the_loss_is_traced_once_a_run(size):
+    traces = []
+
+    def counted(params, x, key):
+        traces.append(1)
+        return loss(params, x, key)
+
+    fit(
+        counted,
+        START,
+        RECORDS,
+        plan=dataclasses.replace(PLAN, steps=1),
+        optimizer=optax.sgd(0.1),
+        ledger=new_ledger(),
+        execution=Execution(microbatch_size=size, devices=1),
+    )
+    assert len(traces) == 1
+
+
 class Killed(Exception):
     """Stands for a process that is gone."""
 
