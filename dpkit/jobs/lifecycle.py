@@ -236,6 +236,7 @@ def run(
                 try:
                     session.agree(ledger=book.id)
                     done = prepared.run(session, book, tell)
+                    _refuse_unpaid(job, session, done)
                 except BudgetExceeded as error:
                     if known and not resuming and not place.shared:
                         raise ledgers.explained(error, book) from None
@@ -274,6 +275,19 @@ def dry_run(job: Job[Any], config: JobConfig, *, estimate: bool = True) -> Cost:
     prepared = job.prepare(config, offline=True, tell=None, data=False)
     told = prepared.estimate() if estimate else {}
     return Cost(prepared.terms, prepared.cost(), _budget(config, prepared), told)
+
+
+def _refuse_unpaid(job: Job[Any], session: Session, done: Outcome) -> None:
+    """Nothing is published that claims a cost which the ledger doesn't hold."""
+    if (
+        done.bound is not None
+        and done.bound.upper != 0
+        and not session.facts["charged"]
+    ):
+        raise RuntimeError(
+            f"the job {job.name!r} has a cost and charged nothing: call "
+            "session.reserve or session.charge before the release"
+        )
 
 
 def _budget(config: JobConfig, prepared: Prepared) -> Budget:
