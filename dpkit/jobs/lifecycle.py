@@ -49,7 +49,15 @@ class Prepared(Protocol):
         charged to a shared ledger alone, and needs a share of it.
       facts: JSON values that a resumption must share with the beginning.
 
-    Example: see `Job`.
+    Example:
+      >>> from dpkit.accountants import PureDpEvent
+      >>> class Coin(Prepared):
+      ...     terms = {"relation": "zero_out", "unit": "user", "dataset": "toy"}
+      ...     budget, facts = Budget(1.0, 0.0), {}
+      ...     def cost(self):
+      ...         return PureDpEvent(1.0)
+      >>> Coin().cost(), Coin().estimate()
+      (PureDpEvent(epsilon=1.0), {})
     """
 
     terms: Mapping[str, Any]
@@ -188,7 +196,21 @@ def run(
       OSError: the folder can't be written, or the secrets of the finished run can't be
         deleted.
 
-    Example: see `dpkit.training.run`.
+    Example:
+      >>> import tempfile
+      >>> class Nothing(Prepared):
+      ...     terms = {"relation": "zero_out", "unit": "user", "dataset": "toy"}
+      ...     budget, facts = Budget(0.0, 0.0), {}
+      ...     def run(self, session, ledger, on_progress):
+      ...         return Outcome(bound=ledger.spent(), title="Nothing was released")
+      >>> class Idle:
+      ...     name, config = "idle", JobConfig
+      ...     def prepare(self, config, *, offline, tell, data=True):
+      ...         return Nothing()
+      >>> config = load(JobConfig, "# nothing to set\\n")
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     run(Idle(), config, folder).result["epsilon"]
+      0.0
     """
     config = checked(config)
     folder = RunFolder(out)
@@ -214,6 +236,7 @@ def run(
                 try:
                     session.agree(ledger=book.id)
                     done = prepared.run(session, book, tell)
+                    _refuse_unpaid(job, session, done)
                 except BudgetExceeded as error:
                     if known and not resuming and not place.shared:
                         raise ledgers.explained(error, book) from None
@@ -252,6 +275,19 @@ def dry_run(job: Job[Any], config: JobConfig, *, estimate: bool = True) -> Cost:
     prepared = job.prepare(config, offline=True, tell=None, data=False)
     told = prepared.estimate() if estimate else {}
     return Cost(prepared.terms, prepared.cost(), _budget(config, prepared), told)
+
+
+def _refuse_unpaid(job: Job[Any], session: Session, done: Outcome) -> None:
+    """Nothing is published that claims a cost which the ledger doesn't hold."""
+    if (
+        done.bound is not None
+        and done.bound.upper != 0
+        and not session.facts["charged"]
+    ):
+        raise RuntimeError(
+            f"the job {job.name!r} has a cost and charged nothing: call "
+            "session.reserve or session.charge before the release"
+        )
 
 
 def _budget(config: JobConfig, prepared: Prepared) -> Budget:

@@ -71,7 +71,8 @@ class Session:
     ) -> Session:
         """Takes up the folder's unfinished run, or draws secrets for a new one."""
         if folder is not None and folder.started:
-            return cls(*folder.load_state(), folder, resumed=True)
+            found, known = folder.load_state()
+            return cls(found, {"charged": {}, **known}, folder, resumed=True)
         secrets = Roots.draw()
         if insecure_seed is not None:
             secrets = Roots.insecure(insecure_seed)

@@ -67,7 +67,7 @@ def test_budgets_read_the_jobs_own_configuration(here, line):
 
 
 def test_a_configuration_is_a_gate_and_a_curve(here):
-    invoke("budget check my.toml --max-epsilon 0.01 --delta 1e-5", code=1)
+    invoke("budget check my.toml --max-epsilon 0.001 --delta 1e-5", code=1)
     invoke("budget check my.toml --max-epsilon 9 --delta 1e-5 --unit user", code=5)
     invoke("budget epsilon my.toml --relation zero_out", code=5)
     told = json.loads(invoke("budget curve my.toml --json").stdout)

@@ -364,6 +364,15 @@ def test_the_charges_of_a_run_stay_within_its_part(tmp_path):
     assert ledger.head == before
 
 
+def test_a_job_that_forgets_to_charge_publishes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        lifecycle.Session, "charge", lambda self, *given: self.secrets.key("counts")
+    )
+    with pytest.raises(RuntimeError, match="charged nothing"):
+        run(toy.Job(), CASES[0].config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["result.json", "ledger.db", "a/b", ".x", "private"])
 def test_a_job_cannot_write_over_the_frames_files(name):
     with pytest.raises(ValueError, match="no name for a file"):

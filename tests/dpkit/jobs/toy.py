@@ -30,7 +30,7 @@ class Histogram(Prepared):
     def __init__(self, settings):
         self.settings, self.facts = settings, {}
         self.terms = {"relation": "add_remove", "unit": settings.unit, "dataset": "toy"}
-        self.budget = Budget(1.0 / settings.scale, 0.0)
+        self.budget = Budget(1.01 / settings.scale, 0.0)
 
     def cost(self):
         return LaplaceDpEvent(self.settings.scale)
