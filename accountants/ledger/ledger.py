@@ -24,15 +24,14 @@ from dpkit.accountants.ledger.grant import Grant
 from dpkit.accountants.ledger.request import Facts, Request, plan_items, request
 from dpkit.accountants.ledger.tracing import refuse_inside_trace
 from dpkit.accountants.rules.terms import ALL, Terms
-from dpkit.accountants.storage import entry as chain
 from dpkit.accountants.storage import lines
-from dpkit.accountants.storage.entry import Entry
-from dpkit.accountants.storage.store import Store
+from dpkit.accountants.storage.entry import Entry, genesis
+from dpkit.accountants.storage.store import Sole, Store
 
 __all__ = ["Entry", "Grant", "Ledger"]
 
 
-class Ledger:
+class Ledger(Sole):
     """A durable account of privacy loss that refuses before it is overdrawn.
 
     Privacy: the releases charged to it are together (epsilon, delta)-DP for its budget,
@@ -122,7 +121,7 @@ class Ledger:
                     adaptive=adaptive,
                     scopes=dict(scopes or {}),
                 )
-                store.create(chain.genesis(terms.to_body()))
+                store.create(genesis(terms.to_body()))
             store.check()
             ledger = cls(store)
             ledger.terms.refuse_other(

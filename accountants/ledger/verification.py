@@ -16,8 +16,7 @@ from dpkit.accountants.ledger.state import CHARGES, State, after, costs
 from dpkit.accountants.rules.accounts import Account
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.rules.totals import ZERO, Cost, above, at_least, exact, times
-from dpkit.accountants.storage import entry as chain
-from dpkit.accountants.storage.entry import Entry, canonical
+from dpkit.accountants.storage.entry import Entry, canonical, check_link
 from dpkit.accountants.storage.store import Session
 
 _SLACK = 1e-6
@@ -48,7 +47,7 @@ def verify(session: Session, pricer: Pricer | None = None) -> None:
     before: Entry | None = None
     reader: _Reader | None = None
     for entry in session.all():
-        chain.check_link(before, entry)
+        check_link(before, entry)
         if reader is None:
             reader = _Reader(session, terms_of(entry), entry, pricer)
         else:
