@@ -6,17 +6,27 @@ import decimal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dp_accounting import DpEvent
+
 from dpkit.accountants.answers import checks
-from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.answers.errors import (
+    LedgerCorrupt,
+    NotCertified,
+    UnsupportedEvent,
+    UnsupportedRelation,
+)
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.ledger.pricing import Pricer, bound_to_json
+from dpkit.accountants.events.composing import from_json, to_json
+from dpkit.accountants.events.warrant import warrant
+from dpkit.accountants.ledger.pricing import EventPrices, bound_to_json, once
 from dpkit.accountants.ledger.request import Request
 from dpkit.accountants.ledger.state import State, after, given_back, state_of
-from dpkit.accountants.rules.accounts import Account
-from dpkit.accountants.rules.counting import bound_of, cost, refusal
+from dpkit.accountants.rules.account import Account
+from dpkit.accountants.rules.counting import bound_of, refuse_uncountable
+from dpkit.accountants.rules.counting import enter as enter_accounts
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.rules.totals import Cost, Totals
-from dpkit.accountants.storage.entry import Entry
+from dpkit.accountants.storage.entry import Entry, canonical
 from dpkit.accountants.storage.store import Session, Store
 
 
@@ -28,8 +38,49 @@ class Book:
         with store.reading() as session:
             self.genesis = session.get(0)
         self.terms = terms_of(self.genesis)
-        self.pricer = Pricer(Relation(self.terms.relation), self.terms.unit)
+        self._prices: dict[str, EventPrices] = {}
         self._opened: dict[tuple[int, str], Any] = {}
+
+    def prices(self, event: DpEvent) -> EventPrices:
+        """The prices of one event, remembered.
+
+        Raises:
+          NotCertified: the event, or a part of it, is not proven.
+          UnsupportedRelation: no accountant reads it under the ledger's relation.
+          ValueError: it is no valid event.
+        """
+        text = canonical(to_json(event))
+
+        def make() -> EventPrices:
+            if not warrant(event).certified:
+                raise NotCertified(
+                    f"{event!r} is not proven: a ledger counts proofs only"
+                )
+            prices = self._priced(from_json(text), self.terms.relation)
+            try:
+                prices.supported()
+            except UnsupportedRelation as error:
+                allowed = [r for r in error.allowed if self._countable(event, r)]
+                relation = self.terms.relation
+                raise UnsupportedRelation(
+                    "ledger", relation, error.event, allowed
+                ) from None
+            return prices
+
+        return once(self._prices, text, make)
+
+    def _priced(self, event: DpEvent, relation: str) -> EventPrices:
+        """Prices under a relation, new."""
+        return EventPrices(event, Relation(relation), self.terms.unit)
+
+    def _countable(self, event: DpEvent, relation: str) -> bool:
+        """Whether a ledger like this one, of another relation, could count an event."""
+        prices = self._priced(event, relation)
+        try:
+            refuse_uncountable(self.terms.filter, prices, sealed=True)
+            return prices.supported()
+        except (UnsupportedEvent, UnsupportedRelation):
+            return False
 
     def enter(self, wanted: Request) -> tuple[Entry, bool]:
         """Appends a charge; or the earlier entry with its key, and True.
@@ -47,6 +98,8 @@ class Book:
             self._refuse_late(state, wanted)
             if not self._is_planned(wanted):
                 _costs(wanted, accounts)
+            elif state.plan is None:
+                _costs(wanted, accounts, sealed=True)
         with self.store.writing() as session:
             found = self._earlier(session, wanted)
             if found is not None:
@@ -198,16 +251,17 @@ def terms_of(genesis: Entry) -> Terms:
         raise LedgerCorrupt(f"entry seq=0: unreadable terms ({error})") from None
 
 
-def _costs(wanted: Request, accounts: list[Account]) -> dict[str, Cost]:
+def _costs(
+    wanted: Request, accounts: list[Account], *, sealed: bool = False
+) -> dict[str, Cost]:
     """How the request enters each account; raises where it does not."""
-    options: Any = {"sealed": wanted.sealed, "delta": wanted.delta}
-    found = {}
-    for account in accounts:
-        entered = cost(account, wanted.prices, wanted.count, **options)
-        if entered is None:
-            raise refusal(account, wanted.prices, wanted.count, **options)
-        found[account.scope] = entered
-    return found
+    return enter_accounts(
+        accounts,
+        wanted.prices,
+        wanted.count,
+        sealed=sealed or wanted.sealed,
+        delta=wanted.delta,
+    )
 
 
 def _bound(wanted: Request, account: Account, cost: Cost) -> dict[str, Any]:

@@ -389,7 +389,7 @@ class Ledger(Sole):
           LedgerCorrupt: naming the first entry that is not as it was written.
         """
         with self._store.reading() as session:
-            verification.verify(session, self._book.pricer if recount else None)
+            verification.verify(session, self._book.prices if recount else None)
 
     def export_jsonl(self, path: str | Path) -> None:
         """Writes every entry as a line of JSON, and the head as the last line.
@@ -462,4 +462,4 @@ class Ledger(Sole):
 
     def _request(self, kind: str, event: DpEvent, **options: Any) -> Request:
         """The request made of a caller's arguments."""
-        return request(self._book.pricer, self.terms, kind, event, **options)
+        return request(self._book.prices(event), self.terms, kind, **options)
