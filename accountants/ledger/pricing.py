@@ -130,14 +130,18 @@ class EventPrices:
         """The bound by one accountant, or by the best."""
 
         def ask() -> PrivacyBound:
-            return accountant("best").epsilon(
-                repeat(self.event, count),
-                delta,
-                relation=self._relation,
-                accountant=name,
-                unit=self._unit,
-                lower=False,
-            )
+            try:
+                return accountant("best").epsilon(
+                    repeat(self.event, count),
+                    delta,
+                    relation=self._relation,
+                    accountant=name,
+                    unit=self._unit,
+                    lower=False,
+                )
+            except UnsupportedRelation as error:
+                reason = f"no proof under relation={self._relation}"
+                raise UnsupportedEvent(name, error.event, reason) from None
 
         return self._once((count, delta, name), ask)
 

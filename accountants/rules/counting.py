@@ -256,7 +256,8 @@ def _refusal(
         lambda n: _fits(accounts, quick, n, sealed=sealed, delta=delta), count
     )
     if fitting:
-        advice += f"; {fitting} of count={count} would fit"
+        where = "in one sealed plan, " if sealed else ""
+        advice += f"; {where}{fitting} of count={count} would fit"
     elif not sealed and _fits(accounts, prices, count, sealed=True, delta=None):
         advice += f"; {_AS_PLAN}"
     share = account.budget.delta if delta is None else delta
