@@ -22,8 +22,7 @@ from dpkit.accountants.ledger.pricing import EventPrices, bound_to_json, once
 from dpkit.accountants.ledger.request import Request
 from dpkit.accountants.ledger.state import State, after, given_back, state_of
 from dpkit.accountants.rules.account import Account
-from dpkit.accountants.rules.counting import bound_of, refuse_uncountable
-from dpkit.accountants.rules.counting import enter as enter_accounts
+from dpkit.accountants.rules.counting import bound_of, costs, refuse_uncountable
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.rules.totals import Cost, Totals
 from dpkit.accountants.storage.entry import Entry, canonical
@@ -99,7 +98,7 @@ class Book:
             if not self._is_planned(wanted):
                 _costs(wanted, accounts)
             elif state.plan is None:
-                _costs(wanted, accounts, sealed=True)
+                _costs(wanted, accounts, planned=True)
         with self.store.writing() as session:
             found = self._earlier(session, wanted)
             if found is not None:
@@ -117,7 +116,7 @@ class Book:
             same = _settled_already(earlier, kind, fields)
             if same is not None:
                 return same
-            return _append_about(session, charged, earlier, kind, fields)
+            return _append(session, kind, fields, charged, earlier)
 
     def remark(self, kind: str, text: str) -> Entry:
         """Appends a note, or closes the ledger."""
@@ -181,40 +180,36 @@ class Book:
         body = wanted.to_body()
         if self._is_planned(wanted):
             body |= _planned(session, state, wanted)
-            costs = dict.fromkeys(self.terms.touched(wanted.scope), Cost("planned"))
+            entered = dict.fromkeys(self.terms.touched(wanted.scope), Cost("planned"))
         else:
             accounts = self.accounts(session, state, wanted.scope)
-            costs = _costs(wanted, accounts)
+            entered = _costs(wanted, accounts)
             if wanted.sealed:
-                body["bound"] = _bound(wanted, accounts[0], costs[ALL])
-        body["counted"] = costs[ALL].how
-        body["cost"] = {scope: found.to_json() for scope, found in costs.items()}
+                body["bound"] = _bound(wanted, accounts[0], entered[ALL])
+        body["counted"] = entered[ALL].how
+        body["cost"] = {scope: cost.to_json() for scope, cost in entered.items()}
         body["after"] = after(state, wanted.kind, head.seq + 1, body).to_json()
         return body
 
 
 def remark(session: Session, kind: str, text: str) -> Entry:
     """Appends a note, or closes the ledger, in a transaction that was begun."""
-    body = {"text": checks.text(text=text)}
-    head = session.head()
-    state = after(state_of(head), kind, head.seq + 1, body)
-    entry = head.followed_by(kind, body | {"after": state.to_json()})
-    session.append(entry)
-    return entry
+    return _append(session, kind, {"text": checks.text(text=text)})
 
 
-def _append_about(
+def _append(
     session: Session,
-    charged: Entry,
-    earlier: Sequence[Entry],
     kind: str,
-    fields: Mapping[str, Any],
+    body: Mapping[str, Any],
+    charged: Entry | None = None,
+    earlier: Sequence[Entry] = (),
 ) -> Entry:
-    """Appends an entry about a reservation."""
+    """Appends an entry that is no charge, perhaps about a reservation."""
     head = session.head()
-    body = {"label": charged.label, "ref": charged.seq, **fields}
+    if charged is not None:
+        body = {"label": charged.label, "ref": charged.seq, **body}
     state = after(state_of(head), kind, head.seq + 1, body, charged, earlier)
-    entry = head.followed_by(kind, body | {"after": state.to_json()})
+    entry = head.followed_by(kind, {**body, "after": state.to_json()})
     session.append(entry)
     return entry
 
@@ -231,7 +226,7 @@ def _resume(session: Session, charged: Entry) -> None:
     kinds = {entry.kind for entry in earlier}
     if "commit" not in kinds:
         if "resume" not in kinds:
-            _append_about(session, charged, earlier, "resume", {})
+            _append(session, "resume", {}, charged, earlier)
         return
     commit = next(entry for entry in earlier if entry.kind == "commit")
     ran = commit.body["ran"]
@@ -252,16 +247,12 @@ def terms_of(genesis: Entry) -> Terms:
 
 
 def _costs(
-    wanted: Request, accounts: list[Account], *, sealed: bool = False
+    wanted: Request, accounts: list[Account], *, planned: bool = False
 ) -> dict[str, Cost]:
-    """How the request enters each account; raises where it does not."""
-    return enter_accounts(
-        accounts,
-        wanted.prices,
-        wanted.count,
-        sealed=sealed or wanted.sealed,
-        delta=wanted.delta,
-    )
+    """How the request enters each account, as it is or as a plan; or raises."""
+    sealed = planned or wanted.sealed
+    asked = wanted.prices, wanted.count
+    return costs(accounts, *asked, sealed=sealed, delta=wanted.delta)
 
 
 def _bound(wanted: Request, account: Account, cost: Cost) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The ledger: every release is charged here, durably, before it is made.
 
 A ledger has one budget, one relation, one privacy unit and one data set, fixed when it
-is created. It is append-only: entries are chained by hashes (chain.py) in an SQLite
-file or a PostgreSQL schema (store.py), each carries the totals after it (state.py), and
-how charges are counted so that adaptive choices stay valid is in filters.py and
-counting.py.
+is created. It is append-only: entries are chained by hashes (storage/entry.py) in an
+SQLite file or a PostgreSQL schema (storage/store.py), each carries the totals after it
+(state.py), and how charges are counted so that adaptive choices stay valid is in
+rules/filters.py and rules/counting.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Ledger(Sole):
 
     Privacy: the releases charged to it are together (epsilon, delta)-DP for its budget,
     under its relation and unit, also when later events are chosen from earlier outputs
-    (regime "adaptive"; filters.py proves it). What is not charged is not covered.
+    (regime "adaptive"; rules/filters.py proves it). What is not charged is not covered.
 
     Attributes:
       budget: the most that may be spent.

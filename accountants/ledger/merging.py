@@ -3,7 +3,7 @@
 Ledgers of the same data, relation and unit were each charged without regard to the
 others; what a person lost is all of it together. Each enters the new ledger as one
 (epsilon, delta): its own honest report at its budget's delta, which adds up whatever
-the order, or the interleaving, of the releases (filters.py, last paragraph but one).
+the order, or the interleaving, of the releases (rules/filters.py, near the end).
 
 Nothing can come between: the sum is counted in memory, where it may be refused; then
 all old ledgers are locked, the new one appears as a whole, and the old ones are closed.

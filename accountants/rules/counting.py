@@ -74,7 +74,7 @@ class Prices(Protocol):
         """A certified bound with the relation and unit of these prices."""
 
 
-def enter(
+def costs(
     accounts: Sequence[Account],
     prices: Prices,
     count: int,
@@ -118,7 +118,7 @@ def cost(
 ) -> Cost | None:
     """How a request enters one account: the cost, after which it still holds, or None.
 
-    Arguments and errors are those of `enter`.
+    Arguments and errors are those of `costs`.
     """
     refuse_uncountable(account.rule, prices, sealed=sealed)
     if account.rule == "zcdp":
