@@ -83,10 +83,10 @@ class Sqlite:
     def refuse_foreign(self, connection: sa.Connection) -> None:
         """Raises LedgerCorrupt for a trigger, a view, or any table but ours as made."""
         query = "select type, name, sql from sqlite_master"
-        found = {
-            (kind, name): _normal(sql or "")
-            for kind, name, sql in connection.exec_driver_sql(query)
-        }
+        found: dict[tuple[str, str], str] = {}
+        for kind, name, sql in connection.exec_driver_sql(query):
+            # Added up: a forged row may repeat a true one's name and hold a trigger.
+            found[kind, name] = found.get((kind, name), "") + _normal(sql or "")
         refuse_foreign(found, _OBJECTS, self.name)
 
     def integrity(self, connection: sa.Connection) -> str:

@@ -204,6 +204,35 @@ def test_what_somebody_put_into_a_schema_is_refused(postgres, done, undone, name
     assert ledger.spent().upper == 0.5
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("index", "ix_entries_ref"), ("table", "entries")]
+)
+def test_a_trigger_under_the_name_of_something_of_ours(tmp_path, kind, name):
+    """Old versions of SQLite run it; newer ones call the schema malformed."""
+    ledger, _ = _spent(tmp_path / "a.db")
+    trigger = UNDO.strip().partition("end;")[0] + "end"
+    connection = sqlite3.connect(ledger.path)
+    connection.execute("pragma writable_schema=on")
+    connection.execute(
+        "update sqlite_master set rowid = rowid + 100 where name = 'ix_entries_ref'"
+    )
+    row = (50, kind, name, "entries", 0, trigger)
+    connection.execute(
+        "insert into sqlite_master (rowid, type, name, tbl_name, rootpage, sql) "
+        "values (?, ?, ?, ?, ?, ?)",
+        row,
+    )
+    connection.commit()
+    connection.close()
+    for ask in (
+        lambda: ledger.charge(EIGHTH, label="two"),
+        ledger.verify,
+        lambda: Ledger.open(ledger.path),
+    ):
+        with pytest.raises(LedgerCorrupt, match=f"'{name}' was altered|malformed"):
+            ask()
+
+
 @pytest.mark.parametrize("script", [UNDO, IGNORE])
 def test_what_is_not_found_shows_when_the_entry_is_read_back(
     tmp_path, monkeypatch, script
