@@ -12,13 +12,9 @@ import pytest
 from dpkit.accountants import Budget, Ledger, LedgerCorrupt, PureDpEvent
 from dpkit.accountants.storage.postgres import Postgres
 from dpkit.accountants.storage.sqlite import Sqlite
+from tests.accountants.toy_ledgers import TERMS
 
-TERMS: dict[str, Any] = {
-    "budget": Budget(1.0, 0.0),
-    "relation": "add_remove",
-    "unit": "example",
-    "dataset": "toy 1.0",
-}
+BUDGET = Budget(1.0, 0.0)
 EIGHTH = PureDpEvent(0.125)
 
 UNDO = """
@@ -140,7 +136,7 @@ SERVER = [
 
 def _spent(place) -> Any:
     """A ledger with a charge and an open reservation."""
-    ledger = Ledger.open(place, **TERMS)
+    ledger = Ledger.open(place, budget=BUDGET, **TERMS)
     ledger.charge(EIGHTH, label="one")
     return ledger, ledger.reserve(EIGHTH, count=2, label="loop")
 

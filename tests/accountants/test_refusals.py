@@ -170,13 +170,12 @@ def test_advice_is_never_refused_in_turn(name):
 HUGE = 10**400
 
 
-@pytest.mark.parametrize("name", ["approx", "scopes", "zcdp", "pure", "static"])
+@pytest.mark.parametrize("name", ["approx", "zcdp", "pure", "static"])
 @pytest.mark.parametrize(
     "event",
     [
         PureDpEvent(1e-300),
         dp.GaussianDpEvent(1e9),
-        dp.ZCDpEvent(1e-300),
         dp.PoissonSampledDpEvent(1e-6, dp.GaussianDpEvent(1e9)),
         repeat(PureDpEvent(1e-300), HUGE),
         repeat(dp.GaussianDpEvent(1e9), HUGE),
@@ -187,20 +186,18 @@ HUGE = 10**400
     ids=lambda event: type(event).__name__,
 )
 def test_numbers_beyond_floats_are_refused_and_nothing_is_written(name, event):
-    for relation in ("add_remove", "zero_out"):
-        ledger = _ledger(name, relation)
-        before = ledger.head
-        for action, count in [("charge", HUGE), ("reserve", HUGE), ("remaining", 1)]:
-            for asked in (count, 10**15, 1):
-                try:
-                    _ask(ledger, action, event, asked)
-                except (BudgetExceeded, ValueError) as error:
-                    assert "\n" not in str(error)
-                    assert ledger.head == before
-                else:
-                    assert asked < HUGE
-                    ledger = _ledger(name, relation)
-                    before = ledger.head
+    ledger = _ledger(name, "zero_out")
+    before = ledger.head
+    for action, count in [("charge", HUGE), ("reserve", HUGE), ("remaining", 1)]:
+        for asked in {count, 1}:
+            try:
+                _ask(ledger, action, event, asked)
+            except (BudgetExceeded, ValueError) as error:
+                assert "\n" not in str(error)
+                assert ledger.head == before
+            else:
+                assert asked == 1
+                before = ledger.head
 
 
 def test_an_unlimited_budget_takes_no_more_than_can_be_counted():
