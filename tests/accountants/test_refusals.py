@@ -142,7 +142,7 @@ GIVEN = {
 }
 
 
-FAST = ("approx pure", "static pure", "zcdp")
+FAST = ("static pure", "zcdp")
 
 
 # The Rényi accountant searches a curve of two orders, infinite between them.
