@@ -19,7 +19,6 @@ from dpkit.accountants import (
     PureDpEvent,
     UnsupportedEvent,
     UnsupportedRelation,
-    repeat,
 )
 from tests.accountants.test_events import EVERY
 from tests.accountants.toy_ledgers import new_ledger
@@ -177,8 +176,8 @@ HUGE = 10**400
         PureDpEvent(1e-300),
         dp.GaussianDpEvent(1e9),
         dp.PoissonSampledDpEvent(1e-6, dp.GaussianDpEvent(1e9)),
-        repeat(PureDpEvent(1e-300), HUGE),
-        repeat(dp.GaussianDpEvent(1e9), HUGE),
+        dp.SelfComposedDpEvent(PureDpEvent(1e-300), HUGE),
+        dp.SelfComposedDpEvent(dp.GaussianDpEvent(1e9), HUGE),
         dp.RandomizedResponseDpEvent(0.5, HUGE),
         dp.SingleEpochTreeAggregationDpEvent(1.0, HUGE),
         dp_event.DiscreteLaplaceDpEvent(0.5, HUGE),
