@@ -6,17 +6,26 @@ import decimal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dp_accounting import DpEvent
+
 from dpkit.accountants.answers import checks
-from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.answers.errors import (
+    LedgerCorrupt,
+    NotCertified,
+    UnsupportedEvent,
+    UnsupportedRelation,
+)
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.ledger.pricing import Pricer, bound_to_json
+from dpkit.accountants.events.composing import from_json, to_json
+from dpkit.accountants.events.warrant import warrant
+from dpkit.accountants.ledger.pricing import EventPrices, bound_to_json, once
 from dpkit.accountants.ledger.request import Request
 from dpkit.accountants.ledger.state import State, after, given_back, state_of
-from dpkit.accountants.rules.accounts import Account
-from dpkit.accountants.rules.counting import bound_of, cost, refusal
+from dpkit.accountants.rules.account import Account
+from dpkit.accountants.rules.counting import bound_of, costs, refuse_uncountable
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.rules.totals import Cost, Totals
-from dpkit.accountants.storage.entry import Entry
+from dpkit.accountants.storage.entry import Entry, canonical
 from dpkit.accountants.storage.store import Session, Store
 
 
@@ -28,8 +37,49 @@ class Book:
         with store.reading() as session:
             self.genesis = session.get(0)
         self.terms = terms_of(self.genesis)
-        self.pricer = Pricer(Relation(self.terms.relation), self.terms.unit)
+        self._prices: dict[str, EventPrices] = {}
         self._opened: dict[tuple[int, str], Any] = {}
+
+    def prices(self, event: DpEvent) -> EventPrices:
+        """The prices of one event, remembered.
+
+        Raises:
+          NotCertified: the event, or a part of it, is not proven.
+          UnsupportedRelation: no accountant reads it under the ledger's relation.
+          ValueError: it is no valid event.
+        """
+        text = canonical(to_json(event))
+
+        def make() -> EventPrices:
+            if not warrant(event).certified:
+                raise NotCertified(
+                    f"{event!r} is not proven: a ledger counts proofs only"
+                )
+            prices = self._priced(from_json(text), self.terms.relation)
+            try:
+                prices.supported()
+            except UnsupportedRelation as error:
+                allowed = [r for r in error.allowed if self._countable(event, r)]
+                relation = self.terms.relation
+                raise UnsupportedRelation(
+                    "ledger", relation, error.event, allowed
+                ) from None
+            return prices
+
+        return once(self._prices, text, make)
+
+    def _priced(self, event: DpEvent, relation: str) -> EventPrices:
+        """Prices under a relation, new."""
+        return EventPrices(event, Relation(relation), self.terms.unit)
+
+    def _countable(self, event: DpEvent, relation: str) -> bool:
+        """Whether a ledger like this one, of another relation, could count an event."""
+        prices = self._priced(event, relation)
+        try:
+            refuse_uncountable(self.terms.filter, prices, sealed=True)
+            return prices.supported()
+        except (UnsupportedEvent, UnsupportedRelation):
+            return False
 
     def enter(self, wanted: Request) -> tuple[Entry, bool]:
         """Appends a charge; or the earlier entry with its key, and True.
@@ -47,6 +97,8 @@ class Book:
             self._refuse_late(state, wanted)
             if not self._is_planned(wanted):
                 _costs(wanted, accounts)
+            elif state.plan is None:
+                _costs(wanted, accounts, planned=True)
         with self.store.writing() as session:
             found = self._earlier(session, wanted)
             if found is not None:
@@ -64,7 +116,7 @@ class Book:
             same = _settled_already(earlier, kind, fields)
             if same is not None:
                 return same
-            return _append_about(session, charged, earlier, kind, fields)
+            return _append(session, kind, fields, charged, earlier)
 
     def remark(self, kind: str, text: str) -> Entry:
         """Appends a note, or closes the ledger."""
@@ -128,40 +180,36 @@ class Book:
         body = wanted.to_body()
         if self._is_planned(wanted):
             body |= _planned(session, state, wanted)
-            costs = dict.fromkeys(self.terms.touched(wanted.scope), Cost("planned"))
+            entered = dict.fromkeys(self.terms.touched(wanted.scope), Cost("planned"))
         else:
             accounts = self.accounts(session, state, wanted.scope)
-            costs = _costs(wanted, accounts)
+            entered = _costs(wanted, accounts)
             if wanted.sealed:
-                body["bound"] = _bound(wanted, accounts[0], costs[ALL])
-        body["counted"] = costs[ALL].how
-        body["cost"] = {scope: found.to_json() for scope, found in costs.items()}
+                body["bound"] = _bound(wanted, accounts[0], entered[ALL])
+        body["counted"] = entered[ALL].how
+        body["cost"] = {scope: cost.to_json() for scope, cost in entered.items()}
         body["after"] = after(state, wanted.kind, head.seq + 1, body).to_json()
         return body
 
 
 def remark(session: Session, kind: str, text: str) -> Entry:
     """Appends a note, or closes the ledger, in a transaction that was begun."""
-    body = {"text": checks.text(text=text)}
-    head = session.head()
-    state = after(state_of(head), kind, head.seq + 1, body)
-    entry = head.followed_by(kind, body | {"after": state.to_json()})
-    session.append(entry)
-    return entry
+    return _append(session, kind, {"text": checks.text(text=text)})
 
 
-def _append_about(
+def _append(
     session: Session,
-    charged: Entry,
-    earlier: Sequence[Entry],
     kind: str,
-    fields: Mapping[str, Any],
+    body: Mapping[str, Any],
+    charged: Entry | None = None,
+    earlier: Sequence[Entry] = (),
 ) -> Entry:
-    """Appends an entry about a reservation."""
+    """Appends an entry that is no charge, perhaps about a reservation."""
     head = session.head()
-    body = {"label": charged.label, "ref": charged.seq, **fields}
+    if charged is not None:
+        body = {"label": charged.label, "ref": charged.seq, **body}
     state = after(state_of(head), kind, head.seq + 1, body, charged, earlier)
-    entry = head.followed_by(kind, body | {"after": state.to_json()})
+    entry = head.followed_by(kind, {**body, "after": state.to_json()})
     session.append(entry)
     return entry
 
@@ -178,7 +226,7 @@ def _resume(session: Session, charged: Entry) -> None:
     kinds = {entry.kind for entry in earlier}
     if "commit" not in kinds:
         if "resume" not in kinds:
-            _append_about(session, charged, earlier, "resume", {})
+            _append(session, "resume", {}, charged, earlier)
         return
     commit = next(entry for entry in earlier if entry.kind == "commit")
     ran = commit.body["ran"]
@@ -198,16 +246,13 @@ def terms_of(genesis: Entry) -> Terms:
         raise LedgerCorrupt(f"entry seq=0: unreadable terms ({error})") from None
 
 
-def _costs(wanted: Request, accounts: list[Account]) -> dict[str, Cost]:
-    """How the request enters each account; raises where it does not."""
-    options: Any = {"sealed": wanted.sealed, "delta": wanted.delta}
-    found = {}
-    for account in accounts:
-        entered = cost(account, wanted.prices, wanted.count, **options)
-        if entered is None:
-            raise refusal(account, wanted.prices, wanted.count, **options)
-        found[account.scope] = entered
-    return found
+def _costs(
+    wanted: Request, accounts: list[Account], *, planned: bool = False
+) -> dict[str, Cost]:
+    """How the request enters each account, as it is or as a plan; or raises."""
+    sealed = planned or wanted.sealed
+    asked = wanted.prices, wanted.count
+    return costs(accounts, *asked, sealed=sealed, delta=wanted.delta)
 
 
 def _bound(wanted: Request, account: Account, cost: Cost) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.ledger.book import Book
 from dpkit.accountants.ledger.pricing import bound_from_json
 from dpkit.accountants.storage.entry import Entry
+from dpkit.accountants.storage.store import Sole
 
 
-class Grant:
+class Grant(Sole):
     """Leave to release a reserved event up to `count` times; made by `Ledger.reserve`.
 
     Privacy: all of it was charged, durably, before this object existed. Leaving the

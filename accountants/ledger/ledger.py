@@ -1,10 +1,10 @@
 """The ledger: every release is charged here, durably, before it is made.
 
 A ledger has one budget, one relation, one privacy unit and one data set, fixed when it
-is created. It is append-only: entries are chained by hashes (chain.py) in an SQLite
-file or a PostgreSQL schema (store.py), each carries the totals after it (state.py), and
-how charges are counted so that adaptive choices stay valid is in filters.py and
-counting.py.
+is created. It is append-only: entries are chained by hashes (storage/entry.py) in an
+SQLite file or a PostgreSQL schema (storage/store.py), each carries the totals after it
+(state.py), and how charges are counted so that adaptive choices stay valid is in
+rules/filters.py and rules/counting.py.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ from dpkit.accountants.ledger.grant import Grant
 from dpkit.accountants.ledger.request import Facts, Request, plan_items, request
 from dpkit.accountants.ledger.tracing import refuse_inside_trace
 from dpkit.accountants.rules.terms import ALL, Terms
-from dpkit.accountants.storage import entry as chain
 from dpkit.accountants.storage import lines
-from dpkit.accountants.storage.entry import Entry
-from dpkit.accountants.storage.store import Store
+from dpkit.accountants.storage.entry import Entry, genesis
+from dpkit.accountants.storage.store import Sole, Store
 
 __all__ = ["Entry", "Grant", "Ledger"]
 
 
-class Ledger:
+class Ledger(Sole):
     """A durable account of privacy loss that refuses before it is overdrawn.
 
     Privacy: the releases charged to it are together (epsilon, delta)-DP for its budget,
     under its relation and unit, also when later events are chosen from earlier outputs
-    (regime "adaptive"; filters.py proves it). What is not charged is not covered.
+    (regime "adaptive"; rules/filters.py proves it). What is not charged is not covered.
 
     Attributes:
       budget: the most that may be spent.
@@ -122,7 +121,7 @@ class Ledger:
                     adaptive=adaptive,
                     scopes=dict(scopes or {}),
                 )
-                store.create(chain.genesis(terms.to_body()))
+                store.create(genesis(terms.to_body()))
             store.check()
             ledger = cls(store)
             ledger.terms.refuse_other(
@@ -390,7 +389,7 @@ class Ledger:
           LedgerCorrupt: naming the first entry that is not as it was written.
         """
         with self._store.reading() as session:
-            verification.verify(session, self._book.pricer if recount else None)
+            verification.verify(session, self._book.prices if recount else None)
 
     def export_jsonl(self, path: str | Path) -> None:
         """Writes every entry as a line of JSON, and the head as the last line.
@@ -463,4 +462,4 @@ class Ledger:
 
     def _request(self, kind: str, event: DpEvent, **options: Any) -> Request:
         """The request made of a caller's arguments."""
-        return request(self._book.pricer, self.terms, kind, event, **options)
+        return request(self._book.prices(event), self.terms, kind, **options)

@@ -3,7 +3,7 @@
 Ledgers of the same data, relation and unit were each charged without regard to the
 others; what a person lost is all of it together. Each enters the new ledger as one
 (epsilon, delta): its own honest report at its budget's delta, which adds up whatever
-the order, or the interleaving, of the releases (filters.py, last paragraph but one).
+the order, or the interleaving, of the releases (rules/filters.py, near the end).
 
 Nothing can come between: the sum is counted in memory, where it may be refused; then
 all old ledgers are locked, the new one appears as a whole, and the old ones are closed.
@@ -28,7 +28,7 @@ from dpkit.accountants.ledger.ledger import Ledger
 from dpkit.accountants.ledger.state import CHARGES, state_of
 from dpkit.accountants.rules.terms import Terms
 from dpkit.accountants.rules.totals import ZERO, above, add, exact
-from dpkit.accountants.storage import entry as chain
+from dpkit.accountants.storage.entry import Entry, genesis
 from dpkit.accountants.storage.lines import location
 from dpkit.accountants.storage.store import Store
 
@@ -40,7 +40,7 @@ class _Part:
     """A ledger at one moment: its entries then, and what they had spent."""
 
     ledger: Ledger
-    entries: Sequence[chain.Entry]
+    entries: Sequence[Entry]
     spent: PrivacyBound
 
 
@@ -144,7 +144,7 @@ def _refuse_merged(ledgers: list[Ledger]) -> None:
 def _draft(terms: Terms, parts: list[_Part]) -> Ledger:
     """The new ledger, in memory: what each part spent, charged within the budget."""
     store = Store(None)
-    store.create(chain.genesis(terms.to_body()))
+    store.create(genesis(terms.to_body()))
     draft = Ledger(store)
     for part in parts:
         draft.charge(

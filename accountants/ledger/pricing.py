@@ -6,81 +6,71 @@ what is remembered, and so holds the lock for milliseconds.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.bounds import PrivacyBound
-from dpkit.accountants.answers.errors import (
-    NotCertified,
-    UnsupportedEvent,
-    UnsupportedRelation,
-)
+from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.events.composing import (
-    flatten,
-    from_json,
-    repeat,
-    to_json,
-)
+from dpkit.accountants.events.composing import flatten, repeat
 from dpkit.accountants.events.own import ApproxDpEvent, PureDpEvent
-from dpkit.accountants.events.warrant import warrant
 from dpkit.accountants.rules.totals import ZERO, above, add, at_least, exact, times
-from dpkit.accountants.storage.entry import canonical
 
 _REMEMBERED = 4096
+_Answer = TypeVar("_Answer")
 
 
-class Pricer:
-    """Answers of the accountants for one relation and unit, remembered by event.
+class EventPrices:
+    """The prices of one event; `rules.counting.Prices` says what each answer means.
 
     Example:
-      >>> pricer = Pricer(Relation.ADD_REMOVE, "example")
-      >>> pricer.of(PureDpEvent(0.1)).direct()
+      >>> EventPrices(PureDpEvent(0.1), Relation.ADD_REMOVE, "example").direct()
       (Decimal('0.1'), Decimal('0'))
     """
 
-    def __init__(self, relation: Relation, unit: str):
+    def __init__(self, event: DpEvent, relation: Relation, unit: str):
+        self.event = event
         self._relation = relation
         self._unit = unit
+        self._accountant = "best"
         self._known: dict[Any, Any] = {}
 
-    def of(self, event: DpEvent) -> EventPrices:
-        """The prices of one event.
+    def quick(self) -> EventPrices:
+        """The same prices with the Rényi accountant's bounds: a little too high."""
+        found = copy.copy(self)
+        found._accountant = "rdp"
+        return found
 
-        Raises:
-          NotCertified: the event, or a part of it, is not proven.
-          ValueError: it is no valid event.
-        """
-        text = canonical(to_json(event))
-
-        def make() -> EventPrices:
-            if not warrant(event).certified:
-                raise NotCertified(
-                    f"{event!r} is not proven: a ledger counts proofs only"
-                )
-            self._refuse_foreign(event)
-            return EventPrices(self, from_json(text), text, self._relation)
-
-        return self._once(("event", text), make)
-
-    def _refuse_foreign(self, event: DpEvent) -> None:
-        """Raise UnsupportedRelation for what no accountant reads under the relation."""
-        names = ("rdp", "pld", "pure", "zcdp")
-        if any(_accountant(name).supports(event, self._relation) for name in names):
-            return
+    def bound(self, count: int, delta: float) -> PrivacyBound:
+        """The static bound of `count` copies; basic composition is exact here."""
+        direct = self.direct() or (Decimal("inf"), ZERO)
+        upper = math.inf
+        if times(direct[1], count) <= exact(delta):
+            upper = above(times(direct[0], count))
+        if delta == 0.0:
+            return self.answer(0.0, upper, "pure")
         try:
-            _accountant("rdp").rdp_curve(event, (2.0,), relation=self._relation)
-        except UnsupportedEvent:
-            return  # what a filter says of it tells more
+            bound = self._bound(count, delta, self._accountant)
+        except ValueError:
+            if self._accountant == "best":
+                raise
+            bound = self._bound(count, delta, "best")
+        if bound.upper is not None and bound.upper <= upper:
+            return bound
+        lower = None if bound.lower is None else min(bound.lower, upper)
+        method = "pure" if upper < math.inf else bound.method_upper
+        return replace(bound, upper=upper, lower=lower, method_upper=method)
 
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
-        """A certified bound for this relation and unit."""
+        """A certified bound with the relation and unit of these prices."""
         return PrivacyBound(
             delta=delta,
             upper=upper,
@@ -90,77 +80,73 @@ class Pricer:
             unit=self._unit,
         )
 
-    def bound(self, event: DpEvent, text: str, count: int, delta: float, how: str):
-        """The static bound of `count` copies by the accountant `how`."""
-
-        def ask() -> PrivacyBound:
-            return _accountant("best").epsilon(
-                repeat(event, count),
-                delta,
-                relation=self._relation,
-                accountant=how,
-                unit=self._unit,
-                lower=False,
-            )
-
-        return self._once(("bound", text, count, delta, how), ask)
-
-    def curve(self, event: DpEvent, text: str, orders: tuple[float, ...]):
+    def curve(self, orders: tuple[float, ...]) -> tuple[float, ...] | None:
         """Rényi bounds of one copy, or None where there are none."""
 
         def ask() -> tuple[float, ...] | None:
-            curve = _accountant("rdp").rdp_curve
+            curve = accountant("rdp").rdp_curve
             try:
-                values = curve(event, orders, relation=self._relation)
+                values = curve(self.event, orders, relation=self._relation)
             except (UnsupportedEvent, UnsupportedRelation):
                 return None
             return tuple(math.inf if math.isnan(v) else float(v) for v in values)
 
-        return self._once(("curve", text, orders), ask)
-
-    def _once(self, key: Any, ask: Any) -> Any:
-        """A remembered answer, or a new one."""
-        if key not in self._known:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[key] = ask()
-        return self._known[key]
-
-
-class EventPrices:
-    """The prices of one event; `counting.Prices` says what each answer means."""
-
-    def __init__(self, pricer: Pricer, event: DpEvent, text: str, relation: Relation):
-        self._pricer = pricer
-        self._text = text
-        self._relation = relation
-        self.event = event
-
-    def bound(self, count: int, delta: float, how: str = "best") -> PrivacyBound:
-        """The static bound of `count` copies; basic composition is exact here."""
-        direct = self.direct() or (Decimal("inf"), ZERO)
-        upper = math.inf
-        if times(direct[1], count) <= exact(delta):
-            upper = above(times(direct[0], count))
-        if delta == 0.0:
-            return self.answer(0.0, upper, "pure")
-        bound = self._pricer.bound(self.event, self._text, count, delta, how)
-        if bound.upper is not None and bound.upper <= upper:
-            return bound
-        lower = None if bound.lower is None else min(bound.lower, upper)
-        method = "pure" if upper < math.inf else bound.method_upper
-        return replace(bound, upper=upper, lower=lower, method_upper=method)
-
-    def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
-        """A certified bound with the relation and unit of these prices."""
-        return self._pricer.answer(delta, upper, method)
-
-    def curve(self, orders: tuple[float, ...]) -> tuple[float, ...] | None:
-        """Rényi bounds of one copy, or None where there are none."""
-        return self._pricer.curve(self.event, self._text, orders)
+        return self._once(("curve", orders), ask)
 
     def direct(self) -> tuple[Decimal, Decimal] | None:
         """(epsilon, delta) of one copy by basic composition of its parts, or None."""
+        return self._once("direct", self._sum_of_parts)
+
+    def zcdp(self) -> tuple[float, float] | None:
+        """(xi, rho), if the Rényi curve lies below xi + rho alpha at every order."""
+
+        def ask() -> tuple[float, float] | None:
+            read = accountant("zcdp").concentration
+            try:
+                found = read(self.event, self._relation)
+            except (UnsupportedEvent, UnsupportedRelation):
+                return None
+            plain = found.delta == 0 and not found.unamplified
+            return (found.xi, found.rho) if plain else None
+
+        return self._once("zcdp", ask)
+
+    def supported(self) -> bool:
+        """Whether some accountant reads the event under the relation.
+
+        Raises:
+          UnsupportedRelation: none does, and another relation has a proof.
+        """
+        names = ("rdp", "pld", "pure", "zcdp")
+        if any(accountant(n).supports(self.event, self._relation) for n in names):
+            return True
+        try:
+            accountant("rdp").rdp_curve(self.event, (2.0,), relation=self._relation)
+        except UnsupportedEvent:
+            pass
+        return False
+
+    def _bound(self, count: int, delta: float, name: str) -> PrivacyBound:
+        """The bound by one accountant, or by the best."""
+
+        def ask() -> PrivacyBound:
+            try:
+                return accountant("best").epsilon(
+                    repeat(self.event, count),
+                    delta,
+                    relation=self._relation,
+                    accountant=name,
+                    unit=self._unit,
+                    lower=False,
+                )
+            except UnsupportedRelation as error:
+                reason = f"no proof under relation={self._relation}"
+                raise UnsupportedEvent(name, error.event, reason) from None
+
+        return self._once((count, delta, name), ask)
+
+    def _sum_of_parts(self) -> tuple[Decimal, Decimal] | None:
+        """Epsilons and deltas of the parts, added up."""
         epsilon = delta = ZERO
         for release, count in flatten(self.event):
             part = self._release(release)
@@ -170,17 +156,6 @@ class EventPrices:
             delta = add(delta, times(part[1], count))
         return (epsilon, delta) if delta < 1 else None
 
-    def zcdp(self) -> tuple[float, float]:
-        """(xi, rho): the Rényi curve lies below xi + rho alpha at every order."""
-        found = _accountant("zcdp").concentration(self.event, self._relation)
-        if found.delta > 0 or found.unamplified:
-            raise UnsupportedEvent(
-                "zcdp",
-                found.unamplified[0] if found.unamplified else self.event,
-                "filter='zcdp' takes concentrated and pure releases",
-            )
-        return found.xi, found.rho
-
     def _release(self, event: DpEvent) -> tuple[Decimal, Decimal] | None:
         """(epsilon, delta) of a release that has them by itself."""
         if isinstance(event, PureDpEvent):
@@ -188,13 +163,36 @@ class EventPrices:
         if isinstance(event, ApproxDpEvent):
             return exact(event.epsilon), exact(event.delta)
         try:
-            epsilon, delta = _accountant("pure").guarantee(event, self._relation)
+            epsilon, delta = accountant("pure").guarantee(event, self._relation)
         except (UnsupportedEvent, UnsupportedRelation):
             return None
         return at_least(epsilon), at_least(delta)
 
+    def _once(self, key: Any, ask: Callable[[], _Answer]) -> _Answer:
+        """A remembered answer, or a new one."""
+        return once(self._known, key, ask)
 
-def _accountant(name: str) -> ModuleType:
+
+def once(known: dict[Any, Any], key: Any, ask: Callable[[], _Answer]) -> _Answer:
+    """A remembered answer, or a new one; no more are kept than memory can hold.
+
+    Raises:
+      ValueError: a number on the way does not fit into a float.
+    """
+    if key not in known:
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        try:
+            known[key] = ask()
+        except OverflowError:
+            raise ValueError(
+                "a number of the event, or its count, is too large to be counted: "
+                "nothing was charged"
+            ) from None
+    return known[key]
+
+
+def accountant(name: str) -> ModuleType:
     """An accountant's module, loaded when first asked: reading a ledger needs none."""
     return importlib.import_module(f"dpkit.accountants.readings.{name}")
 

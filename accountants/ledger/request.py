@@ -8,12 +8,13 @@ from typing import Any
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.events.composing import repeat, sequential, to_json
-from dpkit.accountants.ledger.pricing import EventPrices, Pricer
+from dpkit.accountants.ledger.pricing import EventPrices
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.storage.entry import Entry, canonical
 
 _MAX_TEXT = 1000
 _MAX_FACTS = 50
+_MAX_COUNT = 10**15
 
 Facts = Mapping[str, str | int | float | bool]
 
@@ -71,10 +72,9 @@ class Request:
 
 
 def request(
-    pricer: Pricer,
+    prices: EventPrices,
     terms: Terms,
     kind: str,
-    event: Any,
     *,
     count: int = 1,
     label: str,
@@ -87,17 +87,15 @@ def request(
     """The request made of a caller's arguments.
 
     Raises:
-      ValueError: a value out of range, an undeclared scope, an event of another
-      relation.
+      ValueError: a value out of range, or an undeclared scope.
       TypeError: the wrong kind of value.
-      NotCertified: an event without a proof.
     """
     if delta is not None:
         delta = checks.half_open_probability(delta=delta)
     return Request(
         kind,
-        pricer.of(event),
-        checks.integer_at_least(1, count=count),
+        prices,
+        _count(count),
         _short(label=label),
         None if key is None else _short(key=key),
         _scope(terms, scope),
@@ -117,6 +115,14 @@ def plan_items(items: Mapping[str, tuple[Any, int]]) -> tuple[Any, tuple[dict, .
         for label, (event, count) in items.items()
     )
     return sequential([repeat(e, n) for e, n in items.values()]), written
+
+
+def _count(count: int) -> int:
+    """How many copies: more than a float can count are no honest number."""
+    count = checks.integer_at_least(1, count=count)
+    if count > _MAX_COUNT:
+        raise ValueError(f"count must be at most {_MAX_COUNT:,}")
+    return count
 
 
 def _scope(terms: Terms, scope: str | Sequence[str]) -> str | tuple[str, ...]:

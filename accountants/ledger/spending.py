@@ -15,7 +15,7 @@ from dpkit.accountants.ledger.book import Book
 from dpkit.accountants.ledger.pricing import EventPrices, bound_from_json
 from dpkit.accountants.ledger.request import request
 from dpkit.accountants.ledger.state import CHARGES, costs, state_of
-from dpkit.accountants.rules.accounts import Account
+from dpkit.accountants.rules.account import Account
 from dpkit.accountants.rules.counting import cost, largest_count
 from dpkit.accountants.rules.terms import ALL
 from dpkit.accountants.rules.totals import ZERO, Cost, above, add, at_least, exact
@@ -62,7 +62,7 @@ def remaining(
 ) -> int:
     """`Ledger.remaining`."""
     wanted = request(
-        book.pricer, book.terms, "reserve", event, label="?", scope=scope, delta=delta
+        book.prices(event), book.terms, "reserve", label="?", scope=scope, delta=delta
     )
     with book.store.reading() as session:
         state = state_of(session.head())
@@ -71,32 +71,15 @@ def remaining(
     if state.closed or sealed_already:
         return 0
 
-    def fits(count: int, prices: Any = wanted.prices) -> bool:
+    def fits(count: int, prices: EventPrices = wanted.prices) -> bool:
         options: Any = {"sealed": sealed, "delta": delta}
         return all(cost(a, prices, count, **options) is not None for a in accounts)
 
     start = 1
     if sealed:
-        quick = _ByRenyi(wanted.prices)
+        quick = wanted.prices.quick()
         start = max(1, largest_count(lambda n: fits(n, quick), MOST))
     return largest_count(fits, MOST, start)
-
-
-class _ByRenyi:
-    """Prices whose bound is the Rényi accountant's: quick, a little too high."""
-
-    def __init__(self, prices: EventPrices):
-        self._prices = prices
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._prices, name)
-
-    def bound(self, count: int, delta: float) -> PrivacyBound:
-        """The Rényi bound; the best one where Rényi has no answer."""
-        try:
-            return self._prices.bound(count, delta, "rdp")
-        except ValueError:
-            return self._prices.bound(count, delta)
 
 
 def _sole_plan(
@@ -106,7 +89,7 @@ def _sole_plan(
     if cost.how != "approx" or cost.opens:
         return None
     share = float(cost.delta) * scale
-    prices = book.pricer.of(from_json(entry.body["event"]))
+    prices = book.prices(from_json(entry.body["event"]))
     if scale == 1.0 and "bound" in entry.body and entry.body["counted"] == "approx":
         bound = bound_from_json(entry.body["bound"])
         if exact(bound.delta) == cost.delta:
@@ -139,7 +122,7 @@ def _report(book: Book, account: Account, scale: float) -> float:
             continue
         epsilon = found.epsilon
         if found.delta > ZERO:
-            prices = book.pricer.of(from_json(entry.body["event"]))
+            prices = book.prices(from_json(entry.body["event"]))
             share = float(found.delta) * scale
             bound = prices.bound(entry.body["count"], share)
             upper = bound.upper if bound.certified else None

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import decimal
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
+
+from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import LedgerCorrupt
 from dpkit.accountants.events.composing import from_json, to_json
 from dpkit.accountants.ledger.book import terms_of
-from dpkit.accountants.ledger.pricing import EventPrices, Pricer
+from dpkit.accountants.ledger.pricing import EventPrices
 from dpkit.accountants.ledger.state import CHARGES, State, after, costs
-from dpkit.accountants.rules.accounts import Account
+from dpkit.accountants.rules.account import Account
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.rules.totals import ZERO, Cost, above, at_least, exact, times
-from dpkit.accountants.storage import entry as chain
-from dpkit.accountants.storage.entry import Entry, canonical
+from dpkit.accountants.storage.entry import Entry, canonical, check_link
 from dpkit.accountants.storage.store import Session
+
+PricesOf = Callable[[DpEvent], EventPrices]
 
 _SLACK = 1e-6
 _MALFORMED = (
@@ -32,12 +36,12 @@ _MALFORMED = (
 )
 
 
-def verify(session: Session, pricer: Pricer | None = None) -> None:
+def verify(session: Session, prices: PricesOf | None = None) -> None:
     """Check a whole ledger.
 
     Args:
       session: a reading transaction.
-      pricer: asks the accountants again whether entered numbers can be true, or None.
+      prices: of an event, to ask again whether entered numbers can be true, or None.
 
     Raises:
       LedgerCorrupt: naming the first entry that is not as it was written.
@@ -48,9 +52,9 @@ def verify(session: Session, pricer: Pricer | None = None) -> None:
     before: Entry | None = None
     reader: _Reader | None = None
     for entry in session.all():
-        chain.check_link(before, entry)
+        check_link(before, entry)
         if reader is None:
-            reader = _Reader(session, terms_of(entry), entry, pricer)
+            reader = _Reader(session, terms_of(entry), entry, prices)
         else:
             reader.read(entry)
         before = entry
@@ -65,12 +69,12 @@ class _Reader:
     """Replays entries one by one, from nothing."""
 
     def __init__(
-        self, session: Session, terms: Terms, genesis: Entry, pricer: Pricer | None
+        self, session: Session, terms: Terms, genesis: Entry, prices: PricesOf | None
     ):
         self._session = session
         self._terms = terms
         self._genesis = genesis
-        self._pricer = pricer
+        self._prices = prices
         self._state = State()
         self._filters: dict[str, Any] = dict(genesis.body.get("opens", {}))
 
@@ -132,8 +136,8 @@ class _Reader:
             self._check_item(body, found)
         elif self._terms.regime == "static" and entry.kind != "plan":
             raise ValueError("outside the sealed plan")
-        elif self._pricer is not None:
-            self._recount(self._pricer, body, found)
+        elif self._prices is not None:
+            self._recount(self._prices(event), body, found)
         self._filters |= {s: c.opens for s, c in found.items() if c.opens}
 
     def _check_item(self, body: Mapping[str, Any], found: Mapping[str, Cost]) -> None:
@@ -160,10 +164,9 @@ class _Reader:
         )
 
     def _recount(
-        self, pricer: Pricer, body: Mapping[str, Any], found: Mapping[str, Cost]
+        self, prices: EventPrices, body: Mapping[str, Any], found: Mapping[str, Cost]
     ) -> None:
         """Refuses a number below what the accountants say is the least possible."""
-        prices = pricer.of(from_json(body["event"]))
         for scope, cost in found.items():
             if cost.values and cost.how == "renyi":
                 opened = self._filters.get(scope) or cost.opens or {"orders": ()}
@@ -172,7 +175,7 @@ class _Reader:
                 honest = all(v >= m for v, m in zip(cost.values, least, strict=True))
             elif cost.values:
                 order = float(self._filters[scope]["orders"][0])
-                xi, rho = prices.zcdp()
+                xi, rho = prices.zcdp() or (math.inf, math.inf)
                 honest = cost.values[0] >= exact((xi + rho * order) * (1.0 - _SLACK))
             else:
                 honest = cost.epsilon >= _least(prices, body, cost)

@@ -10,21 +10,21 @@ An account is what one scope of data may lose: its budget, its totals, its open 
   filter is counted inside it, by its Rényi curve.
 - filter "zcdp": everything is counted as zCDP, in one filter with the whole budget.
 - filter "pure": epsilons add up; nothing that needs a delta may enter.
+
+A refusal names what is the matter here, and a remedy only where it was tried.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Protocol
-
-from dp_accounting import DpEvent
+from typing import Any, Protocol
 
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.errors import BudgetExceeded, UnsupportedEvent
-from dpkit.accountants.rules.accounts import Account, filter_to_json
+from dpkit.accountants.rules.account import Account
 from dpkit.accountants.rules.filters import adaptive_filter
 from dpkit.accountants.rules.totals import (
     ZERO,
@@ -36,14 +36,30 @@ from dpkit.accountants.rules.totals import (
     times,
 )
 
+_AS_PLAN = "as a sealed plan it fits: ledger.reserve"
+_UNCOUNTABLE = {
+    "approx": "a charge is counted by its Rényi curve or its own (epsilon, delta), and "
+    "it has neither",
+    "pure": "filter='pure' counts releases with delta=0, and it has no such bound",
+    "zcdp": "filter='zcdp' counts concentrated and pure releases, and it is neither",
+}
+
 
 class Prices(Protocol):
-    """What one event costs, by the accountants (`pricing.EventPrices`)."""
+    """What one event costs: all that the rules know of accountants and events.
 
-    event: DpEvent
+    Answers are remembered: under the lock of a ledger the same questions cost nothing.
+    """
 
-    def bound(self, count: int, delta: float, how: str = "best") -> PrivacyBound:
-        """The static bound for `count` copies by one accountant, or the best."""
+    @property
+    def event(self) -> object:
+        """The event, for messages."""
+
+    def quick(self) -> Prices:
+        """The same, with bounds that are found sooner and may be higher."""
+
+    def bound(self, count: int, delta: float) -> PrivacyBound:
+        """The static bound for `count` copies; raises UnsupportedEvent."""
 
     def direct(self) -> tuple[Decimal, Decimal] | None:
         """(epsilon, delta) of one copy by itself, or None where there is none."""
@@ -51,35 +67,64 @@ class Prices(Protocol):
     def curve(self, orders: tuple[float, ...]) -> tuple[float, ...] | None:
         """Rényi bounds of one copy, or None where there are none."""
 
-    def zcdp(self) -> tuple[float, float]:
-        """(xi, rho) of one copy; raises UnsupportedEvent."""
+    def zcdp(self) -> tuple[float, float] | None:
+        """(xi, rho) of one copy, or None where it is not concentrated."""
 
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
         """A certified bound with the relation and unit of these prices."""
 
 
-def cost(
-    account: Account, prices: Prices, count: int, *, sealed: bool, delta: float | None
-) -> Cost | None:
-    """How a request enters an account.
+def costs(
+    accounts: Sequence[Account],
+    prices: Prices,
+    count: int,
+    *,
+    sealed: bool,
+    delta: float | None,
+) -> dict[str, Cost]:
+    """How a request enters every account that it touches.
 
     Args:
-      account: before the request.
+      accounts: before the request.
       prices: of one copy of the event.
       count: copies.
       sealed: whether it is a plan whose parameters are all fixed.
       delta: the plan's share of delta; None takes all that is left.
 
     Returns:
-      The cost, after which the account still holds; None where there is none.
+      The costs by scope, after which every account still holds.
 
     Raises:
+      BudgetExceeded: an account would not hold.
       UnsupportedEvent: the filter has no proof for the event, whatever the budget.
     """
+    found = {}
+    for account in accounts:
+        try:
+            entered = cost(account, prices, count, sealed=sealed, delta=delta)
+        except UnsupportedEvent as error:
+            if sealed or not _fits(accounts, prices, count, sealed=True, delta=None):
+                raise
+            reason = f"{error.reason}; {_AS_PLAN}"
+            raise UnsupportedEvent("ledger", prices.event, reason) from None
+        if entered is None:
+            raise _refusal(accounts, account, prices, count, sealed=sealed, delta=delta)
+        found[account.scope] = entered
+    return found
+
+
+def cost(
+    account: Account, prices: Prices, count: int, *, sealed: bool, delta: float | None
+) -> Cost | None:
+    """How a request enters one account: the cost, after which it still holds, or None.
+
+    Arguments and errors are those of `costs`.
+    """
+    refuse_uncountable(account.rule, prices, sealed=sealed)
     if account.rule == "zcdp":
         return _if_fits(account, count, _as_zcdp(account, prices))
     if account.rule == "pure":
-        return _if_fits(account, count, _as_pure(prices, count))
+        return _directly(account, prices, count, "pure")
     if sealed:
         plan = _if_fits(account, count, _as_plan(account, prices, count, delta))
         if plan is not None and plan.epsilon.is_finite():
@@ -88,33 +133,19 @@ def cost(
     return _as_charge(account, prices, count)
 
 
-def refusal(
-    account: Account, prices: Prices, count: int, *, sealed: bool, delta: float | None
-) -> BudgetExceeded:
-    """The exception for a request that has no cost, with what it alone would cost.
-
-    Args:
-      account: before the request.
-      prices: of one copy of the event.
-      count: copies.
-      sealed: as for `cost`.
-      delta: as for `cost`.
-
-    Returns:
-      The exception, not raised.
-    """
-    asked_at = account.budget.delta if delta is None else delta
-    try:
-        asked = prices.bound(count, asked_at, "best" if sealed else "rdp").upper
-    except ValueError:
-        asked = None
-    return BudgetExceeded(
-        math.inf if asked is None else asked,
-        above(account.spent()),
-        account.budget,
-        account.scope,
-        _advice(account, prices, count, sealed, delta),
-    )
+def refuse_uncountable(rule: str, prices: Prices, *, sealed: bool) -> None:
+    """Raise UnsupportedEvent for what a filter can't count, whatever the budget."""
+    if rule == "zcdp":
+        countable = prices.zcdp() is not None
+    elif rule == "pure":
+        direct = prices.direct()
+        countable = direct is not None and direct[1] == ZERO
+    elif sealed:
+        return  # the accountants say what they can't read
+    else:
+        countable = prices.direct() is not None or prices.curve((2.0,)) is not None
+    if not countable:
+        raise UnsupportedEvent("ledger", prices.event, _UNCOUNTABLE[rule])
 
 
 def bound_of(account: Account, prices: Prices, count: int, cost: Cost) -> PrivacyBound:
@@ -141,17 +172,9 @@ def bound_of(account: Account, prices: Prices, count: int, cost: Cost) -> Privac
 
 def _as_zcdp(account: Account, prices: Prices) -> Cost:
     """Counted as zCDP at the one order of the account's filter."""
-    xi, rho = prices.zcdp()
+    xi, rho = prices.zcdp() or (math.inf, math.inf)
     value = xi + rho * account.filter.orders[0] if account.filter else math.inf
     return Cost("zcdp", values=(at_least(_up(value)),))
-
-
-def _as_pure(prices: Prices, count: int) -> Cost:
-    """Counted as pure epsilon."""
-    direct = prices.direct()
-    if direct is None or direct[1] > ZERO:
-        raise UnsupportedEvent("pure", prices.event, "filter='pure' needs delta=0")
-    return Cost("pure", epsilon=times(direct[0], count))
 
 
 def _as_plan(
@@ -175,25 +198,23 @@ def _as_plan(
 def _as_charge(account: Account, prices: Prices, count: int) -> Cost | None:
     """Inside the open filter, else directly, else by opening the filter."""
     found = _inside(account, prices, count) or _directly(account, prices, count)
-    if found is None and account.filter is None:
-        epsilon, delta = account.room()
-        if min(epsilon, delta) > ZERO:
-            opened = adaptive_filter(below(epsilon), below(delta))
-            found = _inside(replace(account, filter=opened), prices, count)
-            found = found and replace(found, opens=filter_to_json(opened))
-    if found is None and prices.direct() is None and prices.curve((2.0,)) is None:
-        advice = "it has no Rényi curve; reserve it as a sealed plan: ledger.reserve"
-        raise UnsupportedEvent("filter", prices.event, advice)
+    epsilon, delta = account.room()
+    if found is None and account.filter is None and min(epsilon, delta) > ZERO:
+        opened = adaptive_filter(below(epsilon), below(delta))
+        found = _inside(replace(account, filter=opened), prices, count)
+        found = found and replace(found, opens=opened.to_json())
     return found
 
 
-def _directly(account: Account, prices: Prices, count: int) -> Cost | None:
+def _directly(
+    account: Account, prices: Prices, count: int, how: str = "approx"
+) -> Cost | None:
     """As the (epsilon, delta) that the event has by itself."""
     direct = prices.direct()
     if direct is None:
         return None
     epsilon, delta = (times(value, count) for value in direct)
-    return _if_fits(account, count, Cost("approx", epsilon=epsilon, delta=delta))
+    return _if_fits(account, count, Cost(how, epsilon=epsilon, delta=delta))
 
 
 def _inside(account: Account, prices: Prices, count: int) -> Cost | None:
@@ -211,34 +232,60 @@ def _if_fits(account: Account, count: int, cost: Cost | None) -> Cost | None:
     return cost if fits else None
 
 
-def _advice(
-    account: Account, prices: Prices, count: int, sealed: bool, delta: float | None
-) -> str:
-    """What would fit, or what to do."""
-    epsilon, left = account.room()
-    if account.rule == "approx" and epsilon <= ZERO and account.filter is None:
-        return "nothing is left"
-    if sealed and account.rule == "approx" and epsilon <= ZERO:
-        return (
-            "what is left is in the filter of earlier charges, where it doesn't fit: "
-            "take fewer steps (ledger.remaining tells how many) or more noise"
-        )
-    if sealed and account.rule == "approx":
-        if delta is not None and exact(delta) > left:
-            return f"delta={delta:g} was asked for, delta={above(left):g} is left"
-        if left <= ZERO < exact(account.budget.delta):
-            return (
-                "its delta is all taken: give earlier plans a share with delta=, or "
-                "declare adaptive= when the ledger is created"
-            )
-        return (
-            f"epsilon={above(epsilon):.6g} is left beside its filter: take fewer steps "
-            "(ledger.remaining tells how many) or more noise"
-        )
+def _fits(accounts: Sequence[Account], prices: Prices, count: int, **how: Any) -> bool:
+    """Whether a request would enter every account."""
+    try:
+        return all(cost(a, prices, count, **how) is not None for a in accounts)
+    except ValueError:
+        return False
+
+
+def _refusal(
+    accounts: Sequence[Account],
+    account: Account,
+    prices: Prices,
+    count: int,
+    *,
+    sealed: bool,
+    delta: float | None,
+) -> BudgetExceeded:
+    """The exception for a request that doesn't fit one account."""
+    quick = prices.quick() if sealed else prices
+    advice = _cause(account, sealed, delta)
     fitting = largest_count(
-        lambda n: cost(account, prices, n, sealed=False, delta=None) is not None, count
+        lambda n: _fits(accounts, quick, n, sealed=sealed, delta=delta), count
     )
-    return f"{fitting} of count={count} would fit; else take more noise"
+    if fitting:
+        where = "in one sealed plan, " if sealed else ""
+        advice += f"; {where}{fitting} of count={count} would fit"
+    elif not sealed and _fits(accounts, prices, count, sealed=True, delta=None):
+        advice += f"; {_AS_PLAN}"
+    share = account.budget.delta if delta is None else delta
+    try:
+        asked = (prices if sealed else prices.quick()).bound(count, share).upper
+    except ValueError:
+        asked = None
+    return BudgetExceeded(
+        math.inf if asked is None else asked,
+        above(account.spent()),
+        account.budget,
+        account.scope,
+        advice,
+    )
+
+
+def _cause(account: Account, sealed: bool, delta: float | None) -> str:
+    """What is left for such a request in an account where it doesn't fit."""
+    epsilon, left = account.room()
+    if account.filter and (epsilon <= ZERO or not sealed):
+        return "what is left is in the filter for charges, which has no room for it"
+    if epsilon <= ZERO:
+        return "nothing is left"
+    if sealed and delta is not None and exact(delta) > left:
+        return f"delta={delta:g} was asked for, delta={above(left):g} is left"
+    if sealed and left <= ZERO < exact(account.budget.delta):
+        return "its delta is all taken: a plan without delta= takes all that is left"
+    return f"epsilon={above(epsilon):.6g}, delta={above(left):.6g} is left for it"
 
 
 def largest_count(fits: Callable[[int], bool], limit: int, start: int = 1) -> int:

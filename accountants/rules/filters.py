@@ -64,8 +64,9 @@ choice made after looking. One that ends before any output was seen never took p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -150,6 +151,25 @@ class RenyiFilter:
           False
         """
         return self.spent(totals) <= self.epsilon
+
+    def to_json(self) -> dict[str, Any]:
+        """The filter as it stands in an entry: decimal strings."""
+        return {
+            "epsilon": repr(self.epsilon),
+            "delta": repr(self.delta),
+            "orders": [repr(order) for order in self.orders],
+            "shares": [repr(share) for share in self.shares],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RenyiFilter:
+        """The filter that `to_json` wrote."""
+        return cls(
+            float(value["epsilon"]),
+            float(value["delta"]),
+            tuple(float(order) for order in value["orders"]),
+            tuple(float(share) for share in value["shares"]),
+        )
 
 
 def offset(order: float, delta: float) -> float:

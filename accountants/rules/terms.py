@@ -3,6 +3,7 @@ set."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,16 +12,13 @@ from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import Budget
 from dpkit.accountants.answers.errors import Incompatible
 from dpkit.accountants.answers.relations import Relation, as_relation
-from dpkit.accountants.rules.accounts import (
-    FILTERS,
-    Account,
-    filter_from_json,
-    opening_filter,
-)
+from dpkit.accountants.rules.account import Account
+from dpkit.accountants.rules.filters import RenyiFilter, adaptive_filter, zcdp_filter
 from dpkit.accountants.rules.totals import Totals
 
 ALL = "all"
 REGIMES = ("adaptive", "static")
+FILTERS = ("approx", "pure", "zcdp")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,13 @@ class Terms:
                 raise ValueError(f"scope={scope!r} needs a Budget and another name")
         if self.regime == "static" and (self.adaptive or self.filter != "approx"):
             raise ValueError("regime='static' counts sealed plans only: no filter")
-        self.opening(ALL)
+        if self.adaptive is not None:
+            self._check_adaptive(self.adaptive)
+        for scope in self.accounts():
+            if self.filter == "zcdp" and not _has_zcdp_filter(self.budget_of(scope)):
+                raise ValueError(
+                    "filter='zcdp' needs a finite epsilon > 0 and a delta > 0"
+                )
 
     def to_body(self) -> dict[str, Any]:
         """The body of the genesis entry."""
@@ -109,15 +113,21 @@ class Terms:
         self, scope: str, totals: Totals, opened: Mapping[str, Any] | None
     ) -> Account:
         """The account of a scope with these totals and the filter that was opened."""
-        budget = self.budget if scope == ALL else self.scopes[scope]
-        filter = filter_from_json(opened) if opened else None
-        return Account(scope, budget, self.filter, totals, filter)
+        filter = RenyiFilter.from_json(opened) if opened else None
+        return Account(scope, self.budget_of(scope), self.filter, totals, filter)
+
+    def budget_of(self, scope: str) -> Budget:
+        """The budget of a scope."""
+        return self.budget if scope == ALL else self.scopes[scope]
 
     def opening(self, scope: str) -> dict[str, Any] | None:
         """The filter that the scope starts with, as JSON, or None."""
-        if scope == ALL:
-            return opening_filter(self.filter, self.budget, self.adaptive)
-        return opening_filter(self.filter, self.scopes[scope], None)
+        if self.filter == "zcdp":
+            budget = self.budget_of(scope)
+            return zcdp_filter(budget.epsilon, budget.delta).to_json()
+        if self.adaptive is None or scope != ALL:
+            return None
+        return adaptive_filter(self.adaptive.epsilon, self.adaptive.delta).to_json()
 
     def touched(self, scope: str | tuple[str, ...]) -> tuple[str, ...]:
         """The accounts that a charge on these scopes is checked against."""
@@ -139,6 +149,22 @@ class Terms:
                     f"{name}={_plain(value)} but the ledger's is {name}={_plain(own)}: "
                     "use its own, or open another ledger"
                 )
+
+    def _check_adaptive(self, part: Budget) -> None:
+        """Refuse a declared part that is no part, or that the filter has no use for."""
+        if self.filter != "approx":
+            raise ValueError(
+                f"adaptive= is for filter='approx', not filter={self.filter!r}"
+            )
+        if part.epsilon > self.budget.epsilon or part.delta > self.budget.delta:
+            raise ValueError(f"adaptive={part} must be within budget={self.budget}")
+        if part.epsilon <= 0.0 or part.delta <= 0.0:
+            raise ValueError(f"adaptive={part} needs an epsilon > 0 and a delta > 0")
+
+
+def _has_zcdp_filter(budget: Budget) -> bool:
+    """Whether the zCDP filter can hold a budget."""
+    return 0.0 < budget.epsilon < math.inf and budget.delta > 0.0
 
 
 def _plain(value: Any) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from dpkit.accountants.answers.errors import LedgerCorrupt
-from dpkit.accountants.storage import entry as chain
-from dpkit.accountants.storage.entry import Entry, canonical
+from dpkit.accountants.storage.entry import Entry, canonical, check_link, parse
 
 
 def location(path: str | Path | None) -> Path | sa.URL | None:
@@ -91,8 +90,8 @@ def read_lines(path: Path) -> list[Entry]:
             text = canonical(pair["entry"])
             if canonical(pair) != line:
                 raise ValueError("not in canonical form")
-            entry = chain.parse(text, pair["hash"], number)
-            chain.check_link(entries[-1] if entries else None, entry)
+            entry = parse(text, pair["hash"], number)
+            check_link(entries[-1] if entries else None, entry)
             entries.append(entry)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise LedgerCorrupt(f"path={path}: no export of a ledger ({error})") from None

@@ -33,6 +33,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
 from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.storage.tables import Objects, refuse_foreign
 
 _WAIT_SECONDS = 20
 # A client that hangs, or lost its network, holds the lock no longer than this.
@@ -68,8 +69,52 @@ _UNKNOWN = (
 )
 
 
+# (kind, name, definition) of all that stands in a schema, or acts on its tables;
+# tables show their columns.
+_FOUND = """
+WITH ours AS (
+  SELECT c.* FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace WHERE nspname = '{schema}')
+SELECT 'relation', relname::text, concat_ws(' ', relkind, relpersistence,
+  CASE WHEN relrowsecurity OR relforcerowsecurity THEN 'security' END,
+  (SELECT string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod),
+     CASE WHEN attnotnull THEN 'not null' END,
+     CASE WHEN atthasdef OR attidentity <> '' OR attgenerated <> '' THEN 'made' END,
+     CASE WHEN attcollation NOT IN (0, 100) THEN 'collated' END), ', ' ORDER BY attnum)
+   FROM pg_catalog.pg_attribute
+   WHERE attrelid = ours.oid AND attnum > 0 AND NOT attisdropped AND relkind <> 'i'))
+FROM ours
+UNION ALL SELECT 'trigger', tgname::text, '' FROM pg_catalog.pg_trigger
+  JOIN ours ON ours.oid = tgrelid
+UNION ALL SELECT 'rule', rulename::text, '' FROM pg_catalog.pg_rewrite
+  JOIN ours ON ours.oid = ev_class
+UNION ALL SELECT 'policy', polname::text, '' FROM pg_catalog.pg_policy
+  JOIN ours ON ours.oid = polrelid
+UNION ALL SELECT 'constraint', conname::text, '' FROM pg_catalog.pg_constraint
+  JOIN ours ON ours.oid = conrelid WHERE contype NOT IN ('p', 'n')
+UNION ALL SELECT 'child', inhrelid::regclass::text, '' FROM pg_catalog.pg_inherits
+  JOIN ours ON ours.oid IN (inhparent, inhrelid)
+UNION ALL SELECT 'function', p.oid::regprocedure::text, ''
+  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = pronamespace
+  WHERE nspname = '{schema}'
+UNION ALL SELECT 'operator', oprname::text, ''
+  FROM pg_catalog.pg_operator JOIN pg_catalog.pg_namespace n ON n.oid = oprnamespace
+  WHERE nspname = '{schema}'"""
+_OBJECTS: Objects = {
+    ("relation", "meta"): "r p name text not null, value text not null",
+    ("relation", "entries"): "r p seq integer not null, hash text not null, key text, "
+    "ref integer, entry text not null",
+    **{
+        ("relation", name): "i p"
+        for name in ("meta_pkey", "entries_pkey", "ix_entries_key", "ix_entries_ref")
+    },
+}
+
+
 class Postgres:
     """Transactions on one schema of a PostgreSQL database; see `Database`."""
+
+    index_method = "USING hash "
 
     def __init__(self, url: sa.URL):
         _check_url(url)
@@ -107,6 +152,12 @@ class Postgres:
                     f"path={self.name} is not a dpkit ledger, or a table is missing"
                 )
 
+    def refuse_foreign(self, connection: sa.Connection) -> None:
+        """Raises LedgerCorrupt for all that could change what a statement does."""
+        rows = connection.exec_driver_sql(_FOUND.format(schema=self.schema))
+        found = {(kind, name): text for kind, name, text in rows}
+        refuse_foreign(found, _OBJECTS, self.name)
+
     def integrity(self, connection: sa.Connection) -> str:
         """Always "ok": PostgreSQL checks pages when it reads them, if at all."""
         return "ok"
@@ -115,11 +166,13 @@ class Postgres:
     def transaction(self, *, writes: bool) -> Iterator[sa.Connection]:
         """One transaction, with PostgreSQL's errors translated.
 
-        LOCK TABLE takes no snapshot, so what is read afterwards is the present.
+        LOCK TABLE takes no snapshot, so what is read afterwards is the present. The
+        lock on `entries` lets nobody add a trigger or a rule until the end.
         """
         begin = self._begin(writes=writes)
         if writes:
             begin += f' LOCK TABLE "{self.schema}".meta IN EXCLUSIVE MODE;'
+            begin += f' LOCK TABLE "{self.schema}".entries IN ROW EXCLUSIVE MODE;'
         with self._transaction(begin, writes) as connection:
             yield connection
 

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import os
 import random
+import re
 import sqlite3
 import time
 import uuid
@@ -27,6 +28,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool, StaticPool
 
 from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.storage.tables import STATEMENTS, Objects, refuse_foreign
 
 _BUSY_SECONDS = 20.0
 _BUSY_ATTEMPTS = 3
@@ -35,6 +37,8 @@ _MAGIC = b"SQLite format 3\0"
 
 class Sqlite:
     """Transactions on one file, or on memory when `path` is None; see `Database`."""
+
+    index_method = ""
 
     def __init__(self, path: Path | None):
         self.name = path
@@ -76,6 +80,15 @@ class Sqlite:
             if self.name and _size(connection) != self.name.stat().st_size:
                 raise LedgerCorrupt(f"path={self.name} was truncated or extended")
 
+    def refuse_foreign(self, connection: sa.Connection) -> None:
+        """Raises LedgerCorrupt for a trigger, a view, or any table but ours as made."""
+        query = "select type, name, sql from sqlite_master"
+        found: dict[tuple[str, str], str] = {}
+        for kind, name, sql in connection.exec_driver_sql(query):
+            # Added up: a forged row may repeat a true one's name and hold a trigger.
+            found[kind, name] = found.get((kind, name), "") + _normal(sql or "")
+        refuse_foreign(found, _OBJECTS, self.name)
+
     def integrity(self, connection: sa.Connection) -> str:
         """SQLite's own check of its pages: "ok", or the first complaint."""
         check = connection.exec_driver_sql("PRAGMA integrity_check(1)")
@@ -92,6 +105,24 @@ class Sqlite:
             except BaseException:
                 _roll_back(connection)
                 raise
+
+
+def _normal(sql: str) -> str:
+    """A statement without the freedom of its spelling: spaces, quotes and case."""
+    return re.sub(r" ?([(),]) ?", r"\1", " ".join(sql.replace('"', "").split())).lower()
+
+
+def _objects() -> Objects:
+    """What the file of a ledger holds: exactly what it was made with."""
+    found = {("index", "sqlite_autoindex_meta_1"): ""}
+    for statement in STATEMENTS:
+        sql = statement.format(method="")
+        _, kind, name, *_ = sql.lower().split()
+        found[kind, name] = _normal(sql)
+    return found
+
+
+_OBJECTS = _objects()
 
 
 def _engine(path: Path | None) -> sa.Engine:

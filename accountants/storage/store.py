@@ -9,56 +9,39 @@ No connection is carried across a fork.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import sqlalchemy as sa
 
 from dpkit.accountants.answers.errors import LedgerCorrupt
-from dpkit.accountants.storage import entry as chain
-from dpkit.accountants.storage.entry import Entry
+from dpkit.accountants.storage.entry import Entry, parse
 from dpkit.accountants.storage.postgres import Postgres
 from dpkit.accountants.storage.sqlite import Sqlite
+from dpkit.accountants.storage.tables import ENTRIES, META, STATEMENTS
 
 SCHEMA = "1"
 
-_tables = sa.MetaData()
-_meta = sa.Table(
-    "meta",
-    _tables,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-_entries = sa.Table(
-    "entries",
-    _tables,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("hash", sa.Text, nullable=False),
-    sa.Column("key", sa.Text),
-    sa.Column("ref", sa.Integer, index=True),
-    sa.Column("entry", sa.Text, nullable=False),
-    # By hash, since keys may be longer than PostgreSQL's B-trees allow.
-    sa.Index("ix_entries_key", "key", postgresql_using="hash"),
-)
-
-
-_noted = sa.select(_meta.c.value).where(_meta.c.name == "head").scalar_subquery()
-_in_order = _entries.select().order_by(_entries.c.seq)
-_LAST = sa.select(_entries, _noted.label("noted"))
-_LAST = _LAST.order_by(_entries.c.seq.desc()).limit(1)
-_AT = _entries.select().where(_entries.c.seq == sa.bindparam("wanted"))
-_WITH_KEY = _in_order.where(_entries.c.key == sa.bindparam("wanted"))
-_ABOUT = _in_order.where(_entries.c.ref == sa.bindparam("wanted"))
-_NOTE_HEAD = _meta.update().where(_meta.c.name == "head")
+_noted = sa.select(META.c.value).where(META.c.name == "head").scalar_subquery()
+_in_order = ENTRIES.select().order_by(ENTRIES.c.seq)
+_LAST = sa.select(ENTRIES, _noted.label("noted"))
+_LAST = _LAST.order_by(ENTRIES.c.seq.desc()).limit(1)
+_AT = ENTRIES.select().where(ENTRIES.c.seq == sa.bindparam("wanted"))
+_WITH_KEY = _in_order.where(ENTRIES.c.key == sa.bindparam("wanted"))
+_SINCE = _in_order.where(ENTRIES.c.seq >= sa.bindparam("wanted"))
+_ABOUT = _in_order.where(ENTRIES.c.ref == sa.bindparam("wanted"))
+_NOTE_HEAD = META.update().where(META.c.name == "head")
 
 
 class Database(Protocol):
     """What a store asks of a database; sqlite.py and postgres.py are the two."""
 
     engine: sa.Engine
+    index_method: str
 
     @property
     def name(self) -> Path | str | None:
@@ -72,6 +55,9 @@ class Database(Protocol):
 
     def check(self) -> None:
         """Raises LedgerCorrupt where the tables can't be those of a ledger."""
+
+    def refuse_foreign(self, connection: sa.Connection) -> None:
+        """Raises LedgerCorrupt for anything but our tables as they were made."""
 
     def integrity(self, connection: sa.Connection) -> str:
         """The database's own check of its pages: "ok", or the first complaint."""
@@ -92,11 +78,11 @@ class Session:
 
     def meta(self) -> dict[str, str]:
         """The rows of the table `meta`."""
-        return {name: value for name, value in self._connection.execute(_meta.select())}
+        return {name: value for name, value in self._connection.execute(META.select())}
 
     def count(self) -> int:
         """The number of stored entries."""
-        query = sa.select(sa.func.count()).select_from(_entries)
+        query = sa.select(sa.func.count()).select_from(ENTRIES)
         return self._connection.execute(query).scalar_one()
 
     def head(self) -> Entry:
@@ -130,25 +116,42 @@ class Session:
         """Every entry, in order."""
         yield from self._rows(_in_order)
 
-    def append(self, entry: Entry) -> None:
-        """Adds `entry`; it counts once the transaction is committed."""
-        row = {"seq": entry.seq, "hash": entry.hash, "entry": entry.text}
-        row |= {"key": entry.body.get("key"), "ref": entry.body.get("ref")}
-        self._connection.execute(_entries.insert(), row)
-        self._connection.execute(_NOTE_HEAD, {"value": _position(entry)})
+    def append(self, *entries: Entry) -> None:
+        """Adds entries; they count once the transaction is committed.
+
+        Raises:
+          LedgerCorrupt: they don't read back as they were written.
+        """
+        rows = [
+            {"seq": entry.seq, "hash": entry.hash, "entry": entry.text}
+            | {"key": entry.body.get("key"), "ref": entry.body.get("ref")}
+            for entry in entries
+        ]
+        self._connection.execute(ENTRIES.insert(), rows)
+        self._connection.execute(_NOTE_HEAD, {"value": _position(entries[-1])})
+        first, last = entries[0], entries[-1]
+        hashes = [first.prev] * (first.seq > 0) + [entry.hash for entry in entries]
+        found = [entry.hash for entry in self._rows(_SINCE, first.seq - 1)]
+        if found != hashes or self.head().hash != last.hash:
+            raise LedgerCorrupt(
+                f"entry seq={first.seq} does not read back as it was written: the "
+                "database changes what is stored in it; nothing was charged"
+            )
 
     def found(self, entries: Sequence[Entry]) -> None:
         """Starts the ledger: its tables, and its first entries."""
-        _tables.create_all(self._connection)
+        for statement in STATEMENTS:
+            text = statement.format(method=self._database.index_method)
+            self._connection.exec_driver_sql(text)
         rows = {"schema": SCHEMA, "ledger": entries[0].ledger, "head": ""}
         self._connection.execute(
-            _meta.insert(), [{"name": n, "value": v} for n, v in rows.items()]
+            META.insert(), [{"name": n, "value": v} for n, v in rows.items()]
         )
-        for entry in entries:
-            self.append(entry)
+        self.append(*entries)
 
     def integrity(self) -> str:
         """The database's own check of its pages: "ok", or the first complaint."""
+        self._database.refuse_foreign(self._connection)
         return self._database.integrity(self._connection)
 
     def _rows(
@@ -160,12 +163,23 @@ class Session:
             yield _entry(row)
 
 
-class Store:
+class Sole:
+    """What can't be copied, pickled or sent: a copy would spend the budget again."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__}: an open ledger can't be copied or pickled; give "
+            "its path or URL, and open it there with Ledger.open"
+        )
+
+
+class Store(Sole):
     """Transactions on one ledger: a file, a PostgreSQL URL, or memory when None.
 
     Example:
+      >>> from dpkit.accountants.storage.entry import genesis
       >>> store = Store(None)
-      >>> store.create(chain.genesis({}))
+      >>> store.create(genesis({}))
       True
       >>> with store.reading() as session:
       ...     session.head().kind
@@ -177,6 +191,7 @@ class Store:
         postgres = isinstance(place, sa.URL)
         self._database: Database = Postgres(place) if postgres else Sqlite(place)
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._closed = False
 
     @property
@@ -205,6 +220,7 @@ class Store:
         with self.reading() as session:
             meta = session.meta()
             _check_schema(meta)
+            self._database.refuse_foreign(session._connection)
             head = session.head()
             if session.count() != head.seq + 1 or meta.get("ledger") != head.ledger:
                 raise LedgerCorrupt(f"path={self.path}: entries are missing or foreign")
@@ -238,15 +254,32 @@ class Store:
         """One transaction, one at a time in this process."""
         if self._closed:
             raise ValueError("the ledger object was closed; open the ledger again")
+        if self._process != os.getpid():
+            self._enter_child()
         with self._lock, self._database.transaction(writes=writes) as connection:
+            if writes:
+                self._database.refuse_foreign(connection)
             yield Session(self._database, connection)
+
+    def _enter_child(self) -> None:
+        """After a fork: memory is a copy, and a lock may be another thread's for ever.
+
+        Raises:
+          RuntimeError: the ledger is in memory.
+        """
+        if self.path is None:
+            raise RuntimeError(
+                "path=None: a ledger in memory can't be used in a forked process, for "
+                "each process would spend the whole budget; give it a file"
+            )
+        self._lock, self._process = threading.RLock(), os.getpid()
 
 
 def _entry(row: sa.Row[Any]) -> Entry:
     """A row, parsed, after checking the columns that only repeat its text."""
     if not isinstance(row.entry, str) or not isinstance(row.hash, str):
         raise LedgerCorrupt(f"entry seq={row.seq}: a column is not text")
-    entry = chain.parse(row.entry, row.hash, row.seq)
+    entry = parse(row.entry, row.hash, row.seq)
     if (row.key, row.ref) != (entry.body.get("key"), entry.body.get("ref")):
         raise LedgerCorrupt(f"entry seq={row.seq}: an index column was edited")
     return entry

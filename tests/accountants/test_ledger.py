@@ -13,6 +13,7 @@ from dpkit.accountants import (
     ApproxDpEvent,
     Budget,
     BudgetExceeded,
+    MetricLocalPureDpEvent,
     NotCertified,
     PureDpEvent,
     RdpCurveDpEvent,
@@ -254,6 +255,14 @@ def test_what_has_no_curve_is_pointed_to_a_plan():
     with pytest.raises(UnsupportedEvent, match=r"ledger\.reserve"):
         ledger.charge(truncated, label="step")
     assert ledger.reserve(truncated, count=10, label="plan").bound.certified
+
+
+def test_what_nothing_reads_is_not_pointed_anywhere():
+    ledger = new_ledger()
+    for ask in (ledger.charge, ledger.reserve):
+        with pytest.raises(UnsupportedEvent) as caught:
+            ask(MetricLocalPureDpEvent(1.0, "metre"), label="x")
+        assert "ledger." not in str(caught.value)
 
 
 @pytest.mark.parametrize("filter", ["pure", "zcdp"])

@@ -104,7 +104,6 @@ def test_the_missing_driver_is_named(monkeypatch):
         Ledger.open("postgresql://host/db", **TERMS)
 
 
-@slow
 def test_a_password_opens_and_is_never_shown(postgres, tmp_path):
     url = postgres.url("guarded_1", user="guarded:s3cret%3A%2F%40")
     ledger = _spent(url)
@@ -134,7 +133,6 @@ def test_a_password_opens_and_is_never_shown(postgres, tmp_path):
 # Databases that hold other things ----------------------------------------------
 
 
-@slow
 def test_ledgers_share_a_database_and_nothing_else(postgres):
     first, second = _spent(postgres.url()), Ledger.open(postgres.url(), **TERMS)
     assert second.spent().upper == 0.0
@@ -142,7 +140,6 @@ def test_ledgers_share_a_database_and_nothing_else(postgres):
     assert (first.spent().upper, second.spent().upper) == (0.375, 0.125)
 
 
-@slow
 def test_a_schema_of_somebody_else_is_no_ledger(postgres):
     postgres.sql("create schema foreign_1; create table foreign_1.t (x int)")
     for terms in ({}, TERMS):
@@ -155,7 +152,6 @@ def test_a_schema_of_somebody_else_is_no_ledger(postgres):
         Ledger.open(postgres.url("foreign_2"), **TERMS)
 
 
-@slow
 def test_a_newer_version_is_refused(postgres):
     ledger = _spent(postgres.url())
     postgres.sql(f"update {_schema(ledger)}.meta set value = '2' where name = 'schema'")
@@ -163,7 +159,6 @@ def test_a_newer_version_is_refused(postgres):
         Ledger.open(postgres.url(_schema(ledger)))
 
 
-@slow
 @pytest.mark.parametrize("statement", EDITS)
 def test_rows_taken_away_added_or_retyped_are_noticed(postgres, statement):
     ledger = _spent(postgres.url())
@@ -192,7 +187,6 @@ def test_every_column_of_every_row_is_protected(postgres):
     ledger.verify()
 
 
-@slow
 def test_lines_and_merges_go_from_one_database_to_another(postgres, tmp_path):
     ledger = _spent(postgres.url())
     ledger.export_jsonl(tmp_path / "a.jsonl")
@@ -209,7 +203,6 @@ def test_lines_and_merges_go_from_one_database_to_another(postgres, tmp_path):
 # Rights ------------------------------------------------------------------------
 
 
-@slow
 def test_a_clerk_may_charge_and_can_rewrite_nothing(postgres):
     ledger = _spent(postgres.url())
     name = _schema(ledger)
@@ -233,7 +226,6 @@ def test_a_clerk_may_charge_and_can_rewrite_nothing(postgres):
     _spent(postgres.url("made", user="clerk")).verify()
 
 
-@slow
 def test_who_may_only_read_cannot_charge(postgres):
     ledger = _spent(postgres.url())
     name = _schema(ledger)
@@ -315,7 +307,6 @@ def _configured(server, setting):
         time.sleep(0.05)
 
 
-@slow
 def test_a_server_that_does_not_flush_is_refused(postgres):
     ledger = _spent(postgres.url())
     _configured(postgres, "fsync=off")
@@ -329,7 +320,6 @@ def test_a_server_that_does_not_flush_is_refused(postgres):
     Ledger.open(postgres.url(_schema(ledger)))
 
 
-@slow
 def test_commits_wait_for_the_disk_whatever_the_defaults(postgres):
     postgres.sql("alter role dpkit set synchronous_commit = off")
     postgres.sql("alter role dpkit set default_transaction_read_only = on")
@@ -344,7 +334,6 @@ def test_commits_wait_for_the_disk_whatever_the_defaults(postgres):
             connection.execute("alter role dpkit reset all")
 
 
-@slow
 def test_a_database_in_another_encoding_is_refused(postgres):
     postgres.sql(
         "create database latin encoding 'LATIN1' locale 'C' template template0"
@@ -353,7 +342,6 @@ def test_a_database_in_another_encoding_is_refused(postgres):
         Ledger.open(postgres.url().replace("/postgres?", "/latin?"), **TERMS)
 
 
-@slow
 def test_a_failed_transaction_is_never_taken_for_a_commit(postgres):
     ledger = _spent(postgres.url())
     with pytest.raises(OSError, match="had failed"), ledger._store.writing() as session:
@@ -368,7 +356,6 @@ def _lose(server, session):
     server.sql("select pg_terminate_backend(%s)", pid)
 
 
-@slow
 @pytest.mark.parametrize("written", [False, True])
 def test_a_server_lost_before_the_commit(postgres, monkeypatch, written):
     """From the last moment on, nobody can know whether the commit arrived."""
@@ -398,7 +385,6 @@ def _backend(ledger):
         return session._connection.exec_driver_sql(mine).scalar_one()
 
 
-@slow
 def test_one_connection_serves_until_it_is_lost(postgres):
     ledger = _spent(postgres.url())
     first = _backend(ledger)
@@ -474,7 +460,6 @@ class _Gap:
             (far if source is client else client).sendall(data)
 
 
-@slow
 def test_an_answer_lost_after_the_commit_is_counted_once(postgres):
     ledger = _spent(postgres.url())
     gap = _Gap(postgres)

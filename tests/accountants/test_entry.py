@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from dpkit.accountants.answers.errors import LedgerCorrupt
-from dpkit.accountants.storage import entry as chain
-from dpkit.accountants.storage.entry import Entry, canonical
+from dpkit.accountants.storage.entry import Entry, canonical, check_link, parse
 
 ID = "00000000-0000-4000-8000-000000000001"
 GENESIS = Entry(
@@ -69,7 +68,7 @@ def test_what_has_no_canonical_text_is_refused(bad):
 
 def test_an_entry_reads_back():
     entry = _second()
-    assert chain.parse(entry.text, entry.hash, 1) == entry
+    assert parse(entry.text, entry.hash, 1) == entry
 
 
 def test_every_single_character_of_the_text_matters():
@@ -78,7 +77,7 @@ def test_every_single_character_of_the_text_matters():
         other = chr(ord(entry.text[place]) ^ 1)
         edited = entry.text[:place] + other + entry.text[place + 1 :]
         with pytest.raises(LedgerCorrupt, match="seq=1"):
-            chain.parse(edited, entry.hash, 1)
+            parse(edited, entry.hash, 1)
 
 
 @pytest.mark.parametrize(
@@ -100,25 +99,25 @@ def test_malformed_entries_are_refused_even_with_a_right_hash(change):
     )
     digest = hashlib.sha256(text.encode()).hexdigest()
     with pytest.raises(LedgerCorrupt, match="seq=1"):
-        chain.parse(text, digest, 1)
+        parse(text, digest, 1)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"a": 1}', "[" * 100_000])
 def test_text_that_is_no_entry_is_refused(text):
     with pytest.raises(LedgerCorrupt):
-        chain.parse(text, hashlib.sha256(text.encode()).hexdigest(), 0)
+        parse(text, hashlib.sha256(text.encode()).hexdigest(), 0)
 
 
 def test_spaces_and_other_spellings_are_refused():
     entry = _second()
     text = json.dumps(entry.to_json(), sort_keys=True)
     with pytest.raises(LedgerCorrupt, match="canonical"):
-        chain.parse(text, hashlib.sha256(text.encode()).hexdigest(), 1)
+        parse(text, hashlib.sha256(text.encode()).hexdigest(), 1)
 
 
 def test_links():
-    chain.check_link(None, GENESIS)
-    chain.check_link(GENESIS, _second())
+    check_link(None, GENESIS)
+    check_link(GENESIS, _second())
 
 
 @pytest.mark.parametrize(
@@ -133,14 +132,14 @@ def test_links():
 )
 def test_broken_links_are_refused(before, entry):
     with pytest.raises(LedgerCorrupt, match="chain"):
-        chain.check_link(before, entry)
+        check_link(before, entry)
 
 
 def test_the_clock_may_go_backwards():
-    chain.check_link(GENESIS, _second(ts="1999-12-31T23:59:59Z"))
+    check_link(GENESIS, _second(ts="1999-12-31T23:59:59Z"))
 
 
 def test_the_next_entry_names_the_one_before():
     following = GENESIS.followed_by("note", {"text": "x"})
-    chain.check_link(GENESIS, following)
+    check_link(GENESIS, following)
     assert following.ts.endswith("Z")
