@@ -73,6 +73,7 @@ class Rounds:
         delta: float = 1e-10,
         fineness: float = FINENESS,
     ):
+        self.relation = relation
         self._delta = max(delta, _SMALLEST)
         self._fineness = fineness
         self._most = max(counts)

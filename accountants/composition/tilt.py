@@ -76,7 +76,7 @@ class LossSum:
 
     Attributes:
       private: False if a part gives no guarantee at all.
-      moved: the shift, in deviations, of all unsampled Gaussians together.
+      shift: of all unsampled Gaussians together, in deviations.
       only_gaussian: whether that is everything.
       escaped: the mass of infinite loss in each direction, from above.
       certain: the same from below.
@@ -102,7 +102,7 @@ class LossSum:
         self.private = not any(
             isinstance(release, dp.NonPrivateDpEvent) for release, _ in releases
         )
-        self.moved, others = gaussian.total_shift(releases, relation)
+        self.shift, others = gaussian.total_shift(releases, relation)
         self.only_gaussian = not others
         self.escaped = (0.0, 0.0)
         self.certain = (0.0, 0.0)
@@ -110,7 +110,7 @@ class LossSum:
             isinstance(release, BoundedRangeDpEvent) for release, _ in releases
         )
         self.smooth = True
-        self._identical = self.moved == 0 and len(others) == 1
+        self._identical = self.shift == 0 and len(others) == 1
         self._points: dict[float, list[Nodes]] = {}
         self._fixed: list[Nodes] = []
         self._growing: list[tuple[Points, int]] = []
@@ -189,7 +189,7 @@ class LossSum:
         exponent's terms; the same share of its mean and deviations goes into the mean.
         """
         logs, means, variances, c3, c4, c5, c6, cubes = table
-        square = self.moved**2
+        square = self.shift**2
         spread = np.sqrt(variances)
         slips = 16 * _UNIT * (16 + abs(power) * (abs(means) + spread) + abs(logs))
         variance = float(counts @ variances) + square

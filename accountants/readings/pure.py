@@ -15,118 +15,53 @@ import numpy as np
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
-from dpkit.accountants.answers.bounds import DeltaBound, PrivacyBound
 from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.answers.relations import Relation, as_relation, shift
-from dpkit.accountants.events.composing import flatten, validate
+from dpkit.accountants.answers.relations import Relation, shift
+from dpkit.accountants.events.composing import flatten
 from dpkit.accountants.events.kinds import kind_of
 from dpkit.accountants.events.own import ParallelDpEvent
-from dpkit.accountants.events.warrant import check_relation, warrant
+from dpkit.accountants.events.warrant import check_relation
 from dpkit.accountants.pairs import finite
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.pld_profiles import RELATIONS
-
-NAME = "pure"
+from dpkit.accountants.readings.reading import Answer, Reading
 
 _PAD = 1 + 1e-13
 Guarantee = tuple[float, float]
 
 
-def epsilon(event: DpEvent, delta: float, *, relation: Relation | str) -> PrivacyBound:
-    """Upper bound on epsilon at delta by adding up; inf if the deltas exceed it.
-
-    Privacy: any regime; each release alone is (epsilon_i, delta_i)-private.
-
-    Args:
-      event: what was released.
-      delta: in [0, 1).
-      relation: the neighbouring relation.
-
-    Returns:
-      A bound whose `upper` is the sum of the epsilons.
-
-    Raises:
-      ValueError: a bad event or delta.
-      UnsupportedEvent: a part that is not (epsilon, delta)-private by itself.
-      UnsupportedRelation: a part that has no proof under the relation.
+class Basic(Reading[Guarantee]):
+    """Sums of epsilons and of deltas, in any regime; at delta = 0 too.
 
     Example:
       >>> from dp_accounting import LaplaceDpEvent
       >>> epsilon(LaplaceDpEvent(2.0), 0, relation="replace_one").upper.__round__(9)
       1.0
     """
-    relation = as_relation(relation)
-    delta = checks.half_open_probability(delta=delta)
-    validate(event)
-    total, spent = guarantee(event, relation)
-    behind = warrant(event)
-    return PrivacyBound(
-        delta=delta,
-        upper=total if spent <= delta else math.inf,
-        certified=behind.certified,
-        method_upper=NAME,
-        relation=relation,
-        warnings=behind.warnings,
-    )
+
+    name = "pure"
+
+    def check_delta(self, delta: float) -> float:
+        """In [0, 1)."""
+        return checks.half_open_probability(delta=delta)
+
+    def read(self, event: DpEvent, relation: Relation) -> Guarantee:
+        """The sums."""
+        return guarantee(event, relation)
+
+    def epsilon_at(self, read: Guarantee, delta: float, *, lower: bool) -> Answer:
+        """The sum of the epsilons; inf if the deltas exceed `delta`."""
+        total, spent = read
+        return Answer(upper=total if spent <= delta else math.inf)
+
+    def delta_at(self, read: Guarantee, epsilon: float, *, lower: bool) -> Answer:
+        """The sum of the deltas; 1 if the epsilons exceed `epsilon`."""
+        total, spent = read
+        return Answer(upper=min(1.0, spent) if total <= epsilon else 1.0)
 
 
-def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> DeltaBound:
-    """Upper bound on delta at epsilon: the sum of the deltas, if epsilon is reached.
-
-    Args:
-      event: what was released.
-      epsilon: at least 0, finite.
-      relation: the neighbouring relation.
-
-    Returns:
-      A bound; 1 if the epsilons exceed `epsilon`.
-
-    Raises:
-      ValueError: a bad event or epsilon.
-      UnsupportedEvent: a part that is not (epsilon, delta)-private by itself.
-      UnsupportedRelation: a part that has no proof under the relation.
-
-    Example:
-      >>> from dpkit.accountants.events import PureDpEvent
-      >>> delta_of(PureDpEvent(0.5), 0.6, relation="add_remove").upper
-      0.0
-    """
-    relation = as_relation(relation)
-    epsilon = checks.non_negative(epsilon=epsilon)
-    validate(event)
-    total, spent = guarantee(event, relation)
-    behind = warrant(event)
-    return DeltaBound(
-        epsilon=epsilon,
-        upper=min(1.0, spent) if total <= epsilon else 1.0,
-        certified=behind.certified,
-        method_upper=NAME,
-        relation=relation,
-        warnings=behind.warnings,
-    )
-
-
-def supports(event: DpEvent, relation: Relation | str) -> bool:
-    """Whether every part of the event is (epsilon, delta)-private by itself.
-
-    Args:
-      event: a valid event.
-      relation: the neighbouring relation.
-
-    Returns:
-      False where `epsilon` would raise UnsupportedEvent or UnsupportedRelation.
-
-    Example:
-      >>> from dp_accounting import GaussianDpEvent
-      >>> supports(GaussianDpEvent(1.0), "add_remove")
-      False
-    """
-    validate(event)
-    try:
-        guarantee(event, as_relation(relation))
-    except (UnsupportedEvent, UnsupportedRelation):
-        return False
-    return True
+PURE = Basic()
+epsilon, delta_of, supports = PURE.epsilon, PURE.delta_of, PURE.supports
 
 
 def guarantee(event: DpEvent, relation: Relation) -> Guarantee:
@@ -141,15 +76,15 @@ def _single(event: DpEvent, relation: Relation) -> Guarantee:
     """(epsilon, delta) of one release."""
     kind = kind_of(event)
     if isinstance(event, ParallelDpEvent):
-        check_relation(NAME, event, relation)
+        check_relation(Basic.name, event, relation)
         children = [guarantee(child, relation) for child in event.children]
         return max(e for e, _ in children), max(d for _, d in children)
     if kind.name not in _PURE:
-        raise UnsupportedEvent(NAME, event, "it is not pure by itself")
+        raise UnsupportedEvent(Basic.name, event, "it is not pure by itself")
     allowed = RELATIONS.get(kind.name, tuple(Relation))
     if relation not in allowed:
-        raise UnsupportedRelation(NAME, relation, event, allowed)
-    check_relation(NAME, event, relation)
+        raise UnsupportedRelation(Basic.name, relation, event, allowed)
+    check_relation(Basic.name, event, relation)
     return _PURE[kind.name](kind.read(event), relation)
 
 

@@ -594,6 +594,6 @@ def test_contradictions_of_certified_bounds_are_errors(monkeypatch):
             delta=delta, lower=9.0, upper=9.0, certified=True, relation=relation
         )
 
-    monkeypatch.setattr(pld, "epsilon", wrong)
+    monkeypatch.setattr(pld.PLD, "epsilon", wrong)
     with pytest.raises(ArithmeticError, match="one of them is wrong"):
         epsilon(repeat(PureDpEvent(0.1), 3), 1e-5, relation="add_remove")
