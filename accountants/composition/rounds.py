@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import dp_accounting as dp
 import numpy as np
 from dp_accounting import DpEvent
 from numpy.typing import NDArray
@@ -23,10 +22,9 @@ from dpkit.accountants.composition.chain import (
 )
 from dpkit.accountants.composition.grid import Extent, Losses
 from dpkit.accountants.events.composing import flatten
-from dpkit.accountants.events.own import ParallelDpEvent
 from dpkit.accountants.pairs import gaussian as exact_gaussian
+from dpkit.accountants.pairs.laws import law_of
 from dpkit.accountants.pairs.noise import gaussian
-from dpkit.accountants.pairs.pld_profiles import check_supported, profiles_of
 from dpkit.accountants.pairs.profiles import (
     EVERYTHING,
     NOTHING,
@@ -48,7 +46,7 @@ _MOST_RELEASES = 10**12
 _FINER_WIDTH = 2**19
 _MOST_FINER = 64
 _NEGLIGIBLE = 1e-6
-_SPARE = 1e-4
+_FREE = 1e-4
 _SMALLEST = 1e-290
 _DECADES = 1e-6
 
@@ -78,23 +76,22 @@ class Rounds:
         self._fineness = fineness
         self._most = max(counts)
         releases = flatten(event)
-        for release, _ in releases:
-            check_supported(release, relation)
-        self._private = not any(
-            isinstance(release, dp.NonPrivateDpEvent) for release, _ in releases
-        )
-        self._moved, others = exact_gaussian.total_shift(releases, relation)
+        laws = [law_of(release, relation) for release, _ in releases]
+        for law in laws:
+            law.check("profiles")
+        self._private = all(law.private for law in laws)
+        self._shift, others = exact_gaussian.total_shift(releases, relation)
         self._terms: list[tuple[Profile, int]] = []
         if self._private and others:
             uses = self._most * sum(count for _, count in others)
-            spare = self._delta * _SPARE / uses
+            free_delta = self._delta * _FREE / uses
             self._terms = [
                 (profile, n * times)
                 for e, n in others
-                for profile, times in _profiles(e, relation, spare)
+                for profile, times in _profiles(e, relation, free_delta)
             ]
-            if self._moved > 0:
-                self._terms.append((gaussian(1 / self._moved), 1))
+            if self._shift > 0:
+                self._terms.append((gaussian(1 / self._shift), 1))
         self._size = sum(count for _, count in self._terms)
 
     def epsilon(
@@ -104,8 +101,8 @@ class Rounds:
         if not self._private:
             return None, math.inf
         if not self._terms:
-            moved = self._moved * math.sqrt(rounds)
-            return exact_gaussian.epsilon(moved, delta)
+            shift = self._shift * math.sqrt(rounds)
+            return exact_gaussian.epsilon(shift, delta)
         upper = max(self.each_way(rounds, delta))
         if not (lower and self.bounded_below) or math.isinf(upper):
             return None, upper
@@ -134,7 +131,7 @@ class Rounds:
         if not self._private:
             return None, 1.0
         if not self._terms:
-            return exact_gaussian.delta(self._moved * math.sqrt(rounds), epsilon)
+            return exact_gaussian.delta(self._shift * math.sqrt(rounds), epsilon)
         if self._most * self._size > _MOST_RELEASES:
             return None, 1.0
         at = np.array([epsilon])
@@ -154,8 +151,8 @@ class Rounds:
         if not self._private:
             return EVERYTHING
         if not self._terms:
-            moved = self._moved * math.sqrt(rounds)
-            return gaussian(1 / moved) if moved else NOTHING
+            shift = self._shift * math.sqrt(rounds)
+            return gaussian(1 / shift) if shift else NOTHING
         if self._most * self._size > _MOST_RELEASES:
             return EVERYTHING
         sides = [self._side(chain, rounds) for chain in self._chains]
@@ -283,21 +280,21 @@ class Rounds:
 
 
 def _profiles(
-    event: DpEvent, relation: Relation, spare: float
+    event: DpEvent, relation: Relation, free_delta: float
 ) -> list[tuple[Profile, int]]:
-    """The profiles of one release; of a parallel event, the worst child's."""
-    if not isinstance(event, ParallelDpEvent):
-        return profiles_of(event, relation, spare)
-    profile = worst([_whole(child, relation, spare) for child in event.children])
+    """The profiles of one release; of disjoint parts, the worst one's."""
+    law = law_of(event, relation)
+    if not law.children:
+        return law.profiles(free_delta)
+    profile = worst([_whole(child, relation, free_delta) for child in law.children])
     return [(either_way(profile) if relation is Relation.REPLACE_ONE else profile, 1)]
 
 
-def _whole(event: DpEvent, relation: Relation, spare: float) -> Profile:
+def _whole(event: DpEvent, relation: Relation, free_delta: float) -> Profile:
     """The profile of a child, which may be a composition itself."""
     releases = flatten(event)
     if len(releases) == 1 and releases[0][1] == 1:
-        if not isinstance(releases[0][0], dp.NonPrivateDpEvent):
-            found = _profiles(releases[0][0], relation, spare)
-            if len(found) == 1 and found[0][1] == 1:
-                return found[0][0]
-    return Rounds(event, relation, delta=spare).profile()
+        found = _profiles(releases[0][0], relation, free_delta)
+        if len(found) == 1 and found[0][1] == 1:
+            return found[0][0]
+    return Rounds(event, relation, delta=free_delta).profile()

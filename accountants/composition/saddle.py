@@ -18,7 +18,6 @@ Saddle-Point Method in Differential Privacy", 2022, arXiv:2208.09595.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -30,10 +29,12 @@ from scipy import optimize
 
 from dpkit.accountants.composition.normal import NormalBounds, log_peak
 from dpkit.accountants.composition.tilt import Tilt
+from dpkit.accountants.pairs.points import gauss_legendre
 
 Array = NDArray[Any]
 At = Callable[[float], Tilt | None]
 
+_NODES = 160
 _FIRST, _RATIO, _LAST = 1e-3, 1.35, 1e6
 _LARGEST_RATIO = 0.25 / 0.56  # Lyapunov's, of a tilted law that is nearly normal
 
@@ -218,7 +219,7 @@ def _log_estimate(tilt: Tilt, epsilon: float) -> float:
         return math.nan
     v = math.sqrt(tilt.variance)
     far = min(40 / tilt.tilt, max(tilt.mean - epsilon, 0.0) + 14 * v)
-    nodes, weights = _gauss_legendre()
+    nodes, weights = gauss_legendre(_NODES)
     y = 0.5 * far * (nodes + 1)
     z = (y + epsilon - tilt.mean) / v
     density = hermeval(z, _coefficients(tilt)) * np.exp(-0.5 * z * z)
@@ -235,9 +236,3 @@ def _coefficients(tilt: Tilt) -> list[float]:
     r3, r4, r5 = (tilt.higher[i] / v ** (i + 3) for i in range(3))
     he = [1.0, 0.0, 0.0, r3 / 6, r4 / 24, r5 / 120, r3**2 / 72, r3 * r4 / 144]
     return [*he, 0.0, r3**3 / 1296]
-
-
-@functools.cache
-def _gauss_legendre() -> tuple[Array, Array]:
-    """Nodes and weights on [-1, 1]."""
-    return np.polynomial.legendre.leggauss(160)

@@ -8,27 +8,27 @@ many releases, and tilts reuse the points up to the next power of two.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
 
-import dp_accounting as dp
 import numpy as np
 from dp_accounting import DpEvent
 from numpy.typing import NDArray
 
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import flatten
-from dpkit.accountants.events.kinds import kind_of
-from dpkit.accountants.events.own import BoundedRangeDpEvent
 from dpkit.accountants.pairs import gaussian
 from dpkit.accountants.pairs import points as quadrature
-from dpkit.accountants.pairs.loss_pairs import GROWING, PAIRS, Points, check_supported
-from dpkit.accountants.pairs.points import Nodes, OutOfReach
+from dpkit.accountants.pairs.finite import FinitePair
+from dpkit.accountants.pairs.laws import law_of
+from dpkit.accountants.pairs.points import Nodes, OutOfReach, Points, SampledGaussian
 
 Array = NDArray[Any]
 
 _UNIT = 2.0**-53
+_FAINTEST = 1e-300
 _CHUNK = 2**15
 _BLOCK = 2**12
 _REMEMBERED = 2**14
@@ -67,6 +67,17 @@ class Tilt:
     drift: float
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sorted:
+    """Releases by how their points are found, and their mass of infinite loss."""
+
+    sampled: Array
+    growing: list[tuple[Points, int]]
+    fixed: list[Nodes]
+    escaped: tuple[float, float]
+    certain: tuple[float, float]
+
+
 class LossSum:
     """The loss of a composition, ready to be tilted.
 
@@ -78,18 +89,15 @@ class LossSum:
       private: False if a part gives no guarantee at all.
       shift: of all unsampled Gaussians together, in deviations.
       only_gaussian: whether that is everything.
-      escaped: the mass of infinite loss in each direction, from above.
-      certain: the same from below.
       attained: whether each pair is reached, not only never exceeded: else nothing is
         bounded from below.
-      smooth: whether no release has finitely many outcomes: sums of such losses can lie
-        on a lattice, which a series doesn't see.
 
     Raises:
       UnsupportedEvent: a part that has no known pair of its own.
       UnsupportedRelation: a part that has no proof under the relation.
 
     Example:
+      >>> import dp_accounting as dp
       >>> step = dp.PoissonSampledDpEvent(0.01, dp.GaussianDpEvent(1.0))
       >>> round(LossSum(step, Relation.ADD_REMOVE).at(0.0).mean, 9)
       8.3812e-05
@@ -97,26 +105,17 @@ class LossSum:
 
     def __init__(self, event: DpEvent, relation: Relation):
         releases = flatten(event)
-        for release, _ in releases:
-            check_supported(release, relation)
-        self.private = not any(
-            isinstance(release, dp.NonPrivateDpEvent) for release, _ in releases
-        )
+        laws = {release: law_of(release, relation) for release, _ in releases}
+        for law in laws.values():
+            law.check("points")
+        self.private = all(law.private for law in laws.values())
         self.shift, others = gaussian.total_shift(releases, relation)
-        self.only_gaussian = not others
-        self.escaped = (0.0, 0.0)
-        self.certain = (0.0, 0.0)
-        self.attained = not any(
-            isinstance(release, BoundedRangeDpEvent) for release, _ in releases
-        )
-        self.smooth = True
-        self._identical = self.shift == 0 and len(others) == 1
+        self._others = [(laws[event], count) for event, count in others]
+        self._others = [each for each in self._others if not each[0].trivial]
+        self.only_gaussian = not self._others
+        self.attained = all(law.attained for law in laws.values())
+        self._identical = self.shift == 0 and len(self._others) == 1
         self._points: dict[float, list[Nodes]] = {}
-        self._fixed: list[Nodes] = []
-        self._growing: list[tuple[Points, int]] = []
-        self._sampled = np.empty((3, 0))
-        if self.private and others:
-            self._prepare(others, relation)
 
     def at(self, tilt: float, *, backward: bool = False) -> Tilt | None:
         """The loss under P_t, t >= -1; `backward` swaps the pair's sides.
@@ -135,49 +134,68 @@ class LossSum:
         sign = -1 if backward else 1
         return self._total(tilt, power, sign, np.concatenate(counts), table)
 
-    def _prepare(self, others: list[tuple[DpEvent, int]], relation: Relation) -> None:
-        """Sort the releases by how their points are found."""
+    @property
+    def escaped(self) -> tuple[float, float]:
+        """The mass of infinite loss in each direction, from above."""
+        return self._sorted.escaped
+
+    @property
+    def certain(self) -> tuple[float, float]:
+        """The same from below."""
+        return self._sorted.certain
+
+    @property
+    def smooth(self) -> bool:
+        """Whether no release has finitely many outcomes.
+
+        Sums of such losses can lie on a lattice, which a series doesn't see.
+        """
+        return not self._sorted.fixed
+
+    @functools.cached_property
+    def _sorted(self) -> "_Sorted":
+        """The releases by how their points are found."""
         sampled: list[tuple[float, float, int]] = []
+        growing: list[tuple[Points, int]] = []
         fixed: list[quadrature.Row] = []
         log_kept, log_certain = [0.0, 0.0], [0.0, 0.0]
-        for event, count in others:
-            kind = kind_of(event)
-            fields = kind.read(event)
-            if kind.name in PAIRS:
-                pair = PAIRS[kind.name](fields, relation)
-                for side, mass in enumerate(pair.infinite):
+        for law, count in self._others if self.private else ():
+            found = law.points()
+            if isinstance(found, SampledGaussian):
+                sampled.append((found.noise, found.rate, count))
+            elif isinstance(found, FinitePair):
+                for side, mass in enumerate(found.infinite):
                     log_kept[side] += count * math.log1p(-mass) if mass < 1 else -np.inf
-                for side, mass in enumerate(pair.certain):
+                for side, mass in enumerate(found.certain):
                     log_certain[side] += count * math.log1p(-min(mass, 0.5))
-                if max(pair.infinite) < 1:
-                    fixed.append((*quadrature.finite(pair), count))
-            elif kind.name == "poisson_gaussian" and relation != Relation.REPLACE_ONE:
-                noise, rate = fields["noise_multiplier"], fields["sampling_rate"]
-                sampled.append((noise, rate, count))
+                if max(found.infinite) < 1:
+                    fixed.append((*quadrature.finite(found), count))
             else:
-                self._growing.append((GROWING[kind.name](fields, relation), count))
-        self.smooth = not fixed
-        self.escaped = (-math.expm1(log_kept[0]), -math.expm1(log_kept[1]))
-        self.certain = (-math.expm1(log_certain[0]), -math.expm1(log_certain[1]))
-        self._sampled = np.array(sampled, dtype=float).reshape(-1, 3).T
-        self._fixed = quadrature.packed(fixed)
+                growing.append((found, count))
+        return _Sorted(
+            sampled=np.array(sampled, dtype=float).reshape(-1, 3).T,
+            growing=growing,
+            fixed=quadrature.packed(fixed),
+            escaped=(-math.expm1(log_kept[0]), -math.expm1(log_kept[1])),
+            certain=(-math.expm1(log_certain[0]), -math.expm1(log_certain[1])),
+        )
 
     def _nodes(self, reach: float) -> Iterable[Nodes]:
         """All points, good for tilts up to `reach`; remembered unless too many."""
         if reach in self._points:
             return self._points[reach]
-        if self._sampled.shape[1] > _REMEMBERED:
+        if self._sorted.sampled.shape[1] > _REMEMBERED:
             return self._built(reach)
         return self._points.setdefault(reach, list(self._built(reach)))
 
     def _built(self, reach: float) -> Iterable[Nodes]:
         """All points, found anew."""
-        yield from self._fixed
+        yield from self._sorted.fixed
         yield from quadrature.packed(
-            (*row(reach), count) for row, count in self._growing
+            (*row(reach), count) for row, count in self._sorted.growing
         )
-        for start in range(0, self._sampled.shape[1], _BLOCK):
-            noises, rates, counts = self._sampled[:, start : start + _BLOCK]
+        for start in range(0, self._sorted.sampled.shape[1], _BLOCK):
+            noises, rates, counts = self._sorted.sampled[:, start : start + _BLOCK]
             yield from quadrature.sampled_gaussians(noises, rates, counts, reach)
 
     def _total(
@@ -190,7 +208,8 @@ class LossSum:
         """
         logs, means, variances, c3, c4, c5, c6, cubes = table
         square = self.shift**2
-        spread = np.sqrt(variances)
+        # A variance that no float can hold is no larger than the least that one does.
+        spread = np.sqrt(np.maximum(variances, _FAINTEST))
         slips = 16 * _UNIT * (16 + abs(power) * (abs(means) + spread) + abs(logs))
         variance = float(counts @ variances) + square
         k4 = c4 - 3 * variances**2

@@ -22,12 +22,8 @@ from dpkit.accountants.answers.errors import (
     UnsupportedRelation,
 )
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.events.composing import (
-    flatten,
-    from_json,
-    repeat,
-    to_json,
-)
+from dpkit.accountants.events.composing import flatten, repeat
+from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.events.own import ApproxDpEvent, PureDpEvent
 from dpkit.accountants.events.warrant import warrant
 from dpkit.accountants.rules.totals import ZERO, above, add, at_least, exact, times

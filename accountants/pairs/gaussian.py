@@ -20,6 +20,7 @@ from dpkit.accountants.answers.relations import Relation, shift
 _PAD = 1e-12
 _UNIT = 4e-16
 _TINY = 5e-324
+_FAR = 1e150
 
 
 def total_shift(
@@ -37,6 +38,8 @@ def total_shift(
 
 def log_delta(moved: float, epsilon: float) -> tuple[float, float]:
     """log delta(eps) of a pair `moved` deviations apart, below and above rounding."""
+    if epsilon / moved > _FAR:
+        return -math.inf, -0.4 * _FAR  # exponents are squares of what is near this
     first = float(special.log_ndtr(moved / 2 - epsilon / moved))
     tail = float(special.log_ndtr(-moved / 2 - epsilon / moved))
     share = -math.expm1(min(epsilon + tail - first, 0.0))

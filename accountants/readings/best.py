@@ -189,7 +189,7 @@ def epsilon_curve(
     relation = as_relation(relation)
     delta = checks.open_probability(delta=delta)
     unit = unit if unit is None else checks.text(unit=unit)
-    wanted = [checks.integer_at_least(1, count=count) for count in counts]
+    wanted = [checks.count(count=count) for count in counts]
     at = dict[int, PrivacyBound]()
     best: PrivacyBound | None = None
     for count, bound in _descending(event, sorted(set(wanted)), delta, relation):

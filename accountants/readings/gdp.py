@@ -20,30 +20,21 @@ import math
 
 from dp_accounting import DpEvent
 
-from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.answers.relations import Relation, shift
+from dpkit.accountants.answers.errors import UnsupportedEvent
+from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import flatten
-from dpkit.accountants.events.kinds import kind_of
 from dpkit.accountants.pairs import gaussian
+from dpkit.accountants.pairs.laws import law_of
 from dpkit.accountants.readings.reading import Answer, Reading
 
 UNDER_REPORTS = "a central limit: it under-reports sampled releases"
 NO_AMPLIFICATION = "no amplification: a sampled release is counted as an unsampled one"
 
-_DIRECTED = (Relation.ADD_REMOVE, Relation.ZERO_OUT)
-_UNSAMPLED: dict[str, tuple[Relation, ...]] = {
-    "gaussian": tuple(Relation),
-    "poisson_gaussian": tuple(Relation),
-    "wor_gaussian": (Relation.REPLACE_ONE,),
-    "mixture_gaussian": _DIRECTED,
-    "random_allocation": _DIRECTED,
-}
-
 
 class GaussianDp(Reading["Shift"]):
     """Exact for Gaussians, both ways; an estimate for Poisson-sampled ones.
 
-    Random allocation is bounded by an unsampled Gaussian, with a warning.
+    Other sampling is bounded by an unsampled Gaussian, with a warning.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent
@@ -57,7 +48,20 @@ class GaussianDp(Reading["Shift"]):
 
     def read(self, event: DpEvent, relation: Relation) -> "Shift":
         """The shift of everything together."""
-        return _read(event, relation)
+        shift, others = gaussian.total_shift(flatten(event), relation)
+        shifts, limit, loose = [shift], False, False
+        for release, count in others:
+            law = law_of(release, relation)
+            tends_to, dominated_by = law.limit(), law.shift()
+            if tends_to is not None:
+                shifts.append(tends_to * math.sqrt(count))
+                limit = True
+            elif dominated_by is not None:
+                shifts.append(dominated_by * math.sqrt(count))
+                loose = True
+            else:
+                raise UnsupportedEvent(self.name, release, "it reads Gaussians only")
+        return Shift(math.hypot(*shifts), limit, loose)
 
     def epsilon_at(self, read: "Shift", delta: float, *, lower: bool) -> Answer:
         """By the closed form."""
@@ -70,52 +74,6 @@ class GaussianDp(Reading["Shift"]):
     def worth_asking(self, event: DpEvent, delta: float, known: bool) -> bool:
         """Never: where it is exact, the loss distributions use the same form."""
         return False
-
-
-def unsampled_shift(
-    accountant: str, event: DpEvent, relation: Relation
-) -> float | None:
-    """The shift m of a Gaussian N(m, 1) that dominates a sampled one.
-
-    Given what was sampled, a release is a plain Gaussian or the same on both sides.
-    Divergences are quasi-convex, so the mixture over what is sampled is dominated by
-    its worst component. A record that is allocated to k steps is in at most k of them,
-    so its component has shift sqrt(k).
-
-    Args:
-      accountant: whose name a refusal carries.
-      event: one release of `flatten`.
-      relation: the neighbouring relation.
-
-    Returns:
-      m in standard deviations of the noise, or None for what is no Gaussian.
-
-    Raises:
-      UnsupportedRelation: a Gaussian that has no proof under the relation.
-
-    Example:
-      >>> from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
-      >>> step = PoissonSampledDpEvent(0.01, GaussianDpEvent(2.0))
-      >>> unsampled_shift("zcdp", step, Relation.ADD_REMOVE)
-      0.5
-
-    Reference: van Erven & Harremoës, "Rényi Divergence and Kullback-Leibler
-    Divergence", 2012, arXiv:1206.2459, Theorem 13 (quasi-convexity).
-    """
-    kind = kind_of(event)
-    if kind.name not in _UNSAMPLED:
-        return None
-    if relation not in _UNSAMPLED[kind.name]:
-        raise UnsupportedRelation(accountant, relation, event, _UNSAMPLED[kind.name])
-    fields = kind.read(event)
-    radii = float(shift(relation))
-    if kind.name == "mixture_gaussian":
-        pairs = zip(fields["shifts"], fields["probabilities"], strict=True)
-        radii = max(moved for moved, share in pairs if share > 0)
-    if kind.name == "random_allocation":
-        chosen, last = fields["selected"], fields["last_steps"]
-        radii = math.sqrt(fields["epochs"] * chosen + min(chosen, last))
-    return radii / fields["noise_multiplier"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,37 +101,6 @@ class Shift:
             return Answer(estimate=upper, warnings=(UNDER_REPORTS, *warnings))
         least = None if self.loose else lower
         return Answer(lower=least, estimate=upper, upper=upper, warnings=warnings)
-
-
-def _read(event: DpEvent, relation: Relation) -> Shift:
-    """The reading of a valid event."""
-    moved, others = gaussian.total_shift(flatten(event), relation)
-    shifts, limit, loose = [moved], False, False
-    for release, count in others:
-        kind = kind_of(release).name
-        if kind == "poisson_gaussian":
-            shifts.append(_limit(release, relation) * math.sqrt(count))
-            limit = True
-        elif kind == "random_allocation":
-            dominating = unsampled_shift(GaussianDp.name, release, relation) or 0.0
-            shifts.append(dominating * math.sqrt(count))
-            loose = True
-        else:
-            raise UnsupportedEvent(
-                GaussianDp.name, release, "it reads Gaussian noise only"
-            )
-    return Shift(math.hypot(*shifts), limit, loose)
-
-
-def _limit(event: DpEvent, relation: Relation) -> float:
-    """q sqrt(e^(1/s^2) - 1), one step's part of the limit."""
-    if relation not in _DIRECTED:
-        raise UnsupportedRelation(GaussianDp.name, relation, event, _DIRECTED)
-    fields = kind_of(event).read(event)
-    exponent = fields["noise_multiplier"] ** -2.0
-    if exponent > 700:
-        return math.inf
-    return fields["sampling_rate"] * math.sqrt(math.expm1(exponent))
 
 
 GDP = GaussianDp()

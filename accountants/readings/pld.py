@@ -18,10 +18,8 @@ from dp_accounting import ComposedDpEvent, DpEvent, SelfComposedDpEvent
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.composition.rounds import Rounds
-from dpkit.accountants.events.allocation import TruncatedAllocationDpEvent
 from dpkit.accountants.events.composing import flatten
-from dpkit.accountants.events.own import ParallelDpEvent
-from dpkit.accountants.pairs.pld_profiles import check_supported
+from dpkit.accountants.pairs.laws import law_of
 from dpkit.accountants.readings import truncation
 from dpkit.accountants.readings.reading import Answer, Reading
 
@@ -52,17 +50,13 @@ class LossDistributions(Reading[Plain]):
 
     def read(self, event: DpEvent, relation: Relation) -> Plain:
         """The event with plain random allocation, if each part has a pair."""
-        overflow = 0.0
-        if _truncated(event):
-            releases, overflow = truncation.unlimited(flatten(event))
+        given = flatten(event)
+        releases, overflow = truncation.plain(given, relation, "profiles")
+        for release, _ in releases:
+            law_of(release, relation).check("profiles")
+        if releases != given:
             parts: list[DpEvent] = [SelfComposedDpEvent(*each) for each in releases]
             event = ComposedDpEvent(parts)
-        pending = [event]
-        while pending:
-            for release, _ in flatten(pending.pop()):
-                check_supported(release, relation)
-                if isinstance(release, ParallelDpEvent):
-                    pending.extend(release.children)
         return Plain(event, relation, overflow)
 
     def epsilon_at(self, read: Plain, delta: float, *, lower: bool) -> Answer:
@@ -127,13 +121,7 @@ def composes(event: DpEvent, relation: Relation) -> bool:
       >>> composes(RandomAllocationDpEvent(1.0, 29), Relation.ADD_REMOVE)
       True
     """
-    return not _truncated(event) and supports(event, relation)
-
-
-def _truncated(event: DpEvent) -> bool:
-    """Whether a part is random allocation that can overflow."""
-    releases = flatten(event)
-    return any(isinstance(part, TruncatedAllocationDpEvent) for part, _ in releases)
+    return supports(event, relation) and PLD.read(event, relation).event is event
 
 
 def _answer(least: float | None, most: float, lower: bool) -> Answer:

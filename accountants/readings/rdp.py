@@ -23,19 +23,15 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.errors import UnsupportedEvent
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.events.composing import flatten, validate
 from dpkit.accountants.events.kinds import parts_of
 from dpkit.accountants.events.own import BoundedRangeDpEvent
-from dpkit.accountants.pairs.rdp_curves import (
-    Curve,
-    composed,
-    curve_of,
-    knots_of,
-    sum_of,
-)
+from dpkit.accountants.pairs.curve import Curve, knots_of, sum_of
+from dpkit.accountants.pairs.laws import composed_curve, curve_of
 from dpkit.accountants.readings import truncation
-from dpkit.accountants.readings.reading import Answer, Reading, coarse
+from dpkit.accountants.readings.reading import Answer, Reading, coarse, explained
 
 Array = NDArray[Any]
 
@@ -65,7 +61,7 @@ class Renyi(Reading[Composed]):
 
     def read(self, event: DpEvent, relation: Relation) -> Composed:
         """The curve with plain sampling, and what truncation adds."""
-        releases, overflow = truncation.plain(flatten(event))
+        releases, overflow = truncation.plain(flatten(event), relation, "curve")
         terms = [(curve_of(release, relation), count) for release, count in releases]
         return Composed(sum_of(terms), knots_of(terms), overflow)
 
@@ -125,7 +121,10 @@ def rdp_curve(
     if any(order <= 1 for order in checked):
         raise ValueError(f"order={min(checked)!r} must be above 1")
     validate(event)
-    curve, _ = composed(event, relation)
+    try:
+        curve, _ = composed_curve(event, relation)
+    except UnsupportedEvent as error:
+        raise explained(error, "Rényi", event, relation) from None
     return curve(np.array(checked, dtype=float))
 
 
@@ -171,7 +170,7 @@ def _epsilons(orders: Array, rho: Array, delta: float) -> Array:
 
 def _epsilon_at(orders: Array, rho: Array, delta: float) -> float:
     """The best epsilon; 0 if delta covers the total variation, 1 - e^-R_1 at most."""
-    if delta**2 + math.expm1(-float(np.min(rho))) >= 0:
+    if math.log(delta) >= float(_log_variation(np.min(rho))):
         return 0.0
     best = float(np.min(_epsilons(orders, rho, delta)))
     return max(0.0, best + 1e-12 * abs(best))
@@ -180,6 +179,10 @@ def _epsilon_at(orders: Array, rho: Array, delta: float) -> float:
 def _log_deltas(orders: Array, rho: Array, epsilon: float) -> Array:
     """log delta by each order alone, or by the total variation if that is smaller."""
     powers = (orders - 1) * (rho - epsilon + np.log1p(-1 / orders)) - np.log(orders)
+    return np.minimum(powers, _log_variation(rho))
+
+
+def _log_variation(rho: Any) -> Any:
+    """log of what the total variation is at most: sqrt(1 - e^-R_1), R_1 <= rho."""
     with np.errstate(divide="ignore"):
-        variation = 0.5 * np.log(-np.expm1(-rho))
-    return np.minimum(powers, variation)
+        return 0.5 * np.log(-np.expm1(-rho))

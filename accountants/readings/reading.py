@@ -135,7 +135,7 @@ class Reading(abc.ABC, Generic[Read]):
         """
         relation, delta = as_relation(relation), self.check_delta(delta)
         validate(event)
-        answer = self.epsilon_at(self.read(event, relation), delta, lower=lower)
+        answer = self.epsilon_at(self._read(event, relation), delta, lower=lower)
         return PrivacyBound(delta=delta, relation=relation, **self._told(event, answer))
 
     def delta_of(
@@ -172,7 +172,7 @@ class Reading(abc.ABC, Generic[Read]):
         relation = as_relation(relation)
         epsilon = checks.non_negative(epsilon=epsilon)
         validate(event)
-        answer = self.delta_at(self.read(event, relation), epsilon, lower=lower)
+        answer = self.delta_at(self._read(event, relation), epsilon, lower=lower)
         told = self._told(event, answer)
         return DeltaBound(epsilon=epsilon, relation=relation, **told)
 
@@ -200,6 +200,13 @@ class Reading(abc.ABC, Generic[Read]):
             return False
         return True
 
+    def _read(self, event: DpEvent, relation: Relation) -> Read:
+        """What `read` gives; a refusal says who does read the event."""
+        try:
+            return self.read(event, relation)
+        except UnsupportedEvent as error:
+            raise explained(error, self.name, event, relation) from None
+
     def _told(self, event: DpEvent, answer: Answer) -> dict[str, Any]:
         """The fields of a bound: numbers, whose they are, and what they rest on."""
         ground = warrant(event)
@@ -209,6 +216,27 @@ class Reading(abc.ABC, Generic[Read]):
             if value is not None:
                 told |= {side: value, f"method_{side}": answer.method or self.name}
         return told | {"certified": ground.certified and answer.upper is not None}
+
+
+def explained(
+    error: UnsupportedEvent, name: str, event: DpEvent, relation: Relation
+) -> UnsupportedEvent:
+    """A refusal of a part, with a remedy that was asked of the others.
+
+    Args:
+      error: what was raised for a part.
+      name: of the accountant that refuses.
+      event: the whole event.
+      relation: the neighbouring relation.
+    """
+    from dpkit.accountants.readings.best import READINGS
+
+    remedy = "no accountant reads the whole of it"
+    for reading in READINGS:
+        if reading.name != name and reading.supports(event, relation):
+            remedy = f"use accountant={reading.name!r}"
+            break
+    return UnsupportedEvent(name, error.event, f"{error.reason}; {remedy}")
 
 
 def coarse(event: DpEvent, delta: float) -> bool:

@@ -16,23 +16,20 @@ Reference: Bun & Steinke, "Concentrated Differential Privacy", 2016, arXiv:1605.
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dp_accounting as dp
 from dp_accounting import DpEvent
 
-from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.answers.relations import Relation, shift
+from dpkit.accountants.answers.errors import UnsupportedEvent
+from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.composition.concentration import tight_delta, tight_epsilon
 from dpkit.accountants.events.composing import flatten
-from dpkit.accountants.events.kinds import kind_of
-from dpkit.accountants.events.own import ParallelDpEvent
-from dpkit.accountants.events.warrant import check_relation
-from dpkit.accountants.readings import pure, truncation
-from dpkit.accountants.readings.gdp import NO_AMPLIFICATION, unsampled_shift
+from dpkit.accountants.pairs.laws import law_of
+from dpkit.accountants.pairs.laws.finite import half_square
+from dpkit.accountants.readings import truncation
+from dpkit.accountants.readings.gdp import NO_AMPLIFICATION
 from dpkit.accountants.readings.reading import Answer, Reading
-
-_TINY = 5e-324
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Concentrated(Reading[Plain]):
 
     def read(self, event: DpEvent, relation: Relation) -> Plain:
         """The sum over all parts."""
-        releases, overflow = truncation.plain(flatten(event))
+        releases, overflow = truncation.plain(flatten(event), relation, "curve")
         return Plain(_sum(releases, relation), overflow)
 
     def epsilon_at(self, read: Plain, delta: float, *, lower: bool) -> Answer:
@@ -137,70 +134,30 @@ def _sum(releases: Iterable[tuple[DpEvent, int]], relation: Relation) -> Concent
 
 
 def _single(event: DpEvent, relation: Relation) -> Concentration:
-    """The concentration of one release."""
-    kind = kind_of(event)
-    fields = kind.read(event)
-    if isinstance(event, ParallelDpEvent):
-        return _parallel(event, relation)
-    moved = unsampled_shift(Concentrated.name, event, relation)
-    if moved is not None:
+    """The concentration of one release; of disjoint parts, the worst in each number."""
+    law = law_of(event, relation)
+    if law.children:
+        parts = [concentration(child, relation) for child in law.children]
+        return Concentration(
+            max(part.xi for part in parts),
+            max(part.rho for part in parts),
+            max(part.delta for part in parts),
+            tuple(event for part in parts for event in part.unamplified),
+        )
+    found, shift = law.concentration(), law.shift()
+    if found is not None:
+        return Concentration(*found)
+    if shift is not None:
         sampled = not isinstance(event, dp.GaussianDpEvent)
         return Concentration(
-            rho=0.5 * moved**2, unamplified=(event,) if sampled else ()
+            rho=0.5 * shift**2, unamplified=(event,) if sampled else ()
         )
-    if kind.name == "discrete_gaussian":
-        moved = shift(relation) * fields["sensitivity"] / fields["stddev"]
-        return Concentration(rho=0.5 * moved**2)
-    if kind.name == "zcdp":
-        return Concentration(fields["xi"], fields["rho"])
-    if kind.name == "tree":
-        return _tree(event, fields, relation)
-    if kind.name == "bounded_range":
-        return Concentration(rho=_half_square(0.5 * fields["epsilon"]))
-    return _pure(event, relation)
-
-
-def _tree(event: DpEvent, fields: Any, relation: Relation) -> Concentration:
-    """One record is in as many nodes as the deepest tree has levels."""
-    if relation is not Relation.ZERO_OUT:
-        raise UnsupportedRelation(
-            Concentrated.name, relation, event, (Relation.ZERO_OUT,)
-        )
-    steps = fields["step_counts"]
-    deepest = max(steps) if isinstance(steps, tuple | list) else steps
-    levels = int(deepest).bit_length()
-    return Concentration(rho=0.5 * levels * fields["noise_multiplier"] ** -2.0)
-
-
-def _parallel(event: ParallelDpEvent, relation: Relation) -> Concentration:
-    """The worst child in each number: one record meets one child."""
-    check_relation(Concentrated.name, event, relation)
-    children = [concentration(child, relation) for child in event.children]
-    return Concentration(
-        max(child.xi for child in children),
-        max(child.rho for child in children),
-        max(child.delta for child in children),
-        tuple(part for child in children for part in child.unamplified),
-    )
-
-
-def _pure(event: DpEvent, relation: Relation) -> Concentration:
-    """rho = epsilon^2 / 2 if it is private by itself (Bun & Steinke, Prop. 1.4)."""
-    try:
-        private, delta = pure.guarantee(event, relation)
-    except UnsupportedRelation as error:
-        raise UnsupportedRelation(
-            Concentrated.name, relation, event, error.allowed
-        ) from None
-    except UnsupportedEvent:
-        advice = "it is neither concentrated nor private by itself"
-        raise UnsupportedEvent(Concentrated.name, event, advice) from None
-    return Concentration(rho=_half_square(private), delta=delta)
-
-
-def _half_square(value: float) -> float:
-    """value^2 / 2, which is 0 for 0 alone."""
-    return max(0.5 * value * value, _TINY if value else 0.0)
+    if law.lacks("guarantee"):
+        reason = "it is neither concentrated nor private by itself"
+        raise UnsupportedEvent(Concentrated.name, event, reason)
+    # epsilon-private releases have rho = epsilon^2 / 2 (Bun & Steinke, Prop. 1.4).
+    epsilon, delta = law.guarantee()
+    return Concentration(rho=half_square(epsilon), delta=delta)
 
 
 def _unamplified(total: Concentration) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ via the Edgeworth Accountant", 2022, arXiv:2206.04236.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -34,11 +33,13 @@ from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.composition.tilt import LossSum, Tilt
 from dpkit.accountants.events.composing import validate
 from dpkit.accountants.events.warrant import warrant
+from dpkit.accountants.pairs.points import gauss_legendre
 
 Array = NDArray[Any]
 
 _ROOT = math.sqrt(2 * math.pi)
 _SCAN = 2000
+_NODES = 300
 FORMS = ("aea", "one_sided", "eeai")
 _UNPROVEN = "an Edgeworth series without a proof: it can be far below the truth"
 _NEGATIVE = "the series fell below epsilon=0, which shows that it fails here"
@@ -84,7 +85,7 @@ def one_sided(alternative: Tilt, epsilon: Any, order: int) -> Array:
       0.382924923
     """
     e = np.asarray(epsilon, dtype=float)[..., None]
-    nodes, weights = _gauss_legendre()
+    nodes, weights = gauss_legendre(_NODES)
     v = math.sqrt(alternative.variance)
     far = np.minimum(40.0, np.maximum(alternative.mean - e, 0.0) + 14 * v)
     y = 0.5 * far * (nodes + 1)
@@ -257,9 +258,3 @@ def _coefficients(ratios: list[float], order: int) -> list[float]:
         for degree, value in group.items():
             found[degree] += value
     return found
-
-
-@functools.cache
-def _gauss_legendre() -> tuple[Array, Array]:
-    """Nodes and weights on [-1, 1]."""
-    return np.polynomial.legendre.leggauss(300)

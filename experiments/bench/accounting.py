@@ -29,7 +29,8 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from dpkit.accountants import RandomAllocationDpEvent, calibrate, repeat, sequential
-from dpkit.accountants.pairs import gaussian, pld_profiles
+from dpkit.accountants.pairs import gaussian
+from dpkit.accountants.pairs.laws import allocation
 from dpkit.accountants.readings import edgeworth, pld, rdp
 
 RELATION = "add_remove"
@@ -116,7 +117,7 @@ def upper(
 
 def fresh(event: dp.DpEvent) -> float | None:
     """The same, without the law that an earlier round left."""
-    pld_profiles.law.cache_clear()
+    allocation.pair_of.cache_clear()
     return upper(pld, event, lower=False)
 
 
