@@ -14,17 +14,16 @@ from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.composition import grid
 from dpkit.accountants.composition.chain import (
     MAX_WIDTH,
-    Chain,
     ComposedLoss,
-    Terms,
+    Convolution,
+    Summands,
     Tilt,
     settled,
 )
 from dpkit.accountants.composition.grid import Extent, Losses
 from dpkit.accountants.events.composing import flatten
-from dpkit.accountants.pairs import gaussian as exact_gaussian
+from dpkit.accountants.pairs import gaussian, noise
 from dpkit.accountants.pairs.laws import law_of
-from dpkit.accountants.pairs.noise import gaussian
 from dpkit.accountants.pairs.profiles import (
     EVERYTHING,
     NOTHING,
@@ -80,7 +79,7 @@ class Rounds:
         for law in laws:
             law.check("profiles")
         self._private = all(law.private for law in laws)
-        self._shift, others = exact_gaussian.total_shift(releases, relation)
+        self._shift, others = gaussian.total_shift(releases, relation)
         self._terms: list[tuple[Profile, int]] = []
         if self._private and others:
             uses = self._most * sum(count for _, count in others)
@@ -91,7 +90,7 @@ class Rounds:
                 for profile, times in _profiles(e, relation, free_delta)
             ]
             if self._shift > 0:
-                self._terms.append((gaussian(1 / self._shift), 1))
+                self._terms.append((noise.gaussian(1 / self._shift), 1))
         self._size = sum(count for _, count in self._terms)
 
     def epsilon(
@@ -102,7 +101,7 @@ class Rounds:
             return None, math.inf
         if not self._terms:
             shift = self._shift * math.sqrt(rounds)
-            return exact_gaussian.epsilon(shift, delta)
+            return gaussian.epsilon(shift, delta)
         upper = max(self.each_way(rounds, delta))
         if not (lower and self.bounded_below) or math.isinf(upper):
             return None, upper
@@ -131,7 +130,7 @@ class Rounds:
         if not self._private:
             return None, 1.0
         if not self._terms:
-            return exact_gaussian.delta(self._shift * math.sqrt(rounds), epsilon)
+            return gaussian.delta(self._shift * math.sqrt(rounds), epsilon)
         if self._most * self._size > _MOST_RELEASES:
             return None, 1.0
         at = np.array([epsilon])
@@ -152,7 +151,7 @@ class Rounds:
             return EVERYTHING
         if not self._terms:
             shift = self._shift * math.sqrt(rounds)
-            return gaussian(1 / shift) if shift else NOTHING
+            return noise.gaussian(1 / shift) if shift else NOTHING
         if self._most * self._size > _MOST_RELEASES:
             return EVERYTHING
         sides = [self._side(chain, rounds) for chain in self._chains]
@@ -163,7 +162,7 @@ class Rounds:
         """Whether a lower bound can be given."""
         return all(profile.bounded_below for profile, _ in self._terms)
 
-    def _side(self, chain: Chain, rounds: int) -> Side:
+    def _side(self, chain: Convolution, rounds: int) -> Side:
         """One direction as a curve: the smallest bound over tilts for its parts."""
         tilts = [chain.tilt_for_epsilon(rounds, 0.0)]
         delta = 1.0
@@ -180,7 +179,7 @@ class Rounds:
         return [grid.extent(profile, tail) for profile, _ in self._terms]
 
     @functools.cached_property
-    def _chains(self) -> list[Chain]:
+    def _chains(self) -> list[Convolution]:
         """Each direction from above, on a grid fit for the most rounds."""
         rough = self._snapped(self._rough_step())
         return [
@@ -188,13 +187,13 @@ class Rounds:
             for which, terms in enumerate(self._directions(rough))
         ]
 
-    def _fitted(self, which: int, terms: Terms, rough: float) -> Chain:
+    def _fitted(self, which: int, terms: Summands, rough: float) -> Convolution:
         """One direction, on a grid fit for its tilted law, which a rough grid tells."""
-        chain = Chain(terms, rough)
+        chain = Convolution(terms, rough)
         tilt = chain.tilt_for_delta(self._most, self._delta)
         step = self._snapped(min(rough, self._step(chain, tilt)))
         while True:
-            chain = Chain(self._directions(step)[which], step)
+            chain = Convolution(self._directions(step)[which], step)
             tilt = chain.tilt_for_delta(self._most, self._delta)
             if chain.width(self._most, tilt) <= MAX_WIDTH:
                 return chain
@@ -208,7 +207,7 @@ class Rounds:
         ]
 
     def _from_below(
-        self, which: int, rounds: int, chain: Chain, tilt: Tilt
+        self, which: int, rounds: int, chain: Convolution, tilt: Tilt
     ) -> ComposedLoss:
         """One direction; outcomes that stand anywhere are merged on a finer grid."""
         step, slope = chain.step, tilt.slope
@@ -222,12 +221,12 @@ class Rounds:
             (*settled(losses, slope, uses), n)
             for losses, n in self._directions(step, below=True)[which]
         ]
-        chain = Chain([(losses, n) for losses, _, n in parts], step)
+        chain = Convolution([(losses, n) for losses, _, n in parts], step)
         composed = chain.composed(rounds, chain.tilt(rounds, slope))
         slack = rounds * step * math.fsum(n * each for _, each, n in parts)
         return dataclasses.replace(composed, slack=slack)
 
-    def _directions(self, step: float, *, below: bool = False) -> list[Terms]:
+    def _directions(self, step: float, *, below: bool = False) -> list[Summands]:
         """The losses of one direction if every release is symmetric, else of both."""
         make = grid.below if below else grid.above
         pairs: list[tuple[Losses, Losses]] = [
@@ -248,7 +247,7 @@ class Rounds:
         reach = max(e.forward + e.backward for e in self._extents)
         return max(math.sqrt(variance) / _ROUGH, reach / _MAX_POINTS, _LEAST_STEP)
 
-    def _step(self, chain: Chain, tilt: Tilt) -> float:
+    def _step(self, chain: Convolution, tilt: Tilt) -> float:
         """The step whose bias is 1 / (12 fineness^2) of epsilon.
 
         Connecting the dots keeps E[e^0] and E[e^-L]; in between and beyond, it adds

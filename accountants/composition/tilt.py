@@ -3,7 +3,7 @@ r"""Cumulants of a composition's loss under any tilt, in both directions.
 In one direction a release is a pair (P, Q) with loss L = log dP/dQ. Its cumulants under
 P_t, proportional to e^(tL) P, are the derivatives of K(t) = log E_P[e^(tL)] at t; t = 0
 is P, t = -1 is Q. They add up over releases, however different those are. Unsampled
-Gaussians enter exactly; everything else by the points of quadrature.py, one array for
+Gaussians enter exactly; everything else by the points of pairs/points.py, one array for
 many releases, and tilts reuse the points up to the next power of two.
 """
 
@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import flatten
-from dpkit.accountants.pairs import gaussian
-from dpkit.accountants.pairs import points as quadrature
+from dpkit.accountants.pairs import gaussian, points
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.laws import law_of
 from dpkit.accountants.pairs.points import Nodes, OutOfReach, Points, SampledGaussian
@@ -35,8 +34,8 @@ _REMEMBERED = 2**14
 _KINK = 1.005  # the rule's error on |L - m|^3, which has a kink, is 0.3 % at most
 
 
-@dataclasses.dataclass(frozen=True)
-class Tilt:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cumulants:
     """A composition's loss under P_t.
 
     Attributes:
@@ -52,7 +51,7 @@ class Tilt:
       drift: how far K'(t) may be.
 
     Example:
-      >>> Tilt(0.5, 0.4, 1.0, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0).tilt
+      >>> Cumulants(tilt=0.5, log_moment=0.4, mean=1.0, variance=1.0).tilt
       0.5
     """
 
@@ -60,11 +59,11 @@ class Tilt:
     log_moment: float
     mean: float
     variance: float
-    higher: tuple[float, float, float, float]
-    ratio: float
-    distance: float
-    slack: float
-    drift: float
+    higher: tuple[float, float, float, float] = (0.0,) * 4
+    ratio: float = 0.0
+    distance: float = 0.0
+    slack: float = 0.0
+    drift: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +116,7 @@ class LossSum:
         self._identical = self.shift == 0 and len(self._others) == 1
         self._points: dict[float, list[Nodes]] = {}
 
-    def at(self, tilt: float, *, backward: bool = False) -> Tilt | None:
+    def at(self, tilt: float, *, backward: bool = False) -> Cumulants | None:
         """The loss under P_t, t >= -1; `backward` swaps the pair's sides.
 
         None where the tilt needs too many points.
@@ -157,7 +156,7 @@ class LossSum:
         """The releases by how their points are found."""
         sampled: list[tuple[float, float, int]] = []
         growing: list[tuple[Points, int]] = []
-        fixed: list[quadrature.Row] = []
+        fixed: list[points.Row] = []
         log_kept, log_certain = [0.0, 0.0], [0.0, 0.0]
         for law, count in self._others if self.private else ():
             found = law.points()
@@ -169,13 +168,13 @@ class LossSum:
                 for side, mass in enumerate(found.certain):
                     log_certain[side] += count * math.log1p(-min(mass, 0.5))
                 if max(found.infinite) < 1:
-                    fixed.append((*quadrature.finite(found), count))
+                    fixed.append((*points.finite(found), count))
             else:
                 growing.append((found, count))
         return _Sorted(
             sampled=np.array(sampled, dtype=float).reshape(-1, 3).T,
             growing=growing,
-            fixed=quadrature.packed(fixed),
+            fixed=points.packed(fixed),
             escaped=(-math.expm1(log_kept[0]), -math.expm1(log_kept[1])),
             certain=(-math.expm1(log_certain[0]), -math.expm1(log_certain[1])),
         )
@@ -191,16 +190,16 @@ class LossSum:
     def _built(self, reach: float) -> Iterable[Nodes]:
         """All points, found anew."""
         yield from self._sorted.fixed
-        yield from quadrature.packed(
+        yield from points.packed(
             (*row(reach), count) for row, count in self._sorted.growing
         )
         for start in range(0, self._sorted.sampled.shape[1], _BLOCK):
             noises, rates, counts = self._sorted.sampled[:, start : start + _BLOCK]
-            yield from quadrature.sampled_gaussians(noises, rates, counts, reach)
+            yield from points.sampled_gaussians(noises, rates, counts, reach)
 
     def _total(
         self, tilt: float, power: float, sign: int, counts: Array, table: Array
-    ) -> Tilt:
+    ) -> Cumulants:
         """Sums over the releases, with the Gaussians and the allowances for rounding.
 
         Of one release's K(t), what rounding can do is a few units for each of the
@@ -210,21 +209,21 @@ class LossSum:
         square = self.shift**2
         # A variance that no float can hold is no larger than the least that one does.
         spread = np.sqrt(np.maximum(variances, _FAINTEST))
-        slips = 16 * _UNIT * (16 + abs(power) * (abs(means) + spread) + abs(logs))
+        rounding = 16 * _UNIT * (16 + abs(power) * (abs(means) + spread) + abs(logs))
         variance = float(counts @ variances) + square
         k4 = c4 - 3 * variances**2
         k5 = c5 - 10 * c3 * variances
         k6 = c6 - 15 * c4 * variances - 10 * c3**2 + 30 * variances**3
         higher = [float(counts @ k) for k in (c3, k4, k5, k6)]
-        drift = float(counts @ (slips * (abs(means) + 2 * spread)))
+        drift = float(counts @ (rounding * (abs(means) + 2 * spread)))
         ratio, distance = math.inf, 1.0
         if variance > 1e-200:
             deviation = math.sqrt(variance)
             ratio = _KINK * float(counts @ cubes) / deviation**3
             distance = _berry_esseen(ratio, float(sum(counts)), self._identical)
-            distance += drift / deviation + 4 * float(slips.max(initial=0.0))
+            distance += drift / deviation + 4 * float(rounding.max(initial=0.0))
         exact = tilt * (tilt + 1) * square / 2
-        return Tilt(
+        return Cumulants(
             tilt=tilt,
             log_moment=float(counts @ logs) + exact,
             mean=sign * float(counts @ means) + (tilt + 0.5) * square,
@@ -232,7 +231,7 @@ class LossSum:
             higher=(sign * higher[0], higher[1], sign * higher[2], higher[3]),
             ratio=ratio,
             distance=min(distance, 1.0),
-            slack=float(counts @ slips) + 1e-15 * (1 + exact),
+            slack=float(counts @ rounding) + 1e-15 * (1 + exact),
             drift=drift + 1e-15 * abs(tilt + 0.5) * square,
         )
 
@@ -258,8 +257,8 @@ def _moments(nodes: Nodes, power: float) -> Array:
     They are the log of its mass, the mean of l, its central moments 2 to 6, and the
     absolute third one.
     """
-    releases, points = nodes.loss.shape
-    rows = max(1, _CHUNK // points)
+    releases, size = nodes.loss.shape
+    rows = max(1, _CHUNK // size)
     found = np.empty((8, releases))
     for start in range(0, releases, rows):
         part = slice(start, start + rows)

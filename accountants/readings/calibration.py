@@ -19,8 +19,7 @@ from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.errors import NotCertified
 from dpkit.accountants.answers.relations import Relation, as_relation
-from dpkit.accountants.readings import best as accounting
-from dpkit.accountants.readings import gdp, rdp
+from dpkit.accountants.readings import best, gdp, rdp
 from dpkit.accountants.readings.axis import DIGITS, Axis
 from dpkit.accountants.readings.reading import Reading
 
@@ -121,7 +120,7 @@ def calibrate(
     axis = Axis.of(free, bracket, digits)
 
     def bound_at(value: Any) -> PrivacyBound:
-        return accounting.epsilon(
+        return best.epsilon(
             make_event(value),
             delta,
             relation=relation,
@@ -178,7 +177,7 @@ def solve(
       >>> from dp_accounting import GaussianDpEvent
       >>> def advantage(noise):
       ...     event = GaussianDpEvent(noise)
-      ...     return accounting.delta_of(event, 0.0, relation="add_remove")
+      ...     return best.delta_of(event, 0.0, relation="add_remove")
       >>> solve(advantage, target=0.38292493).value
       1.0
     """

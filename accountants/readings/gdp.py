@@ -5,7 +5,7 @@ from N(0, 1). Gaussians with noise s_i compose to exactly
 
     mu^2 = sum of (shift / s_i)^2,
 
-and the answers come from the closed form of exact_gaussian.py, certified both ways.
+and the answers come from the closed form of pairs/gaussian.py, certified both ways.
 Sampled Gaussians only tend to mu^2 = T q^2 (e^(1/s^2) - 1) as T grows (a central limit
 theorem). Their tails are heavier, so this under-reports: it is given as an estimate,
 with a warning, and never as a bound.

@@ -25,6 +25,7 @@ from scipy import optimize
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import UnsupportedEvent
 from dpkit.accountants.answers.relations import Relation, as_relation
+from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.events.composing import flatten, validate
 from dpkit.accountants.events.kinds import parts_of
 from dpkit.accountants.events.own import BoundedRangeDpEvent
@@ -164,8 +165,8 @@ def _scan(
 
 def _epsilons(orders: Array, rho: Array, delta: float) -> Array:
     """Epsilon by each order alone; may be negative."""
-    log_share = (math.log(delta) + np.log(orders)) / (orders - 1)
-    return rho + np.log1p(-1 / orders) - log_share
+    t = orders - 1
+    return rho + (log_peak(t) - math.log(delta)) / t
 
 
 def _epsilon_at(orders: Array, rho: Array, delta: float) -> float:
@@ -178,8 +179,8 @@ def _epsilon_at(orders: Array, rho: Array, delta: float) -> float:
 
 def _log_deltas(orders: Array, rho: Array, epsilon: float) -> Array:
     """log delta by each order alone, or by the total variation if that is smaller."""
-    powers = (orders - 1) * (rho - epsilon + np.log1p(-1 / orders)) - np.log(orders)
-    return np.minimum(powers, _log_variation(rho))
+    t = orders - 1
+    return np.minimum(t * (rho - epsilon) + log_peak(t), _log_variation(rho))
 
 
 def _log_variation(rho: Any) -> Any:

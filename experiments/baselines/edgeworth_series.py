@@ -30,7 +30,7 @@ from scipy import optimize, special
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.relations import Relation, as_relation
-from dpkit.accountants.composition.tilt import LossSum, Tilt
+from dpkit.accountants.composition.tilt import Cumulants, LossSum
 from dpkit.accountants.events.composing import validate
 from dpkit.accountants.events.warrant import warrant
 from dpkit.accountants.pairs.points import gauss_legendre
@@ -46,7 +46,9 @@ _NEGATIVE = "the series fell below epsilon=0, which shows that it fails here"
 _VACUOUS = "the Berry-Esseen distance is not below delta: the interval says nothing"
 
 
-def two_sided(null: Tilt, alternative: Tilt, epsilon: Any, order: int) -> Array:
+def two_sided(
+    null: Cumulants, alternative: Cumulants, epsilon: Any, order: int
+) -> Array:
     """The published estimate of delta at each epsilon.
 
     Args:
@@ -59,8 +61,8 @@ def two_sided(null: Tilt, alternative: Tilt, epsilon: Any, order: int) -> Array:
       delta at each epsilon; it may be negative.
 
     Example:
-      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
-      >>> q = Tilt(-1.0, 0.0, -0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
+      >>> p = Cumulants(tilt=0.0, log_moment=0.0, mean=0.5, variance=1.0)
+      >>> q = Cumulants(tilt=-1.0, log_moment=0.0, mean=-0.5, variance=1.0)
       >>> two_sided(q, p, 0.0, 1).round(9).item()
       0.382924923
     """
@@ -68,7 +70,7 @@ def two_sided(null: Tilt, alternative: Tilt, epsilon: Any, order: int) -> Array:
     return _above(alternative, e, order) - _above(null, e, order, power=e)
 
 
-def one_sided(alternative: Tilt, epsilon: Any, order: int) -> Array:
+def one_sided(alternative: Cumulants, epsilon: Any, order: int) -> Array:
     """The estimate of delta at each epsilon from the loss under P alone.
 
     Args:
@@ -80,7 +82,7 @@ def one_sided(alternative: Tilt, epsilon: Any, order: int) -> Array:
       delta at each epsilon; it may be negative.
 
     Example:
-      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
+      >>> p = Cumulants(tilt=0.0, log_moment=0.0, mean=0.5, variance=1.0)
       >>> one_sided(p, 0.0, 1).round(9).item()
       0.382924923
     """
@@ -94,7 +96,7 @@ def one_sided(alternative: Tilt, epsilon: Any, order: int) -> Array:
 
 
 def last_crossing(
-    delta_at: Callable[[Array], Array], delta: float, alternative: Tilt
+    delta_at: Callable[[Array], Array], delta: float, alternative: Cumulants
 ) -> float:
     """The largest epsilon, possibly below 0, at which an estimate falls to `delta`.
 
@@ -108,7 +110,7 @@ def last_crossing(
       `delta`, inf if it is above at the highest one.
 
     Example:
-      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
+      >>> p = Cumulants(tilt=0.0, log_moment=0.0, mean=0.5, variance=1.0)
       >>> round(last_crossing(lambda e: one_sided(p, e, 0), 1e-5, p), 6)
       4.377178
     """
@@ -203,7 +205,7 @@ def published(
 
 
 def _series(
-    form: str, order: int, null: Tilt, alternative: Tilt
+    form: str, order: int, null: Cumulants, alternative: Cumulants
 ) -> Callable[[Array], Array]:
     """The published estimate of delta as a function of epsilon."""
     if form == "aea":
@@ -211,7 +213,7 @@ def _series(
     return lambda e: one_sided(alternative, e, order)
 
 
-def _untilted(alternative: Tilt, delta: float) -> tuple[float, float]:
+def _untilted(alternative: Cumulants, delta: float) -> tuple[float, float]:
     """Lower and upper bound on epsilon: delta for the normal law, give or take D."""
     apart = alternative.distance + 1e-9
     if apart >= delta:
@@ -229,7 +231,7 @@ def _untilted(alternative: Tilt, delta: float) -> tuple[float, float]:
     return lower * (1 - 1e-9), upper * (1 + 1e-9)
 
 
-def _above(tilt: Tilt, x: Array, order: int, power: Any = 0.0) -> Array:
+def _above(tilt: Cumulants, x: Array, order: int, power: Any = 0.0) -> Array:
     """e^power (1 - F(x)) by the series."""
     v = math.sqrt(tilt.variance)
     z = (x - tilt.mean) / v
