@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from dpkit.mechanisms._clip import Clip
     from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
     from dpkit.mechanisms.balls_in_bins import BallsInBinsSampler
+    from dpkit.mechanisms.changing import ChangingSum, PiecewiseSampler
+    from dpkit.mechanisms.clipped_sum import ClippedSum
     from dpkit.mechanisms.clipping import (
         GaussianSum,
         clip_factor,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from dpkit.mechanisms.full_batch import FullBatchSampler
     from dpkit.mechanisms.grouping import PerGroup
     from dpkit.mechanisms.noise import chacha_key, gaussian_noise, host_generator
-    from dpkit.mechanisms.protocol import BoundedSum, Mechanism, Stream, run
+    from dpkit.mechanisms.protocol import BoundedSum, Mechanism, run
     from dpkit.mechanisms.sampler import Batch, Sampler
     from dpkit.mechanisms.sampling import PoissonSampler, choose_max_batch_size
     from dpkit.mechanisms.strategies import (
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         optimal_bands,
         optimal_buffers,
     )
+    from dpkit.mechanisms.stream import Stream
 
 __all__ = [
     "PSAC",
@@ -54,7 +57,9 @@ __all__ = [
     "Batch",
     "BoundedSum",
     "Buffered",
+    "ChangingSum",
     "Clip",
+    "ClippedSum",
     "CorrelatedState",
     "CorrelatedSum",
     "Custom",
@@ -68,6 +73,7 @@ __all__ = [
     "Mechanism",
     "MinSeparation",
     "PerGroup",
+    "PiecewiseSampler",
     "PoissonSampler",
     "Sampler",
     "SinglePass",
@@ -100,7 +106,9 @@ _MODULES = {
     "Batch": "sampler",
     "BoundedSum": "protocol",
     "Buffered": "strategies",
+    "ChangingSum": "changing",
     "Clip": "_clip",
+    "ClippedSum": "clipped_sum",
     "CorrelatedState": "correlated",
     "CorrelatedSum": "correlated",
     "Custom": "clips",
@@ -115,11 +123,12 @@ _MODULES = {
     "MinSeparation": "factorisation",
     "PSAC": "clips",
     "PerGroup": "grouping",
+    "PiecewiseSampler": "changing",
     "PoissonSampler": "sampling",
     "Sampler": "sampler",
     "SinglePass": "factorisation",
     "SquareRoot": "strategies",
-    "Stream": "protocol",
+    "Stream": "stream",
     "Unit": "clips",
     "chacha_key": "noise",
     "choose_max_batch_size": "sampling",

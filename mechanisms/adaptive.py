@@ -39,7 +39,12 @@ from dpkit.mechanisms.grouping import PerGroup, Prefixes, checked_prefixes
 from dpkit.mechanisms.noise import gaussian_noise
 from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree
+from dpkit.mechanisms.sampler import Sampler
+from dpkit.mechanisms.stream import Steady
 
+# The count of norms below the clip norm gets noise of b / 20: 1 % of more noise on the
+# sum at most, where it is twice the noise of the sum or more.
+_BIT_SHARE = 20.0
 _STATIC = (
     "noise_multiplier",
     "bit_noise",
@@ -57,7 +62,7 @@ _STATIC = (
     jax.tree_util.register_dataclass, data_fields=("clip_norm",), meta_fields=_STATIC
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdaptiveGaussianSum(BoundedSum):
+class AdaptiveGaussianSum(Steady, BoundedSum):
     r"""Sum of records clipped to C_t, and how many are below it; then the next C_t.
 
     output = {"sum": sum_i x_i min(1, C_t / ||x_i||) + sigma_sum C_t z,
@@ -151,6 +156,22 @@ class AdaptiveGaussianSum(BoundedSum):
         for limit in (self.min_clip_norm, self.max_clip_norm):
             stddev_in_range(self.noise_multiplier, self._stddev_per_norm * limit, limit)
         stddev_in_range(self.noise_multiplier, self.bit_stddev, 1.0)
+
+    generators = ("threefry",)
+
+    @property
+    def moves(self) -> bool:
+        """True: it follows what was released."""
+        return True
+
+    @property
+    def clipping(self) -> str:
+        """Words for the clip norm's way."""
+        start = np.asarray(self.clip_norm).tolist()
+        return (
+            f"flat clipping whose norm starts at {start!r} and follows the quantile "
+            f"{self.quantile!r}"
+        )
 
     @property
     def num_groups(self) -> int:
@@ -305,6 +326,76 @@ class AdaptiveGaussianSum(BoundedSum):
         moved = self._limits * jnp.exp(-self.learning_rate * surplus)
         return dataclasses.replace(self, clip_norm=self._bounded(moved))
 
+    def check(self, sampler: Sampler, steps: int) -> None:
+        """Refuses groups, whose norms no batch has, and too large batches."""
+        super().check(sampler, steps)
+        if self.prefixes is not None:
+            raise ValueError(
+                f"prefixes={self.prefixes}: a run knows the norm of a whole record "
+                "only: leave them out"
+            )
+
+    def clip_at(self, step: Any) -> Any:
+        """Where the clip norm starts; later ones are nobody's to know beforehand."""
+        del step
+        return self.clip_norm
+
+    def init(self, total_like: PyTree) -> jax.Array:
+        """The clip norm of the first step."""
+        del total_like
+        return jnp.asarray(self.clip_norm, jnp.float32)
+
+    def limit(self, state: jax.Array) -> jax.Array:
+        """C_t."""
+        return self._at(state)._limits
+
+    def clip_for(self, state: jax.Array) -> Clip:
+        """Flat clipping to C_t."""
+        return self._at(state).clip
+
+    def statistics(self, norms: jax.Array, state: jax.Array) -> jax.Array:
+        """The count of the bits, private."""
+        return self._at(state).count(norms)
+
+    def step(
+        self,
+        key: Key,
+        total: PyTree,
+        state: jax.Array,
+        statistics: PyTree = (),
+        *,
+        generator: str | None = None,
+    ) -> tuple[PyTree, jax.Array]:
+        """The total plus noise, and the next clip norm; see `Stream`."""
+        del generator  # there is one
+        if not jax.tree.leaves(statistics):
+            raise ValueError(
+                "statistics=(): adaptive clipping needs those of the batch's norms, as "
+                "statistics(norms, state) or plan.gradient make them"
+            )
+        now = self._at(state)
+        released = now.privatize(key, {"sum": total, "below": statistics})
+        return released["sum"], now.updated(released).clip_norm
+
+    def with_noise(self, noise_multiplier: float) -> AdaptiveGaussianSum:
+        """The same with another joint noise, and a count that costs little of it."""
+        noise = bit_noise(noise_multiplier, self.expected_batch_size)
+        return dataclasses.replace(
+            self, noise_multiplier=noise_multiplier, bit_noise=noise
+        )
+
+    def words(self) -> dict[str, Any]:
+        """Where the clip norm starts, its quantile, the noise multiplier."""
+        return {
+            "clip_norm": float(self.clip_norm),
+            "quantile": self.quantile,
+            "noise_multiplier": self.noise_multiplier,
+        }
+
+    def _at(self, clip_norm: Any) -> AdaptiveGaussianSum:
+        """The release with this clip norm."""
+        return dataclasses.replace(self, clip_norm=clip_norm)
+
     @property
     def _stddev_per_norm(self) -> float:
         """Standard deviation of a group's noise / its clip norm."""
@@ -351,3 +442,13 @@ class AdaptiveGaussianSum(BoundedSum):
     def _set(self, name: str, value: Any) -> None:
         """Set a field of a frozen instance, while it is made."""
         object.__setattr__(self, name, value)
+
+
+def bit_noise(noise_multiplier: float, expected_batch_size: float) -> float:
+    """The noise of a count that costs little: a twentieth of the expected batch.
+
+    Example:
+      >>> bit_noise(1.0, 2000.0)
+      100.0
+    """
+    return max(expected_batch_size / _BIT_SHARE, 2 * noise_multiplier)

@@ -9,6 +9,8 @@ each has a radius that stands in C's place.
 Source: Abadi et al., "Deep Learning with Differential Privacy", 2016, Algorithm 1.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math
@@ -25,8 +27,10 @@ from dpkit.mechanisms import _check
 from dpkit.mechanisms._clip import shrinking
 from dpkit.mechanisms.clips import Clip, Flat, as_clip
 from dpkit.mechanisms.noise import gaussian_noise, wide
+from dpkit.mechanisms.norms import squared_norm
 from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree
+from dpkit.mechanisms.stream import Steady
 
 _SMALLEST_STDDEV, _LARGEST_STDDEV = 1e-30, 1e30
 # Float32 rounding moves the sum too. With unit u = 2^-24, a sum of n records that is
@@ -43,7 +47,7 @@ _MOST_RECORDS = 2**20
     meta_fields=("clip", "noise_multiplier", "max_summands"),
 )
 @dataclasses.dataclass(frozen=True, init=False)
-class GaussianSum(BoundedSum):
+class GaussianSum(Steady, BoundedSum):
     r"""Sum of clipped records plus Gaussian noise.
 
     output = sum_i x_i phi(||x_i||) + stddev z,  z ~ N(0, I),
@@ -142,8 +146,27 @@ class GaussianSum(BoundedSum):
 
     def privatize(self, key: Key, total: PyTree) -> PyTree:
         """The total plus noise, in float32 or wider."""
-        noise = gaussian_noise(key, total, self.stddev)
-        return jax.tree.map(lambda x, z: x.astype(z.dtype) + z, total, noise)
+        return self.step(key, total, ())[0]
+
+    def step(
+        self,
+        key: Key,
+        total: PyTree,
+        state: PyTree,
+        statistics: PyTree = (),
+        *,
+        generator: str | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        """The total plus noise of its own, in float32 or wider; see `Stream`."""
+        del statistics
+        noise = gaussian_noise(
+            key, total, self.stddev, generator=generator or "threefry"
+        )
+        return jax.tree.map(lambda x, z: x.astype(z.dtype) + z, total, noise), state
+
+    def with_noise(self, noise_multiplier: float) -> GaussianSum:
+        """The same sum with another noise multiplier."""
+        return dataclasses.replace(self, noise_multiplier=noise_multiplier)
 
 
 def clip_record(record: PyTree, clip: Any) -> PyTree:
@@ -302,12 +325,7 @@ def global_norm(tree: PyTree) -> jax.Array:
       Array(7., dtype=float32)
     """
     _check.floating(tree=tree)
-    leaves = jax.tree.leaves(tree)
-    double = any(leaf.dtype == np.float64 for leaf in leaves)
-    dtype = np.float64 if double else np.float32
-    squares = [jnp.sum(jnp.square(leaf.astype(wide(leaf.dtype)))) for leaf in leaves]
-    total = sum((s.astype(dtype) for s in squares), start=jnp.zeros((), dtype))
-    return jnp.sqrt(total)
+    return jnp.sqrt(squared_norm(jax.tree.leaves(tree)))
 
 
 def rounding_allowance(max_summands: int) -> float:

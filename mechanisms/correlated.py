@@ -16,6 +16,8 @@ SGD via Optimal Private Linear Operators on Adaptive Streams", 2022, arXiv:2202.
 and those of `strategies`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -43,7 +45,9 @@ from dpkit.mechanisms.factorisation import (
 from dpkit.mechanisms.full_batch import FullBatchSampler
 from dpkit.mechanisms.noise import GENERATORS, checked_key, gaussian_noise
 from dpkit.mechanisms.protocol import Key, PyTree
+from dpkit.mechanisms.sampler import Sampler
 from dpkit.mechanisms.strategies import Banded, Buffered, SquareRoot, Strategy
+from dpkit.mechanisms.stream import Steady
 
 
 class CorrelatedState(NamedTuple):
@@ -78,7 +82,7 @@ class CorrelatedState(NamedTuple):
     ),
 )
 @dataclasses.dataclass(frozen=True, init=False)
-class CorrelatedSum:
+class CorrelatedSum(Steady):
     r"""A stream of sums of clipped records with correlated noise; one event for all.
 
     y_t = sum_i x_{t,i} phi(||x_{t,i}||) + stddev (C^-1 z)_t,
@@ -178,6 +182,11 @@ class CorrelatedSum:
         )
 
     @property
+    def alike(self) -> bool:
+        """False: the steps are one release."""
+        return False
+
+    @property
     def clip_norm(self) -> float:
         """The clip's radius: the norm that one contribution never passes."""
         return self.clip.radius
@@ -205,6 +214,54 @@ class CorrelatedSum:
         """One Gaussian for the whole run, under every relation."""
         return self._one_sum.event(relation)
 
+    def check(self, sampler: Sampler, steps: int) -> None:
+        """Refuses batches, or a run, that the noise was not made for.
+
+        Raises:
+          ValueError: another number of steps, a record in other steps than declared, or
+            too large batches.
+          TypeError: a sampler that bounds no record's number of steps.
+        """
+        super().check(sampler, steps)
+        if self.steps != steps:
+            raise ValueError(
+                f"steps={steps}: the correlated noise is for {self.steps} steps"
+            )
+        found = participation_of(sampler, steps)
+        if found != self.participation:
+            raise ValueError(
+                f"stream is for participation={self.participation}, the batches of "
+                f"{sampler} have {found}, and only that is accepted: use create"
+            )
+
+    def run_event(
+        self, sampler: Sampler, steps: int, relation: Relation | str
+    ) -> DpEvent:
+        """That of the whole run: its beginning is no dearer."""
+        del sampler, steps
+        return self.event(relation)
+
+    def step_event(self, sampler: Sampler, relation: Relation | str) -> DpEvent:
+        """Refused.
+
+        Raises:
+          ValueError: always.
+        """
+        raise ValueError("steps with correlated noise belong together: use charge")
+
+    def with_noise(self, noise_multiplier: float) -> CorrelatedSum:
+        """The same stream with another noise multiplier."""
+        return dataclasses.replace(self, noise_multiplier=noise_multiplier)
+
+    def words(self) -> dict[str, Any]:
+        """The clip, the noise multiplier, and the kind of noise."""
+        kind: dict[str, Any] = {"noise": "square_root"}
+        if isinstance(self.strategy, Buffered):
+            kind = {"noise": "buffered"}
+        if isinstance(self.strategy, Banded):
+            kind = {"noise": "banded", "bands": len(self.strategy.bands)}
+        return {"clip": self.clip, **kind, "noise_multiplier": self.noise_multiplier}
+
     def contribute(self, key: Key, record: PyTree) -> PyTree:
         """The record, clipped; the key is not used."""
         return self._one_sum.contribute(key, record)
@@ -223,7 +280,13 @@ class CorrelatedSum:
         return CorrelatedState(jnp.zeros((), jnp.int32), memory)
 
     def step(
-        self, key: Key, total: PyTree, state: CorrelatedState
+        self,
+        key: Key,
+        total: PyTree,
+        state: CorrelatedState,
+        statistics: PyTree = (),
+        *,
+        generator: str | None = None,
     ) -> tuple[PyTree, CorrelatedState]:
         """What is published about one step's total, and the next state. Pure.
 
@@ -232,14 +295,18 @@ class CorrelatedSum:
           total: the sum of the step's contributions, floating; zeros for an empty
             batch.
           state: of `init`, or of the step before.
+          statistics: not used.
+          generator: instead of the stream's own.
 
         Returns:
           The total plus noise, in float32 or wider (NaN beyond `steps`); the state.
         """
-        checked_key(key, self.generator)
+        del statistics
+        generator = generator or self.generator
+        checked_key(key, generator)
         _check.floating(total=total)
         number = state.step
-        draw = functools.partial(gaussian_noise, stddev=1.0, generator=self.generator)
+        draw = functools.partial(gaussian_noise, stddev=1.0, generator=generator)
         noise, memory = next_row(self.strategy, draw, key, total, number, state.memory)
         planned = number < self.steps
 
@@ -281,9 +348,7 @@ class CorrelatedSum:
         return jax.lax.scan(one, self.init(first), totals)[1]
 
 
-def participation_of(
-    sampler: CyclicSampler | FullBatchSampler | BallsInBinsSampler, steps: int
-) -> Participation:
+def participation_of(sampler: Sampler, steps: int) -> Participation:
     """How records take part in the steps of a run on this sampler's batches.
 
     | sampler | participation |

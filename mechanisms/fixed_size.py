@@ -31,11 +31,11 @@ _ALLOWED = (Relation.REPLACE_ONE,)
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=(),
-    meta_fields=("batch_size", "num_records"),
+    meta_fields=("expected_batch_size", "max_records"),
 )
 @dataclasses.dataclass(frozen=True)
 class FixedSizeSampler:
-    r"""A uniformly random `batch_size` of `num_records` records in every step.
+    r"""A uniformly random `expected_batch_size` of `max_records` records in every step.
 
     The batch is the b records with the smallest of N uniforms of 64 bits, fresh for
     every step.
@@ -47,15 +47,15 @@ class FixedSizeSampler:
     under add_remove, where the number is private, or under zero_out.
 
     Args:
-      batch_size: b, from 1 to num_records; every batch has exactly that many.
-      num_records: N >= 1, public and exact.
+      expected_batch_size: b, from 1 to max_records; every batch has exactly that many.
+      max_records: N >= 1, public: exactly how many records there are.
 
     Raises:
       ValueError: a number out of range.
       TypeError: a boolean, a string, an array or a tracer.
 
     Example:
-      >>> sampler = FixedSizeSampler(batch_size=256, num_records=60_000)
+      >>> sampler = FixedSizeSampler(expected_batch_size=256, max_records=60_000)
       >>> sampler.amplify(GaussianDpEvent(2.0), "replace_one")
       SampledWithoutReplacementDpEvent(source_dataset_size=60000, sample_size=256,
                                        event=GaussianDpEvent(noise_multiplier=2.0))
@@ -64,34 +64,26 @@ class FixedSizeSampler:
     Analytical Moments Accountant", 2019, arXiv:1808.00087, Theorem 9.
     """
 
-    batch_size: int
-    num_records: int
+    expected_batch_size: int
+    max_records: int
 
     def __post_init__(self) -> None:
-        size = _numbers.integer_at_least(1, batch_size=self.batch_size)
-        records = _numbers.integer_at_least(1, num_records=self.num_records)
+        size = _numbers.integer_at_least(
+            1, expected_batch_size=self.expected_batch_size
+        )
+        records = _numbers.integer_at_least(1, max_records=self.max_records)
         if size > records:
             raise ValueError(
-                f"batch_size={size}: needed at most num_records={records}; a record "
-                "is in a batch at most once"
+                f"expected_batch_size={size}: needed at most max_records={records}; a "
+                "record is in a batch at most once"
             )
-        object.__setattr__(self, "batch_size", size)
-        object.__setattr__(self, "num_records", records)
+        object.__setattr__(self, "expected_batch_size", size)
+        object.__setattr__(self, "max_records", records)
 
     @property
     def max_batch_size(self) -> int:
         """b."""
-        return self.batch_size
-
-    @property
-    def max_records(self) -> int:
-        """N."""
-        return self.num_records
-
-    @property
-    def expected_batch_size(self) -> float:
-        """b."""
-        return float(self.batch_size)
+        return self.expected_batch_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -118,14 +110,17 @@ class FixedSizeSampler:
           UnsupportedEvent: an event that is not a Gaussian.
         """
         refuse_relation(self, relation, event, _ALLOWED)
-        if isinstance(event, NonPrivateDpEvent) or self.batch_size == self.num_records:
+        if (
+            isinstance(event, NonPrivateDpEvent)
+            or self.expected_batch_size == self.max_records
+        ):
             return event
         if not isinstance(event, GaussianDpEvent):
             raise UnsupportedEvent(
                 "FixedSizeSampler", event, "batches of one size need a GaussianDpEvent"
             )
         return SampledWithoutReplacementDpEvent(
-            self.num_records, self.batch_size, event
+            self.max_records, self.expected_batch_size, event
         )
 
     def run_event(
@@ -149,17 +144,17 @@ class FixedSizeSampler:
           TypeError: a legacy key, or a tracer.
           ValueError: another number of records.
         """
-        _drawing.checked(key, num_records, self.num_records)
-        if num_records != self.num_records:
+        _drawing.checked(key, num_records, self.max_records)
+        if num_records != self.max_records:
             raise ValueError(
-                f"num_records={num_records}: needed exactly {self.num_records}, the "
+                f"num_records={num_records}: needed exactly {self.max_records}, the "
                 "public number that the event was computed for"
             )
         key = _drawing.folded(key, checked_step(step))
         order = _drawing.uniforms(key, num_records)
         drawn = np.ones_like(order, bool)
-        if self.batch_size < num_records:
+        if self.expected_batch_size < num_records:
             for row, values in zip(drawn, order, strict=True):
-                _drawing.keep_smallest(row, values, self.batch_size)
-        indices, mask = _drawing.padded(drawn, self.batch_size)
+                _drawing.keep_smallest(row, values, self.expected_batch_size)
+        indices, mask = _drawing.padded(drawn, self.expected_batch_size)
         return Batch(indices.reshape(*key.shape, -1), mask.reshape(*key.shape, -1))

@@ -69,36 +69,6 @@ class Mechanism(Protocol):
         ...
 
 
-@runtime_checkable
-class Stream(Protocol):
-    """A release that lasts: correlated or stateful noise, one event for all its steps.
-
-    Privacy: all outputs of `step` together are as private as `event` says, if every
-    record contributes as that event assumes. The state is secret: it may hold noise.
-
-    Example:
-      >>> from dpkit.mechanisms.clipping import GaussianSum
-      >>> isinstance(GaussianSum(clip_norm=1.0, noise_multiplier=1.0), Stream)
-      False
-    """
-
-    def event(self, relation: Relation | str) -> DpEvent:
-        """What the whole stream costs; see `Mechanism.event`."""
-        ...
-
-    def contribute(self, key: Key, record: PyTree) -> PyTree:
-        """What one record may add to one step's total; enforces the bound."""
-        ...
-
-    def init(self, total_like: PyTree) -> PyTree:
-        """The state before the first step, for totals of these shapes and dtypes."""
-        ...
-
-    def step(self, key: Key, total: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        """What is published about one step's total, and the next state."""
-        ...
-
-
 class BoundedSum:
     """Mixin for mechanisms made of `contribute` and `privatize`: calls are `run`.
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -17,6 +18,27 @@ MAY_IMPORT = {
     "dpkit": {"dpkit"},
     "experiments": {"dpkit", "experiments"},
 }
+# Rooms from the ground up. A room imports from floors below its own, and never from a
+# room on its own floor: so capabilities stand side by side, and each can be taken out.
+FLOORS = {
+    "accountants": [
+        {"answers"},
+        {"events", "storage", "rules"},
+        {"pairs"},
+        {"composition"},
+        {"readings"},
+        {"ledger"},
+    ],
+    "dpkit": [
+        {"data", "models", "rewrite", "budget"},
+        {"report"},
+        {"jobs"},
+        {"training", "federated", "density", "synthetic", "auditing", "analysis"},
+        {"cli"},
+    ],
+}
+# (room, the room it imports from all the same): why. An unused one is a failure.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 LINKS = {"dpkit/accountants": "accountants", "dpkit/mechanisms": "mechanisms"}
 
 
@@ -52,6 +74,87 @@ def test_imports_point_up_the_list(folder, path):
         if top in ours and name != "dpkit":
             allowed = MAY_IMPORT[folder]
             assert any(f"{name}.".startswith(f"{a}.") for a in allowed), name
+
+
+def rooms_entered(house, path):
+    """Rooms of the same house whose modules a file imports, anywhere in its text."""
+    prefix = "dpkit." if house == "dpkit" else f"dpkit.{house}."
+    names = {*imported_modules(path), *modules_in_texts(path)}
+    rooms = {name.removeprefix(prefix).split(".")[0] for name in names}
+    return rooms & set().union(*FLOORS[house])
+
+
+def modules_in_texts(path):
+    """Names of modules that are written as texts, for `import_module` and the like."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if re.fullmatch(r"dpkit(\.\w+)+", node.value):
+                yield node.value
+
+
+def floor_of(house, room):
+    return next(n for n, rooms in enumerate(FLOORS[house]) if room in rooms)
+
+
+IN_ROOMS = [
+    (house, path.relative_to(ROOT).parts[1], path)
+    for house, path in ALL
+    if house in FLOORS and path.parent != ROOT / house
+]
+
+
+@pytest.mark.parametrize(
+    ("house", "room", "path"),
+    IN_ROOMS,
+    ids=[p.relative_to(ROOT).as_posix() for *_, p in IN_ROOMS],
+)
+def test_rooms_import_from_below(house, room, path):
+    for other in rooms_entered(house, path) - {room}:
+        if (room, other) not in EXCEPTIONS:
+            assert floor_of(house, other) < floor_of(house, room), other
+
+
+@pytest.mark.parametrize(
+    ("line", "entered"),
+    [
+        ("import dpkit.cli.app", {"cli"}),
+        ("def f():\n    from dpkit.training import fit", {"training"}),
+        ("from dpkit import rewrite", {"rewrite"}),
+        ("import_module('dpkit.jobs.folder')", {"jobs"}),
+        ("from dpkit.accountants import Ledger", set()),
+    ],
+)
+def test_an_import_is_seen_wherever_it_stands(tmp_path, line, entered):
+    path = tmp_path / "a.py"
+    path.write_text(line)
+    assert rooms_entered("dpkit", path) == entered
+
+
+def test_no_room_goes_through_the_front_door():
+    """The names of `import dpkit` come from every floor: no room takes them there."""
+    rooms = {room for floor in FLOORS["dpkit"] for room in floor}
+    for *_, path in IN_ROOMS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "dpkit":
+                assert {alias.name for alias in node.names} <= rooms, path
+
+
+def test_every_exception_is_needed():
+    entered = {
+        (room, other)
+        for house, room, path in IN_ROOMS
+        for other in rooms_entered(house, path)
+    }
+    assert set(EXCEPTIONS) <= entered
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_every_room_has_a_floor_and_nothing_lies_about(house):
+    links = {Path(link).name for link in LINKS}
+    on_disk = {p.parent.name for p in (ROOT / house).glob("*/__init__.py")} - links
+    assert on_disk <= set().union(*FLOORS[house])
+    loose = {p.name for p in (ROOT / house).glob("*.py")}
+    assert loose <= {"__init__.py", "__main__.py"}
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -23,7 +23,7 @@ _CONTRADICTS = "certified bounds contradict each other: one of the accountants i
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
+class Answer:
     """What one accountant says of an event at one delta.
 
     Attributes:
@@ -35,7 +35,7 @@ class Reading:
       flags: what the other readings say against this one, one sentence each.
 
     Example:
-      >>> Reading(accountant="pure", delta=0.1, unsupported="no proof").bound is None
+      >>> Answer(accountant="pure", delta=0.1, unsupported="no proof").bound is None
       True
     """
 
@@ -69,7 +69,7 @@ def compare(
     accountants: Sequence[str] = (),
     tolerance: float = 1e-6,
     peers: bool = False,
-) -> list[Reading]:
+) -> list[Answer]:
     """Asks every accountant about epsilon at delta, by itself, with its time.
 
     Privacy: static regime (every parameter fixed before any output is seen).
@@ -116,7 +116,7 @@ def compare(
     return flagged(readings, tolerance=tolerance)
 
 
-def flagged(readings: Iterable[Reading], *, tolerance: float) -> list[Reading]:
+def flagged(readings: Iterable[Answer], *, tolerance: float) -> list[Answer]:
     """The same readings, each with what the others say against it.
 
     Args:
@@ -131,8 +131,8 @@ def flagged(readings: Iterable[Reading], *, tolerance: float) -> list[Reading]:
       >>> fact = PrivacyBound(delta=1e-5, lower=1.0, upper=1.1, certified=True,
       ...                     relation="zero_out")
       >>> guess = PrivacyBound(delta=1e-5, estimate=0.9, relation="zero_out")
-      >>> found = [Reading(accountant="a", delta=1e-5, bound=fact),
-      ...          Reading(accountant="b", delta=1e-5, bound=guess)]
+      >>> found = [Answer(accountant="a", delta=1e-5, bound=fact),
+      ...          Answer(accountant="b", delta=1e-5, bound=guess)]
       >>> flagged(found, tolerance=1e-6)[1].flags
       ('the estimate is below a certified lower bound',)
     """
@@ -166,13 +166,13 @@ def _flags(bound: PrivacyBound | None, lower: float, upper: float) -> tuple[str,
 
 def _read(
     name: str, event: DpEvent, delta: float, relation: Any, unit: str | None
-) -> Reading:
+) -> Answer:
     """One accountant's answer, or why it has none."""
     from dpkit.accountants import NotCertified, UnsupportedEvent, UnsupportedRelation
     from dpkit.accountants.readings.best import ACCOUNTANTS
-    from dpkit.budget import peers as crosscheck
+    from dpkit.budget import peers
 
-    ask: Any = functools.partial(crosscheck.epsilon, peer=name)
+    ask: Any = functools.partial(peers.epsilon, peer=name)
     if name in ACCOUNTANTS:
         ask = ACCOUNTANTS[name].epsilon
     start = time.perf_counter()
@@ -185,7 +185,7 @@ def _read(
     except (ValueError, ArithmeticError) as error:
         # The arguments were checked: one reader's failure is not the others'.
         unsupported = str(error)
-    return Reading(
+    return Answer(
         accountant=name,
         delta=delta,
         bound=bound,

@@ -122,6 +122,42 @@ class Declaration:
         items[having[0]][_FREE[name]] = value
         return dataclasses.replace(self, items=items)
 
+    def asked(
+        self,
+        path: str | Path,
+        *,
+        relation: str | None = None,
+        unit: str | None = None,
+        delta: float | None = None,
+    ) -> Declaration:
+        """The run of a file, as a question that repeats its terms, or asks for a delta.
+
+        Args:
+          path: the file.
+          relation: None, or the run's; neither is converted into another.
+          unit: None, or the run's.
+          delta: None, or what takes the place of the run's.
+
+        Raises:
+          Incompatible: another relation or unit.
+
+        Example:
+          >>> items = [{"kind": "pure", "epsilon": 0.5}]
+          >>> run = Declaration(relation="zero_out", unit="user", items=items)
+          >>> run.asked("run.toml", unit="user", delta=1e-6).delta
+          1e-06
+        """
+        from dpkit.accountants import Incompatible
+
+        for name, value in (("relation", relation), ("unit", unit)):
+            own = str(getattr(self, name))
+            if value is not None and value != own:
+                raise Incompatible(
+                    f"{name}={value!r}, but {path} declares {name}={own!r}: neither is"
+                    " converted into the other"
+                )
+        return self if delta is None else dataclasses.replace(self, delta=delta)
+
     def to_json(self) -> dict[str, Any]:
         """The declaration as JSON values; `declare` reads them back."""
         from dpkit.accountants import from_json, to_json
@@ -188,12 +224,19 @@ def read(path: str | Path, **given: Any) -> Declaration:
       OSError: the file can't be read.
 
     Example:
-      >>> read("run.toml", delta=1e-6)  # doctest: +SKIP
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile(suffix=".json") as file:
+      ...     _ = Path(file.name).write_text(
+      ...         '{"relation": "zero_out", "delta": 1e-5,'
+      ...         ' "events": [{"kind": "pure", "epsilon": 0.5}]}')
+      ...     read(file.name, delta=1e-6).delta
+      1e-06
     """
     from dpkit.accountants import Incompatible, UnsupportedEvent, UnsupportedRelation
 
     path = Path(path)
-    delta = given.pop("delta", None)
+    asked = dict(given)
+    given.pop("delta", None)
     given = {name: value for name, value in given.items() if value is not None}
     try:
         data = dict(_object(_parsed(path)))
@@ -202,13 +245,35 @@ def read(path: str | Path, **given: Any) -> Declaration:
         raise
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
-    for name, value in given.items():
-        if str(getattr(run, name)) != value:
-            raise Incompatible(
-                f"{name}={value!r}, but {path} declares {name}={data[name]!r}: neither"
-                " is converted into the other"
-            )
-    return run if delta is None else dataclasses.replace(run, delta=delta)
+    return run.asked(path, **asked)
+
+
+def of_event(
+    event: DpEvent, terms: Mapping[str, Any], delta: float | None
+) -> Declaration:
+    """The declaration of a run whose event is known, a repeated one as its steps.
+
+    Args:
+      event: all of it.
+      terms: has `relation` and `unit`.
+      delta: at which epsilon is meant, or None.
+
+    Example:
+      >>> from dpkit.accountants import PureDpEvent, repeat
+      >>> terms = {"relation": "zero_out", "unit": "user"}
+      >>> of_event(repeat(PureDpEvent(0.5), 3), terms, None).items
+      ({'kind': 'pure', 'epsilon': 0.5, 'count': 3},)
+    """
+    from dpkit.accountants import to_json
+
+    whole = to_json(event)
+    parts = whole["children"] if whole["kind"] == "sequential" else [whole]
+    items = [
+        {**part["child"], "count": part["count"]} if part["kind"] == "repeat" else part
+        for part in parts
+    ]
+    terms = {name: terms[name] for name in ("relation", "unit")}
+    return Declaration(**terms, delta=delta, items=items)
 
 
 def _parsed(path: Path) -> Any:

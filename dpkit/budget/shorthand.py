@@ -1,9 +1,9 @@
 """A training run in a few numbers, expanded into the events that it releases.
 
-Each rule here is a known trap. The sampling rate is batch_size / dataset_size; the
-number of steps is ceil(epochs · dataset_size / batch_size), which is not
-epochs · ceil(dataset_size / batch_size); and how batches are drawn has no default:
-shuffled batches must not be accounted as Poisson sampling, whose epsilon is smaller.
+Each rule here is a known trap. With B the expected batch size and N the most records,
+the sampling rate is B / N; the number of steps is ceil(epochs · N / B), which is not
+epochs · ceil(N / B); and how batches are drawn has no default: shuffled batches must
+not be accounted as Poisson sampling, whose epsilon is smaller.
 """
 
 import math
@@ -12,24 +12,30 @@ from fractions import Fraction
 from typing import Any
 
 _KEYS = (
-    "dataset_size",
-    "batch_size",
+    "max_records",
+    "expected_batch_size",
     "epochs",
     "steps",
     "noise_multiplier",
     "sampling",
-    "max_batch",
+    "max_batch_size",
     "clip_norm",
     "max_examples_per_unit",
 )
+# Words of other tools for the same numbers; they are read too.
+_ALSO = {
+    "max_records": "dataset_size",
+    "expected_batch_size": "batch_size",
+    "max_batch_size": "max_batch",
+}
 _REFUSED = ("shuffle", "shuffled", "cyclic", "balls_in_bins")
-_SCHEMES = ("poisson", "truncated_poisson", "wor", "fixed_batches", "full_batch")
+_SCHEMES = ("poisson", "truncated_poisson", "fixed_size", "fixed_batches", "full_batch")
 _WORDS = {
     "poisson": "every {unit} enters every batch by its own coin toss",
     "truncated_poisson": "every {unit} enters every batch by its own coin toss; of a"
-    " draw larger than max_batch a uniformly random part is used; dataset_size is a"
-    " public upper bound",
-    "wor": "every batch is a uniformly random subset of fixed size",
+    " draw larger than max_batch_size a uniformly random part is used; max_records is"
+    " a public upper bound",
+    "fixed_size": "every batch is a uniformly random subset of fixed size",
     "fixed_batches": "every pass uses every {unit} once, in batches that don't depend"
     " on the data; nothing is gained from sampling",
     "full_batch": "every step uses every {unit}; nothing is gained from sampling",
@@ -42,12 +48,12 @@ def expand(
     """The events of a DP-SGD run, and what they assume.
 
     Args:
-      data: dataset_size; batch_size (the expected one, under Poisson sampling); epochs
+      data: max_records (or dataset_size); expected_batch_size (or batch_size); epochs
         or steps; noise_multiplier (noise standard deviation over the clip norm, before
         any division by the batch size); sampling: "poisson", "truncated_poisson" (with
-        max_batch), "wor", "fixed_batches" or "full_batch"; perhaps clip_norm, which
-        does not enter, and max_examples_per_unit (poisson, add_remove or zero_out):
-        how many examples, clipped one by one, a unit can have.
+        max_batch_size), "fixed_size" (or "wor"), "fixed_batches" or "full_batch";
+        perhaps clip_norm, which does not enter, and max_examples_per_unit (poisson,
+        add_remove or zero_out): how many examples, clipped one by one, a unit can have.
       relation: "add_remove", "replace_one" or "zero_out".
 
     Returns:
@@ -58,7 +64,7 @@ def expand(
       UnsupportedRelation: fixed batches under add_remove.
 
     Example:
-      >>> run = {"dataset_size": 60000, "batch_size": 256, "epochs": 15,
+      >>> run = {"max_records": 60000, "expected_batch_size": 256, "epochs": 15,
       ...        "noise_multiplier": 1.1, "sampling": "poisson"}
       >>> expand(run, "add_remove")[0][0]["count"]
       3516
@@ -68,15 +74,16 @@ def expand(
     if not isinstance(data, Mapping):
         raise ValueError("dpsgd must be a table of names and values")
     for name in data:
-        if name not in _KEYS:
+        if name not in _KEYS and name not in _ALSO.values():
             raise ValueError(f"dpsgd: unknown key {name!r}; known: {', '.join(_KEYS)}")
-    for name in ("dataset_size", "batch_size", "noise_multiplier", "sampling"):
+    size = _whole(data, "max_records")
+    batch = _whole(data, "expected_batch_size")
+    if batch > size:
+        words = _word(data, "expected_batch_size"), _word(data, "max_records")
+        raise ValueError(f"{words[0]}={batch} is more than {words[1]}={size}")
+    for name in ("noise_multiplier", "sampling"):
         if name not in data:
             raise ValueError(f"dpsgd: {name} is missing; it has no default")
-    size = checks.integer_at_least(1, dataset_size=data["dataset_size"])
-    batch = checks.integer_at_least(1, batch_size=data["batch_size"])
-    if batch > size:
-        raise ValueError(f"batch_size={batch} is more than dataset_size={size}")
     if "clip_norm" in data:
         checks.positive(clip_norm=data["clip_norm"])
     scheme = _scheme(data)
@@ -113,11 +120,7 @@ class _Run:
 
     def truncated_poisson(self) -> dict[str, Any]:
         """Coin tosses with a largest batch; one as large as the data never cuts."""
-        from dpkit.accountants.answers import checks
-
-        if "max_batch" not in self.data:
-            raise ValueError("max_batch is missing: truncated_poisson needs it")
-        most = checks.integer_at_least(self.batch, max_batch=self.data["max_batch"])
+        most = _whole(self.data, "max_batch_size", at_least=self.batch)
         if most >= self.size:
             return self.poisson()
         return {
@@ -127,7 +130,7 @@ class _Run:
             "max_batch_size": most,
         }
 
-    def wor(self) -> dict[str, Any]:
+    def fixed_size(self) -> dict[str, Any]:
         """Random subsets of a fixed size."""
         return {
             "kind": "wor_gaussian",
@@ -157,8 +160,8 @@ class _Run:
         """All of the data in every step."""
         if self.batch != self.size:
             raise ValueError(
-                f"batch_size={self.batch}: with sampling full_batch it must be"
-                f" dataset_size={self.size}"
+                f"expected_batch_size={self.batch}: with sampling full_batch it must be"
+                f" max_records={self.size}"
             )
         return {"kind": "gaussian"}
 
@@ -177,9 +180,31 @@ class _Run:
         return tuple(rows)
 
 
+def _word(data: Mapping[str, Any], name: str) -> str:
+    """The word under which a number is given: its own, or the one of other tools."""
+    other = _ALSO[name]
+    if name in data and other in data:
+        raise ValueError(
+            f"dpsgd: {name} and {other} are two words for one number: give one"
+        )
+    return other if other in data else name
+
+
+def _whole(data: Mapping[str, Any], name: str, *, at_least: int = 1) -> int:
+    """A whole number that must be given, under either of its words."""
+    from dpkit.accountants.answers import checks
+
+    word = _word(data, name)
+    if word not in data:
+        raise ValueError(
+            f"dpsgd: {name} is missing; it has no default ({_ALSO[name]} is read too)"
+        )
+    return checks.integer_at_least(at_least, **{word: data[word]})
+
+
 def _scheme(data: Mapping[str, Any]) -> str:
     """How batches are drawn; options of other schemes are refused."""
-    scheme = data["sampling"]
+    scheme = "fixed_size" if data["sampling"] == "wor" else data["sampling"]
     if scheme in _REFUSED:
         raise ValueError(
             f"sampling={scheme!r} must not be accounted as Poisson sampling, whose"
@@ -189,7 +214,7 @@ def _scheme(data: Mapping[str, Any]) -> str:
     if scheme not in _SCHEMES:
         raise ValueError(f"sampling={scheme!r} must be one of {', '.join(_SCHEMES)}")
     for name, needed in (
-        ("max_batch", "truncated_poisson"),
+        (_word(data, "max_batch_size"), "truncated_poisson"),
         ("max_examples_per_unit", "poisson"),
     ):
         if name in data and scheme != needed:

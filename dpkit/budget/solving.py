@@ -29,8 +29,11 @@ class Solution:
       run: the declaration with the value in it.
 
     Example:
-      >>> Solution("steps", 3, None, None).value  # doctest: +SKIP
-      3
+      >>> from dpkit.budget.declaration import declare
+      >>> run = declare({"relation": "add_remove", "events":
+      ...                [{"kind": "pure", "epsilon": 0.25}]})
+      >>> solve(run, "epsilon", epsilon=None, delta=0.0).bound.certified
+      True
     """
 
     name: str
@@ -77,6 +80,7 @@ def solve(
       >>> solve(run, "steps", epsilon=1.1, delta=0.0).value
       4
     """
+    from dpkit.accountants import calibrate
     from dpkit.accountants.answers import checks
 
     checks.one_of(FREE, solve=name)
@@ -91,7 +95,18 @@ def solve(
     epsilon = checks.positive(epsilon=epsilon)
     if name == "delta":
         return _delta(run, epsilon, accountant)
-    return _searched(run, name, epsilon, delta or 0.0, accountant, bracket, digits)
+    found = calibrate(
+        lambda value: run.varied(name, value).event,
+        epsilon=epsilon,
+        delta=delta or 0.0,
+        relation=run.relation,
+        accountant=accountant,
+        free=name,
+        bracket=bracket,
+        digits=digits,
+    )
+    bound = dataclasses.replace(found.bound, unit=run.unit)
+    return Solution(name, found.value, bound, run.varied(name, found.value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,32 +239,6 @@ def _delta(run: Declaration, epsilon: float, accountant: str) -> Solution:
         warnings=found.warnings,
     )
     return Solution("delta", found.upper, bound, run)
-
-
-def _searched(
-    run: Declaration,
-    name: str,
-    epsilon: float,
-    delta: float,
-    accountant: str,
-    bracket: tuple[float, float] | None,
-    digits: int,
-) -> Solution:
-    """A noise multiplier, a number of steps or a sampling rate."""
-    from dpkit.accountants import calibrate
-
-    found = calibrate(
-        lambda value: run.varied(name, value).event,
-        epsilon=epsilon,
-        delta=delta,
-        relation=run.relation,
-        accountant=accountant,
-        free=name,
-        bracket=bracket,
-        digits=digits,
-    )
-    bound = dataclasses.replace(found.bound, unit=run.unit)
-    return Solution(name, found.value, bound, run.varied(name, found.value))
 
 
 def _asked(run: Declaration, delta: float, accountant: str) -> PrivacyBound:

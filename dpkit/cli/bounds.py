@@ -1,6 +1,5 @@
 """Bounds as facts to print: an uncertified number is always called an estimate."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,12 +20,13 @@ def bound_in_words(bound: "PrivacyBound") -> list[tuple[str, str | None]]:
       >>> bound = PrivacyBound(delta=1e-5, upper=2.0, certified=True,
       ...   method_upper="pld", relation="add_remove", unit="example")
       >>> bound_in_words(bound)[0]
-      ('epsilon', '≤ 2, certified (pld)')
+      ('epsilon', '≤ 2, certified upper bound (pld)')
     """
+    from dpkit.report.guarantee import stated
     from dpkit.report.words import number
 
     return [
-        ("epsilon", value_in_words(bound)),
+        ("epsilon", stated(bound)),
         ("at least", number(bound.lower, side="down") if bound.lower else None),
         ("delta", number(bound.delta, side="up")),
         *_rest(bound),
@@ -41,34 +41,17 @@ def delta_in_words(bound: "DeltaBound") -> list[tuple[str, str | None]]:
       >>> bound = DeltaBound(epsilon=1.0, upper=2e-6, certified=True,
       ...   method_upper="pld", relation="add_remove", unit="example")
       >>> delta_in_words(bound)[0]
-      ('delta', '≤ 2e-6, certified (pld)')
+      ('delta', '≤ 2e-6, certified upper bound (pld)')
     """
+    from dpkit.report.guarantee import stated
     from dpkit.report.words import number
 
     return [
-        ("delta", value_in_words(bound)),
+        ("delta", stated(bound)),
         ("at least", number(bound.lower, side="down") if bound.lower else None),
         ("epsilon", number(bound.epsilon, side="up")),
         *_rest(bound),
     ]
-
-
-def value_in_words(bound: Any) -> str:
-    """The number that a bound gives, with its warrant.
-
-    Example:
-      >>> from dpkit.accountants import PrivacyBound
-      >>> value_in_words(PrivacyBound(delta=0.1, estimate=1.5, relation="zero_out"))
-      '≈ 1.5, an estimate'
-    """
-    from dpkit.report.words import number
-
-    if bound.certified and bound.upper == math.inf:
-        return "infinite: no guarantee"
-    if bound.certified and bound.upper is not None:
-        return f"≤ {number(bound.upper, side='up')}, certified ({bound.method_upper})"
-    value = bound.estimate if bound.estimate is not None else bound.upper
-    return "no answer" if value is None else f"≈ {number(value)}, an estimate"
 
 
 def refuse_uncertified(certified: bool) -> None:

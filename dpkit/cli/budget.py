@@ -23,6 +23,7 @@ from dpkit.cli.options import (
     Config,
     Delta,
     Deltas,
+    ExpectedBatchSize,
     Json,
     MaxBatchSize,
     MaxRecords,
@@ -60,6 +61,7 @@ def epsilon(
     sampling: Sampling = None,
     max_batch_size: MaxBatchSize = None,
     max_records: MaxRecords = None,
+    expected_batch_size: ExpectedBatchSize = None,
     unit: Unit = None,
     accountant: Accountant = "best",
     accountants: Accountants = None,
@@ -73,6 +75,7 @@ def epsilon(
         steps=steps,
         max_batch_size=max_batch_size,
         max_records=max_records,
+        expected_batch_size=expected_batch_size,
     )
     run = _declared(config, flags, relation=relation, unit=unit)
     if epsilon:
@@ -118,6 +121,7 @@ def calibrate(
     sampling: Sampling = None,
     max_batch_size: MaxBatchSize = None,
     max_records: MaxRecords = None,
+    expected_batch_size: ExpectedBatchSize = None,
     unit: Unit = None,
     accountant: Accountant = "best",
     bracket: Annotated[
@@ -163,6 +167,7 @@ def calibrate(
         steps=steps,
         max_batch_size=max_batch_size,
         max_records=max_records,
+        expected_batch_size=expected_batch_size,
     )
     asked = {"epsilon": epsilon, "delta": delta}
     asked |= {name: flags.facts()[name] for name in flags.given}
@@ -219,7 +224,7 @@ def _declared(
     if config is None:
         unit = "example" if unit is None else unit
         return flags.declaration(relation=relation, unit=unit, delta=None, free=free)
-    from dpkit.budget.declaration import read
+    from dpkit.cli.jobs import declared
 
     if flags.given:
         name = flags.given[0]
@@ -227,7 +232,7 @@ def _declared(
         raise ValueError(
             f"{name}={value!r}: the CONFIG declares the run, or the options do"
         )
-    return read(config, relation=relation, unit=unit)
+    return declared(config, relation=relation, unit=unit)
 
 
 def _bound(run: "Declaration", delta: float, accountant: str) -> "PrivacyBound":

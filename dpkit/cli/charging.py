@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpkit.cli.bounds import value_in_words
 from dpkit.cli.opening import event_of, opened
 from dpkit.cli.options import Count, Event, Json, LedgerFile, Scope
 from dpkit.cli.output import emit, facts
+from dpkit.report.guarantee import stated
 from dpkit.report.identity import entry_json, identity
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _show(
         document = {"entry": entry_json(entry), "spent": spent.to_json()}
         emit({**told, **identity(book), **document})
         return
-    after = f"epsilon {value_in_words(spent)}"
+    after = f"epsilon {stated(spent)}"
     rows = [("entry", f"{entry.seq}, {entry.kind}"), ("label", entry.label)]
     rows += [(name, str(value)) for name, value in told.items()]
     facts([*rows, ("spent now", after), *_terms(book), ("head", entry.hash)])

@@ -10,7 +10,7 @@ from dpkit.cli.output import emit, facts, line, note, table
 
 if TYPE_CHECKING:
     from dpkit.accountants import PrivacyBound
-    from dpkit.budget.comparison import Reading
+    from dpkit.budget.comparison import Answer
     from dpkit.budget.declaration import Declaration
 
 
@@ -35,9 +35,9 @@ def compare(
     Exit code 4 where none of them certifies an epsilon.
     """
     from dpkit.accountants import NotCertified
-    from dpkit.budget.declaration import read
+    from dpkit.cli.jobs import declared
 
-    run = read(config, relation=relation, unit=unit)
+    run = declared(config, relation=relation, unit=unit)
     deltas = delta or ([run.delta] if run.delta is not None else [])
     if not deltas:
         raise ValueError("missing option --delta; or a CONFIG that names it")
@@ -74,7 +74,7 @@ def names(text: str | None) -> list[str]:
 
 def asked(
     run: "Declaration", deltas: Sequence[float], accountants: list[str]
-) -> "tuple[list[PrivacyBound], list[Reading]]":
+) -> "tuple[list[PrivacyBound], list[Answer]]":
     """The best bound at each delta by the accountants named, and all their readings.
 
     Raises:
@@ -97,7 +97,7 @@ def asked(
     return bounds, readings
 
 
-def show(readings: "Sequence[Reading]") -> None:
+def show(readings: "Sequence[Answer]") -> None:
     """Print readings as a table.
 
     Example:
@@ -117,7 +117,7 @@ def _readings(
     tolerance: float,
     *,
     peers: bool = False,
-) -> "list[Reading]":
+) -> "list[Answer]":
     """All readings at all deltas."""
     from dpkit.budget.comparison import compare as compare_all
 
@@ -136,7 +136,7 @@ def _readings(
     ]
 
 
-def _row(reading: "Reading") -> list[str]:
+def _row(reading: "Answer") -> list[str]:
     """A reading as cells."""
     from dpkit.report.words import number
 

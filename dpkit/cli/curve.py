@@ -42,10 +42,10 @@ def curve(
 ) -> None:
     """A curve of the run: certified numbers, with published lines beside them."""
     from dpkit.accountants.answers import checks
-    from dpkit.budget.declaration import read
+    from dpkit.cli.jobs import declared
 
     checks.one_of(_AXES, x=x)
-    run = read(config, relation=relation, unit=unit, delta=delta)
+    run = declared(config, relation=relation, unit=unit, delta=delta)
     found = _curve(run, x)
     document = {**run.to_json(), "curve": found.to_json()}
     if out is not None:
@@ -60,7 +60,9 @@ def curve(
     line()
     every = max(1, -(-len(found.points) // _ROWS))
     shown = [*found.points[:-1:every], found.points[-1]]
-    table([f"{found.x}:", f"{found.y}:"], _rows(shown, rising=x != "fpr"))
+    from dpkit.report.figures import rounded
+
+    table([f"{found.x}:", f"{found.y}:"], rounded(found, shown, digits=6))
 
 
 def _curve(run: "Declaration", x: str) -> "Curve":
@@ -78,14 +80,6 @@ def _curve(run: "Declaration", x: str) -> "Curve":
         raise ValueError("missing option --delta; or a CONFIG that names it")
     make = curves.against_steps if x == "steps" else curves.against_noise
     return make(run, run.delta)
-
-
-def _rows(points: "list[tuple[float, float]]", *, rising: bool) -> list[list[str]]:
-    """Points as cells, rounded to the safe side."""
-    from dpkit.report.words import number
-
-    side = "up" if rising else "down"
-    return [[f"{x:.7g}", number(y, digits=6, side=side)] for x, y in points]
 
 
 def _write(folder: Path, found: "Curve", run: "Declaration", document: str) -> None:

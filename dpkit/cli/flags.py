@@ -40,6 +40,32 @@ class RunFlags:
     steps: int | None = None
     max_batch_size: int | None = None
     max_records: int | None = None
+    expected_batch_size: int | None = None
+
+    @property
+    def rate(self) -> float | None:
+        """The sampling rate: given, or a batch's share of the records.
+
+        Example:
+          >>> RunFlags(expected_batch_size=10, max_records=100).rate
+          0.1
+        """
+        from dpkit.accountants.answers import checks
+
+        if self.expected_batch_size is None:
+            return self.sampling_rate
+        batch = checks.integer_at_least(1, expected_batch_size=self.expected_batch_size)
+        if self.sampling_rate is not None or self.max_records is None:
+            raise ValueError(
+                f"expected_batch_size={batch} goes with --max-records, in the place of"
+                " --sampling-rate"
+            )
+        size = checks.integer_at_least(1, max_records=self.max_records)
+        if batch > size:
+            raise ValueError(
+                f"expected_batch_size={batch} is more than max_records={size}"
+            )
+        return batch / size
 
     @property
     def given(self) -> list[str]:
@@ -73,7 +99,7 @@ class RunFlags:
             "sampling": self.sampling,
             "relation": relation,
             "noise_multiplier": self.noise_multiplier,
-            "sampling_rate": self.sampling_rate,
+            "sampling_rate": self.rate,
             "steps": self.steps,
         }
         for name, value in needed.items():
@@ -81,7 +107,7 @@ class RunFlags:
                 option = "--" + name.replace("_", "-")
                 raise ValueError(f"missing option {option}; or give a CONFIG file")
         self._refuse_other_schemes(free)
-        rate = self.sampling_rate
+        rate = needed["sampling_rate"]
         rate = checks.rate(sampling_rate=1.0 if free == "sampling_rate" else rate)
         item: dict[str, Any] = {
             "kind": "gaussian",
@@ -98,8 +124,8 @@ class RunFlags:
 
     def facts(self) -> dict[str, Any]:
         """The options for the answer."""
-        known = dataclasses.asdict(self).items()
-        return {name: value for name, value in known if value is not None}
+        known = {**dataclasses.asdict(self), "sampling_rate": self.rate}
+        return {name: value for name, value in known.items() if value is not None}
 
     def _noise(self, free: str) -> float:
         """The noise; a calibration puts its own in the place of this one."""
@@ -144,13 +170,17 @@ class RunFlags:
             raise ValueError(
                 f"sampling={sampling!r} is not known: use poisson or full_batch"
             )
-        if sampling == "full_batch" and (
-            self.sampling_rate != 1 or free == "sampling_rate"
-        ):
+        if sampling == "full_batch" and (self.rate != 1 or free == "sampling_rate"):
             raise ValueError(
-                f"sampling_rate={self.sampling_rate}: with sampling full_batch it must"
-                " be 1"
+                f"sampling_rate={self.rate}: with sampling full_batch it must be 1"
             )
+        if free == "sampling_rate" and self.expected_batch_size is not None:
+            raise ValueError(
+                f"expected_batch_size={self.expected_batch_size}: it tells the sampling"
+                " rate, which is what --solve asks for"
+            )
+        if self.expected_batch_size is not None and size is None:
+            return
         for name, given, other in (
             ("max_batch_size", size, most),
             ("max_records", most, size),

@@ -68,9 +68,9 @@ def _declared(
 ) -> "PrivacyBound":
     """What a declared run costs."""
     from dpkit.accountants import epsilon
-    from dpkit.budget.declaration import read
+    from dpkit.cli.jobs import declared
 
-    run = read(name, relation=relation, unit=unit, delta=delta)
+    run = declared(name, relation=relation, unit=unit, delta=delta)
     return epsilon(run.event, delta, relation=run.relation, unit=run.unit)
 
 

@@ -71,7 +71,20 @@ MaxBatchSize = Annotated[
 ]
 MaxRecords = Annotated[
     int | None,
-    typer.Option(help="The most records that there can be, for --max-batch-size."),
+    typer.Option(
+        "--max-records",
+        "--dataset-size",
+        help="The most records that there can be; for --max-batch-size, or"
+        " --expected-batch-size.",
+    ),
+]
+ExpectedBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--expected-batch-size",
+        "--batch-size",
+        help="With --max-records, in the place of --sampling-rate.",
+    ),
 ]
 Unit = Annotated[
     str | None,

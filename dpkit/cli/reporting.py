@@ -71,15 +71,14 @@ def _give(text: str, out: Path | None) -> None:
 
 def _show(document: dict[str, Any]) -> None:
     """Print the facts."""
-    from dpkit.report.statement import attack_rows, charge_rows, summary
-    from dpkit.report.words import guarantee, headline
+    from dpkit.report.statement import attack_rows, charge_rows, guarantee
 
-    result = summary(document)
+    told = guarantee(document)
     names = ("ledger", "head", "dataset", "regime", "relation", "unit")
     rows = [(name, document.get(name)) for name in names]
-    facts([("guarantee", headline(result)), *rows, *_budget(document)])
+    facts([("guarantee", told.headline), *rows, *_budget(document)])
     line()
-    for text in guarantee(result):
+    for text in told.sentences():
         line(plain(text))
     line()
     adaptive = document["bound"]["regime"] == "adaptive"
@@ -107,9 +106,9 @@ def _document(what: str, delta: float | None) -> dict[str, Any]:
     from dpkit.report import of_ledger, of_run
 
     if what.lower().endswith((".toml", ".json")):
-        from dpkit.budget.declaration import read
+        from dpkit.cli.jobs import declared
 
-        run = read(what, delta=delta)
+        run = declared(what, delta=delta)
         if run.delta is None:
             raise ValueError("missing option --delta; or a CONFIG that names it")
         return of_run(run, run.delta)

@@ -1,21 +1,28 @@
-"""`dpkit train` and `dpkit demo`: a private run from a configuration to a folder.
+"""`dpkit demo`: `dpkit train` on a configuration that ships with the package.
 
-The demo is `train` on a configuration that ships with the package, and that allows its
-data set to be fetched; `--write-config` copies that configuration out.
+It allows its data set to be fetched; `--write-config` copies that configuration out.
 """
 
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from dpkit.cli.jobs import config_type, job_command, run_job
 from dpkit.cli.options import Json
-from dpkit.cli.output import confirm, emit, facts
+from dpkit.cli.output import confirm
 
-if TYPE_CHECKING:
-    from dpkit.training import Config, Run
+train = job_command(
+    "train",
+    """Train privately: a model, a ledger and a report, from a configuration.
+
+    An unfinished run of the same configuration goes on where it stopped, and is paid
+    for once. A finished one is left as it is. The data set is fetched once and kept,
+    unless the configuration says allow_download = false under [data].
+    """,
+)
 
 
 class Example(StrEnum):
@@ -27,35 +34,6 @@ class Example(StrEnum):
 
 _FILES = {Example.IMAGES: "demo.toml", Example.LANGUAGE: "language.toml"}
 _FOLDERS = {Example.IMAGES: Path("runs/demo"), Example.LANGUAGE: Path("runs/language")}
-
-
-def train(
-    config: Annotated[
-        Path,
-        typer.Argument(metavar="CONFIG.toml", help="What to train, and how privately."),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="The run's folder; resumed if unfinished."),
-    ],
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            help="Never fetch the data set, even where the configuration allows it.",
-        ),
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Train privately: a model, a ledger and a report, from a configuration.
-
-    An unfinished run of the same configuration goes on where it stopped, and is paid
-    for once. A finished one is left as it is. The data set is fetched once and kept,
-    unless the configuration says allow_download = false under [data].
-    """
-    from dpkit.training import load_config
-
-    _train(load_config(config), out, offline=offline, as_json=json)
 
 
 def demo(
@@ -92,10 +70,10 @@ def demo(
         _write_new(write_config, text)
         confirm(f"written: now edit it, and dpkit train {write_config} --out DIR")
         return
-    from dpkit.training import load_config
+    from dpkit.jobs import load
 
     out = _FOLDERS[example] if out is None else out
-    _train(load_config(text), out, offline=False, as_json=json)
+    run_job("train", load(config_type("train"), text), out, as_json=json)
 
 
 def _write_new(path: Path, text: str) -> None:
@@ -107,58 +85,3 @@ def _write_new(path: Path, text: str) -> None:
         raise ValueError(
             f"write_config={str(path)!r} exists already: name a new file"
         ) from None
-
-
-def _train(config: "Config", out: Path, offline: bool, as_json: bool) -> None:
-    """Train what the configuration says and show the outcome."""
-    from dpkit.cli.progress import shown_progress
-    from dpkit.report.words import number
-    from dpkit.training import run
-
-    privacy = config.privacy
-    delta = number(privacy.delta, side="up")
-    title = f"at delta {delta}, {privacy.relation}, unit {privacy.unit}"
-    timed = config.training.constant_time
-    with shown_progress(title, timed=timed) as (on_progress, on_message):
-        done = run(
-            config,
-            out,
-            offline=offline,
-            on_progress=on_progress,
-            on_message=on_message,
-        )
-    if done.already_finished:
-        confirm(f"{done.folder}: this run is already finished; nothing was changed")
-    if as_json:
-        emit(done.result)
-    else:
-        facts(_outcome(done))
-
-
-def _outcome(done: "Run") -> list[tuple[str, Any]]:
-    """What a finished run prints."""
-    from dpkit.report.words import as_float, headline, number
-
-    result = done.result
-    accuracy = as_float(result.get("test_accuracy"))
-    epsilon = as_float(result["epsilon"])
-    warrant = f"certified upper bound ({result['accountant']})"
-    side = "up"
-    if not result["certified"]:
-        warrant, side = "an estimate, not certified", "nearest"
-    if result.get("insecure_seed"):
-        warrant = "had the noise been secret: it was not, so there is NO PRIVACY"
-    shown = "infinite" if epsilon is None else number(epsilon, side=side)
-    bits = as_float(result.get("test_bits_per_character"))
-    text = [] if bits is None else [("bits per character", f"{bits:.3f}")]
-    return [
-        ("test accuracy", None if accuracy is None else f"{100 * accuracy:.2f} %"),
-        *text,
-        ("epsilon", f"{shown}, {warrant}"),
-        ("delta", number(float(result["delta"]), side="up")),
-        ("relation", result["relation"]),
-        ("unit", result["unit"]),
-        ("in words", headline(result)),
-        ("run's folder", done.folder),
-        ("report", done.folder / "report.html"),
-    ]

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from dpkit.cli.bounds import value_in_words
 from dpkit.cli.files import beside, place
 from dpkit.cli.opening import opened
 from dpkit.cli.opening import place as place_of
 from dpkit.cli.options import Json, LedgerFile
 from dpkit.cli.output import emit, facts
+from dpkit.report.guarantee import stated
 from dpkit.report.identity import identity, identity_in_words
 
 
@@ -57,7 +57,7 @@ def merge(
             document = {"merged": ids, "spent": spent.to_json()}
             emit({**identity(merged), **document})
             return
-        words = f"epsilon {value_in_words(spent)}"
+        words = f"epsilon {stated(spent)}"
         rows = [("merged", f"{len(ids)} ledgers into {into}"), ("spent", words)]
         facts([*rows, *identity_in_words(merged)])
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dpkit.report.guarantee import not_covered
 from dpkit.report.identity import budget_json, identity
-from dpkit.report.words import largest_advantage, most_recognised, not_covered
+from dpkit.report.words import largest_advantage, most_recognised
 
 if TYPE_CHECKING:
     from dpkit.accountants import Ledger, PrivacyBound
@@ -246,4 +247,4 @@ def _risk(advantage: float, recognised: Mapping[float, float]) -> dict[str, Any]
 
 def _limits(unit: str) -> list[str]:
     """What the guarantee leaves open."""
-    return [*not_covered({"unit": unit, "evaluation": "private"}), _CANARIES]
+    return [*not_covered(unit), _CANARIES]

@@ -1,10 +1,11 @@
-"""Curves as figures of a page: the drawing, what it shows, and its numbers."""
+"""Curves as figures: the drawing, what it shows, and its numbers."""
 
-from html import escape
+from collections.abc import Sequence
 
 from dpkit.budget.curves import Curve
-from dpkit.report.markup import document, grid, numbers, section
-from dpkit.report.plots import Axes, Line, chart
+from dpkit.report.guarantee import not_covered
+from dpkit.report.plots import Axes, Line
+from dpkit.report.sections import Figure, Section, Table, render
 from dpkit.report.words import number, relation_in_short
 
 _CAPTIONS = {
@@ -16,26 +17,29 @@ _CAPTIONS = {
     " leak more.",
     "order": "The divergence of two neighbouring outcomes, by its order.",
 }
+# Each point is a true statement: so is one whose numbers are rounded to these sides.
+_SIDES = {
+    "steps": ("down", "up"),
+    "noise": ("up", "up"),
+    "profile": ("up", "up"),
+    "tradeoff": ("down", "down"),
+    "order": ("down", "up"),
+}
 _LOG_Y = ("profile",)
 _LOG_X = ("noise", "order")
 
 
-def figure(curve: Curve) -> str:
-    """A curve with its caption; nothing where it has no point.
+def figure(curve: Curve) -> Figure:
+    """A curve with its caption; nothing is shown where it has no point.
 
     Args:
       curve: what to draw.
 
-    Returns:
-      HTML.
-
     Example:
-      >>> curve = Curve(name="steps", x="steps", y="epsilon", points=((1, 0.5),))
-      >>> figure(curve).startswith("<figure>")
-      True
+      >>> curve = Curve(name="steps", x="steps", y="epsilon", points=((1, 0.50009),))
+      >>> figure(curve).note
+      'epsilon against steps: from 0.5001 at 1 to 0.5001 at 1.'
     """
-    if not curve.points:
-        return ""
     axes = Axes(
         curve.x,
         curve.y,
@@ -45,15 +49,15 @@ def figure(curve: Curve) -> str:
     )
     own = Line(_own_name(curve) if curve.references else "", curve.points)
     others = [Line(name, points, True) for name, points in curve.references.items()]
-    (x, y), (last_x, last_y) = curve.points[0], curve.points[-1]
-    note = (
-        f"{curve.y} against {curve.x}: from {number(y)} at {x:.4g} to"
-        f" {number(last_y)} at {last_x:.4g}."
-    )
-    drawing = chart([own, *others], axes, name=curve.name, note=note)
+    ends = [curve.points[0], curve.points[-1]] if curve.points else []
+    note = " to ".join(f"{y} at {x}" for x, y in rounded(curve, ends, digits=4))
     caption = f"{curve.y[0].upper()}{curve.y[1:]} against {curve.x}, {_warrant(curve)}."
-    text = f"{caption} {_CAPTIONS[curve.name]}"
-    return f"<figure>\n{drawing}\n<figcaption>{escape(text)}</figcaption>\n</figure>\n"
+    return Figure(
+        lines=(own, *others),
+        axes=axes,
+        caption=f"{caption} {_CAPTIONS[curve.name]}",
+        note=f"{curve.y} against {curve.x}: from {note}.",
+    )
 
 
 def curve_page(curve: Curve, *, relation: str, unit: str) -> str:
@@ -72,24 +76,47 @@ def curve_page(curve: Curve, *, relation: str, unit: str) -> str:
       >>> "add_remove" in curve_page(curve, relation="add_remove", unit="user")
       True
     """
-    title = f"{curve.y} against {curve.x}"
-    side = "down" if curve.name == "tradeoff" else "up"
-    rows = [(f"{x:.7g}", number(y, digits=6, side=side)) for x, y in curve.points]
-    known = [
-        ("relation", relation, relation_in_short(relation, unit)),
-        ("unit", unit, "what one record stands for"),
-        ("regime", "static", "everything fixed before any output was seen"),
-    ]
-    body = "\n".join(
+    rows = rounded(curve, curve.points, digits=6)
+    return render(
+        f"{curve.y} against {curve.x}",
+        None,
         [
-            f'<header>\n<p class="kicker">Privacy curve</p>\n<h1>{escape(title)}</h1>'
-            "\n</header>",
-            numbers(known),
-            figure(curve),
-            section("The numbers", grid([curve.x, curve.y], rows)),
-        ]
+            Section("The curve", figure(curve)),
+            Section("The numbers", Table(rows, [curve.x, curve.y])),
+        ],
+        kind="Privacy curve",
+        shown=[
+            ("relation", relation, relation_in_short(relation, unit)),
+            ("unit", unit, "what one record stands for"),
+            ("regime", "static", "everything fixed before any output was seen"),
+        ],
+        not_covered=not_covered(unit),
     )
-    return document(title, body)
+
+
+def rounded(
+    curve: Curve, points: Sequence[tuple[float, float]], *, digits: int
+) -> list[tuple[str, str]]:
+    """Points as text, each number rounded so that what they say stays true.
+
+    Args:
+      curve: whose points they are.
+      points: some of them, or all.
+      digits: significant digits.
+
+    Example:
+      >>> curve = Curve(name="profile", x="epsilon", y="delta", points=((1.23, 4.56),))
+      >>> rounded(curve, curve.points, digits=2)
+      [('1.3', '4.6')]
+    """
+    across, up = _SIDES[curve.name]
+    return [
+        (
+            number(float(x), digits=digits, side=across),
+            number(float(y), digits=digits, side=up),
+        )
+        for x, y in points
+    ]
 
 
 def _own_name(curve: Curve) -> str:

@@ -1,11 +1,11 @@
-"""The frame of every report: one HTML file, without scripts or anything remote.
+"""The HTML of a report: one file, without scripts or anything remote.
 
 Every text that comes from elsewhere is escaped here, and the page forbids itself every
 connection by a content policy.
 """
 
 from collections.abc import Iterable, Sequence
-from html import escape as escape
+from html import escape
 from typing import Any
 
 from dpkit.report.style import CSS
@@ -96,7 +96,70 @@ def numbers(rows: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="facts">\n{cells}\n</dl>'
 
 
-def table(rows: Iterable[tuple[str, Any]]) -> str:
+def header(kind: str, title: str, dates: Iterable[str] = ()) -> str:
+    """What stands above everything else: a kind, a title, dates.
+
+    Example:
+      >>> "<h1>A &amp; B</h1>" in header("Report", "A & B")
+      True
+    """
+    return (
+        f'<header>\n<p class="kicker">{escape(kind)}</p>\n<h1>{escape(title)}</h1>\n'
+        f'<p class="dateline">{escape(" · ".join(dates))}</p>\n</header>'
+    )
+
+
+def lead(text: str) -> str:
+    """The first sentence of a section, set larger.
+
+    Example:
+      >>> lead("a < b")
+      '<p class="lead">a &lt; b</p>'
+    """
+    return f'<p class="lead">{escape(text)}</p>'
+
+
+def verbatim(text: str) -> str:
+    """A text as it was written, line by line.
+
+    Example:
+      >>> verbatim("a < b")
+      '<pre>a &lt; b</pre>'
+    """
+    return f"<pre>{escape(text)}</pre>"
+
+
+def folded(line: str, inside: str) -> str:
+    """HTML behind a line that opens it.
+
+    Example:
+      >>> folded("More", "<p>b</p>")
+      '<details><summary>More</summary>\\n<p>b</p></details>'
+    """
+    return f"<details><summary>{escape(line)}</summary>\n{inside}</details>"
+
+
+def figure(drawing: str, caption: str) -> str:
+    """A drawing (an SVG element) with its caption.
+
+    Example:
+      >>> "<figcaption>a &lt; b</figcaption>" in figure("<svg/>", "a < b")
+      True
+    """
+    return f"<figure>\n{drawing}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
+
+
+def side_by_side(figures: str) -> str:
+    """Figures beside each other where there is room.
+
+    Example:
+      >>> side_by_side("<figure/>")
+      '<div class="curves">\\n<figure/>\\n</div>'
+    """
+    return f'<div class="curves">\n{figures}\n</div>'
+
+
+def table(rows: Iterable[Sequence[Any]]) -> str:
     """Names and values, one pair a row.
 
     Example:
@@ -104,15 +167,16 @@ def table(rows: Iterable[tuple[str, Any]]) -> str:
       True
     """
     lines = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th><td{_class(value)}>'
-        f"{escape(_value(value))}</td></tr>"
+        f'<tr><th scope="row">{escape(_text(name))}</th>{_cell(value)}</tr>'
         for name, value in rows
     )
     return f'<div class="scroll"><table><tbody>\n{lines}\n</tbody></table></div>'
 
 
-def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table with headings.
+def grid(
+    heads: Sequence[str], rows: Iterable[Sequence[Any]], *, right: bool = False
+) -> str:
+    """A table with headings, its cells flush left or right.
 
     Example:
       >>> '<th scope="col">a</th>' in grid(["a"], [["1"]])
@@ -120,22 +184,25 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     lines = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows
     )
     return (
-        f'<div class="scroll"><table class="grid"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{lines}\n</tbody></table></div>"
+        f'<div class="scroll"><table class="{"right" if right else "grid"}">'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>"
     )
 
 
-def _class(value: Any) -> str:
-    """Long unbroken texts (hashes) are set in a narrow fixed pitch."""
-    return ' class="hash"' if len(str(value)) >= 40 and " " not in str(value) else ""
+def _cell(value: Any) -> str:
+    """A cell; long unbroken texts (hashes) are set in a narrow fixed pitch."""
+    text = _text(value)
+    kind = ' class="hash"' if len(text) >= 40 and " " not in text else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
-def _value(value: Any) -> str:
-    """A value as text: numbers short, the rest as it is."""
+def _text(value: Any) -> str:
+    """A value as text: numbers short, nothing for None, the rest as it is."""
+    if value is None:
+        return ""
     if isinstance(value, float):
         return number(value, digits=8)
     if isinstance(value, int) and not isinstance(value, bool):

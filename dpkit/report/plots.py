@@ -20,6 +20,7 @@ _COLOURS = {"#010203": "var(--ink)", "#040506": "var(--rule)", "#070809": "var(-
 _INK, _RULE, _MARK = _COLOURS
 _SETTINGS = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with two dollar signs is a name
     "font.size": 11,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -30,29 +31,6 @@ _SETTINGS = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
 }
-
-
-def curve(
-    points: Points, *, name: str, label: str, note: str, percent: bool = False
-) -> str:
-    """One curve against steps, as an SVG element that can stand inside HTML.
-
-    Args:
-      points: (step, value) pairs; pairs with a value that is not finite are left out.
-      name: a short word of letters; it makes the identifiers unique in a page.
-      label: the vertical axis, in words.
-      note: the alternative text for readers who can't see the curve.
-      percent: values are fractions, shown as percentages.
-
-    Returns:
-      The element; the empty string where no point is left.
-
-    Example:
-      >>> curve([(0, 0.0), (10, 1.0)], name="e", label="epsilon", note="rises")[:4]
-      '<svg'
-    """
-    axes = Axes("step", label, percent=percent, from_zero=True)
-    return chart([Line("", points)], axes, name=name, note=note)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,16 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dpkit.budget.curves import Curve
-from dpkit.report import markup
 from dpkit.report.figures import figure
-from dpkit.report.words import (
-    as_float,
-    event_in_words,
-    guarantee,
-    headline,
-    number,
-    relation_in_short,
-)
+from dpkit.report.guarantee import Guarantee
+from dpkit.report.sections import Part, Section, Table, Text, render
+from dpkit.report.words import as_float, event_in_words, number
 
 Facts = Mapping[str, Any]
 
@@ -55,52 +49,44 @@ def render_account(facts: Facts) -> str:
       >>> "What is not covered" in render_account(of_run(run, 1e-5))
       True
     """
-    result = summary(facts)
-    title = headline(result)
-    parts = [
-        *_alarms(facts),
-        _header(facts),
-        markup.numbers(_numbers(facts, result)),
-        markup.section("The guarantee", _guarantee(title, result)),
-        markup.section("What an attacker can gain", _attack(facts)),
-        markup.section("What was released", _charges(facts["charges"])),
+    own = [
+        Section("What an attacker can gain", *_attack(facts)),
+        Section("What was released", _charges(facts["charges"])),
     ]
     if facts["scopes"]:
-        parts.append(markup.section("Blocks of the data", _scopes(facts["scopes"])))
-    drawings = _curves(facts)
-    if drawings:
-        parts.append(markup.section("Curves", drawings))
+        own.append(Section("Blocks of the data", *_scopes(facts["scopes"])))
+    drawn = _curves(facts)
+    if drawn:
+        own.append(Section("Curves", *drawn))
     if facts["assumed"]:
-        parts.append(markup.section("Assumptions", markup.listed(facts["assumed"])))
-    parts.append(
-        markup.section("What is not covered", markup.listed(facts["not_covered"]))
+        own.append(Section("Assumptions", Text(*facts["assumed"], points=True)))
+    return render(
+        _title(facts),
+        guarantee(facts),
+        own,
+        kind="Privacy account",
+        dates=_dates(facts),
+        shown=_budget(facts),
+        not_covered=facts["not_covered"],
+        evidence=_evidence(facts) if facts["source"] == "ledger" else (),
     )
-    if facts["source"] == "ledger":
-        parts.append(markup.section("Evidence", _evidence(facts)))
-    return markup.document(_title(facts), "\n".join(parts))
 
 
-def summary(facts: Facts) -> dict[str, Any]:
-    """The facts in the form that the sentences of words.py take.
+def guarantee(facts: Facts) -> Guarantee:
+    """What an account guarantees.
+
+    Args:
+      facts: as for `render_account`.
 
     Example:
-      >>> summary({"bound": {"upper": 1.0, "estimate": None, "certified": True,
+      >>> guarantee({"bound": {"upper": 1.0, "estimate": None, "certified": True,
       ...   "delta": 0.0, "method_upper": "pure", "relation": "zero_out",
-      ...   "unit": "user"}, "insecure": []})["epsilon"]
-      1.0
+      ...   "unit": "user"}, "insecure": []}).value
+      '≤ 1'
     """
-    bound = facts["bound"]
-    known = bound["upper"] if bound["upper"] is not None else bound["estimate"]
-    return {
-        "epsilon": known,
-        "certified": bound["certified"],
-        "delta": bound["delta"],
-        "relation": bound["relation"],
-        "unit": bound["unit"] or "example",
-        "accountant": bound["method_upper"] or bound["method_estimate"],
-        "insecure_seed": bool(facts["insecure"]),
-        "released": _RELEASED,
-    }
+    seeds = ", ".join(str(seq) for seq in facts["insecure"])
+    insecure = f"the noise of entry {seeds}" if seeds else ""
+    return Guarantee.read(facts["bound"], insecure=insecure, released=_RELEASED)
 
 
 def attack_rows(facts: Facts) -> list[tuple[str, str, str]]:
@@ -159,75 +145,24 @@ def _title(facts: Facts) -> str:
     return "Privacy account of a declared run"
 
 
-def _alarms(facts: Facts) -> list[str]:
-    """What must be read first."""
-    found = []
-    if facts["insecure"]:
-        entries = ", ".join(str(seq) for seq in facts["insecure"])
-        text = (
-            f"The noise of entry {entries} came from a known seed, so whoever knows it"
-            " can take the noise away. Every statement below is about the same"
-            " releases with secret randomness."
-        )
-        found.append(markup.alarm("Insecure seed: no privacy", text))
-    epsilon = as_float(facts["bound"]["upper"])
-    if not facts["bound"]["certified"]:
-        text = "No accountant has proven an upper bound: what is shown is an estimate."
-        found.append(markup.alarm("Not certified", text))
-    elif epsilon == float("inf"):
-        found.append(markup.alarm("No guarantee", "The epsilon is infinite."))
-    return found
+def _dates(facts: Facts) -> list[str]:
+    """When the ledger was begun and last written to."""
+    if facts["source"] != "ledger":
+        return []
+    dates = [f"begun {facts['created']}", f"last entry {facts['written']}"]
+    return [*dates, "closed"] if facts["closed"] else dates
 
 
-def _header(facts: Facts) -> str:
-    """Title and dates."""
-    lines = []
-    if facts["source"] == "ledger":
-        lines = [f"begun {facts['created']}", f"last entry {facts['written']}"]
-        if facts["closed"]:
-            lines.append("closed")
-    return (
-        '<header>\n<p class="kicker">Privacy account</p>\n'
-        f"<h1>{markup.escape(_title(facts))}</h1>\n"
-        f'<p class="dateline">{markup.escape(" · ".join(lines))}</p>\n</header>'
-    )
+def _budget(facts: Facts) -> list[tuple[str, str, str]]:
+    """The most that may be spent, where there is a limit."""
+    if "budget" not in facts:
+        return []
+    limit = as_float(facts["budget"]["epsilon"]) or 0.0
+    text = f"at delta {number(float(facts['budget']['delta']), side='down')}"
+    return [("budget", number(limit, side="down"), text)]
 
 
-def _numbers(facts: Facts, result: Facts) -> list[tuple[str, str, str]]:
-    """The numbers that people look for first."""
-    epsilon = as_float(result["epsilon"])
-    unit, relation = result["unit"], result["relation"]
-    if epsilon is None or epsilon == float("inf"):
-        shown, warrant = "infinite", "no guarantee"
-    elif result["certified"]:
-        shown = f"≤ {number(epsilon, side='up')}"
-        warrant = f"certified upper bound ({result['accountant']})"
-    else:
-        shown, warrant = f"≈ {number(epsilon)}", "an estimate, not certified"
-    delta = number(float(result["delta"]), side="up")
-    rows = [
-        ("epsilon", shown, warrant),
-        ("delta", delta, "added to every probability"),
-        ("relation", relation, relation_in_short(relation, unit)),
-    ]
-    if "budget" in facts:
-        budget = facts["budget"]
-        limit = as_float(budget["epsilon"]) or 0.0
-        text = f"at delta {number(float(budget['delta']), side='down')}"
-        rows.insert(1, ("budget", number(limit, side="down"), text))
-    return rows
-
-
-def _guarantee(title: str, result: Facts) -> str:
-    """The guarantee in words, the headline first."""
-    lead = f"{title[0].upper()}{title[1:]}."
-    for sign in "=≤≈":
-        lead = lead.replace(f" {sign} ", f"\N{NO-BREAK SPACE}{sign}\N{NO-BREAK SPACE}")
-    text = f'<p class="lead">{markup.escape(lead)}</p>\n'
-    return text + markup.paragraphs(guarantee(result))
-
-
-def _attack(facts: Facts) -> str:
+def _attack(facts: Facts) -> list[Part]:
     """The attacker's gain, in both readings."""
     fixed = facts["if_fixed_in_advance"]
     adaptive = facts["bound"]["regime"] == "adaptive"
@@ -236,67 +171,62 @@ def _attack(facts: Facts) -> str:
         "as certified" if adaptive else "by epsilon and delta",
         "if all had been fixed in advance" if adaptive else "by the whole profile",
     ]
-    parts = [markup.grid(heads, attack_rows(facts))]
     texts = [_ADAPTIVE if adaptive else _STATIC]
     if "bound" in fixed and adaptive and fixed["bound"]["certified"]:
-        upper = number(as_float(fixed["bound"]["upper"]) or 0.0, side="up")
-        delta = number(fixed["bound"]["delta"], side="up")
+        read = Guarantee.read(fixed["bound"])
+        delta = number(read.delta, side="up")
         texts.append(
-            f"If all parameters were fixed in advance: epsilon ≤ {upper} at delta ="
-            f" {delta} ({fixed['bound']['method_upper']})."
+            f"If all parameters were fixed in advance: epsilon {read.value} at delta ="
+            f" {delta} ({read.method})."
         )
     if "reason" in fixed:
         texts.append(f"There is no reading of that kind: {fixed['reason']}.")
-    return "\n".join([*parts, markup.paragraphs(texts)])
+    return [Table(attack_rows(facts), heads), Text(*texts)]
 
 
-def _charges(charges: list[Facts]) -> str:
+def _charges(charges: list[Facts]) -> Part:
     """Everything that was charged."""
     if not charges:
-        return "<p>Nothing was charged.</p>"
+        return Text("Nothing was charged.")
     heads = ["entry", "time", "label", "count", "event", "cost", "state"]
     rows = charge_rows(charges)
     used = [n for n in range(len(heads)) if any(row[n] for row in rows)]
-    return markup.grid(
-        [heads[n] for n in used], [[row[n] for n in used] for row in rows]
-    )
+    return Table([[row[n] for n in used] for row in rows], [heads[n] for n in used])
 
 
-def _scopes(scopes: list[Facts]) -> str:
+def _scopes(scopes: list[Facts]) -> list[Part]:
     """The blocks with budgets of their own."""
     rows = [
         (
             scope["name"],
             f"epsilon {scope['budget']['epsilon']} at delta {scope['budget']['delta']}",
-            number(as_float(scope["bound"]["upper"]) or 0.0, side="up"),
+            Guarantee.read(scope["bound"]).value,
         )
         for scope in scopes
     ]
-    text = "<p>What one person loses is the largest over the blocks that can hold"
-    return f"{text} them.</p>\n{markup.grid(['block', 'budget', 'epsilon'], rows)}"
+    text = "What one person loses is the largest over the blocks that can hold them."
+    return [Text(text), Table(rows, ["block", "budget", "epsilon"])]
 
 
-def _curves(facts: Facts) -> str:
+def _curves(facts: Facts) -> list[Part]:
     """The curves, labelled as what they are."""
     curves = facts["if_fixed_in_advance"].get("curves", [])
-    drawn = "".join(figure(Curve(**curve)) for curve in curves)
-    if not drawn:
-        return ""
-    text = ""
-    if facts["bound"]["regime"] == "adaptive":
-        text = (
-            "<p>Conditional: what the accountants say of the same releases, if all"
-            " parameters were fixed in advance.</p>\n"
-        )
-    return f'{text}<div class="curves">\n{drawn}</div>'
+    drawn: list[Part] = [figure(Curve(**c)) for c in curves if c["points"]]
+    if not drawn or facts["bound"]["regime"] != "adaptive":
+        return drawn
+    text = (
+        "Conditional: what the accountants say of the same releases, if all parameters"
+        " were fixed in advance."
+    )
+    return [Text(text), *drawn]
 
 
-def _evidence(facts: Facts) -> str:
+def _evidence(facts: Facts) -> list[Part]:
     """What ties the page to the ledger."""
     text = (
-        "<p>The entries of the ledger are chained by hashes: <code>dpkit ledger"
-        " verify</code> finds an entry that was edited or cut off, and a ledger that"
-        " was rewritten as a whole has another head than this one.</p>\n"
+        "The entries of the ledger are chained by hashes: `dpkit ledger verify` finds"
+        " an entry that was edited or cut off, and a ledger that was rewritten as a"
+        " whole has another head than this one."
     )
     rows = [
         ("ledger", facts["ledger"]),
@@ -306,7 +236,7 @@ def _evidence(facts: Facts) -> str:
         ("filter", facts["filter"]),
         *(("note", note) for note in facts["notes"]),
     ]
-    return text + markup.table(rows)
+    return [Text(text), Table(rows)]
 
 
 def _percent(value: float | None) -> str:

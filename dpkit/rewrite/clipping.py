@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from dpkit.mechanisms.noise import wide
+from dpkit.mechanisms.norms import halvings, squared_norm
 from dpkit.mechanisms.pinning import kept
+from dpkit.mechanisms.protocol import tree_sum
 from dpkit.rewrite import products
 from dpkit.rewrite.application import outputs
 from dpkit.rewrite.blocks import summed
@@ -51,8 +53,9 @@ def clipped_sum(
     # zero for the one could be of any size for the other.
     slim = kept(jax.tree.map(_slim, held))
     held = jax.tree.map(_like, slim, held)
-    squares = [_squares(form, some) for form, some in zip(forms, held, strict=True)]
-    norms = jnp.sqrt(_by_group(squares, groups))
+    later = halvings(len(forms))
+    squares = [_squares(*pair, later) for pair in zip(forms, held, strict=True)]
+    norms = jnp.sqrt(by_group(squares, groups))
     finite = jnp.isfinite(norms).all(axis=1)
     slim, norms = _without(slim, norms, ~finite)
     held = jax.tree.map(_like, slim, held)
@@ -153,19 +156,28 @@ def _derivative(site: Site, leaf: int, done: Pass, leaves: Sequence[Any]) -> jax
     return jax.vmap(gradient, (batched, 0))(arrays, done.cotangents[site])
 
 
-def _squares(form: Form, held: Any) -> jax.Array:
-    """Squared norms of one parameter's gradients, (B,)."""
+def _squares(form: Form, held: Any, later: int) -> jax.Array:
+    """Squared norms of one parameter's gradients, (B,), to be added `later` times."""
     if form.kind == PRODUCT:
-        return products.squared_norm(held)
-    return jnp.square(held.reshape(len(held), -1)).sum(axis=1)
+        return products.squared_norm(held, later)
+    return jax.vmap(lambda gradient: squared_norm([gradient], later))(held)
 
 
-def _by_group(squares: Sequence[jax.Array], groups: Sequence[int]) -> jax.Array:
-    """Sums of squares over the groups of parameters, (B, K)."""
-    sums = [jnp.zeros(())] * (max(groups) + 1)
+def by_group(squares: Sequence[jax.Array], groups: Sequence[int]) -> jax.Array:
+    """Sums of squares over the groups of parameters, by halves.
+
+    Args:
+      squares: (B,) for every parameter.
+      groups: the number of its group.
+
+    Returns:
+      (B, K).
+    """
+    dtype = jnp.result_type(jnp.float32, *squares)
+    members: list[list[jax.Array]] = [[] for _ in range(max(groups) + 1)]
     for square, group in zip(squares, groups, strict=True):
-        sums[group] = sums[group] + square
-    return jnp.stack(sums, axis=1)
+        members[group].append(square.astype(dtype))
+    return jnp.stack([tree_sum(jnp.stack(some)) for some in members], axis=1)
 
 
 def _without(held: Any, norms: jax.Array, bad: jax.Array) -> tuple[Any, jax.Array]:

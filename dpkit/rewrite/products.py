@@ -5,10 +5,13 @@ For one example let the gradient of a parameter be sum_u A_u^T G_u over its uses
     ||grad||^2 = sum_{u,v} < A_u A_v^T, G_u G_v^T >:
 
 all pairs of rows count, those of different uses too. Leaving the cross terms out is the
-error that makes shared weights leak. In float32 the result can be off by rounding where
-rows nearly cancel; a margin of 2^-24 s, s = (sum_t ||a_t|| ||g_t||)^2, keeps it on the
-side of a larger norm, hence of more clipping. It can also be off where squares are too
-small for float32 on one side and huge on the other; what they may have lost is added.
+error that makes shared weights leak. In float32 each pair, and the sum, is off by d
+roundings at most, d known from the shapes, of what its rows' lengths multiply to; the
+result is raised by as much (`norms.not_below`), which keeps it on the side of a larger
+norm, hence of more clipping, unless rows cancel. Where they nearly do, the rounding
+grows with s = (sum_t ||a_t|| ||g_t||)^2 instead; a margin of 2^-24 s is for it, not a
+bound. The result can also be off where squares are too small for float32 on one side
+and huge on the other; what they may have lost is added.
 
 Sources: Goodfellow, "Efficient Per-Example Gradient Computations", 2015,
 arXiv:1510.01799 (one row); Li, Tramer, Liang, Hashimoto, "Large Language Models Can Be
@@ -23,11 +26,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dpkit.mechanisms import norms
+from dpkit.mechanisms.norms import UNIT, halvings, not_below
+from dpkit.mechanisms.protocol import tree_sum
+
 _EXACT = jax.lax.Precision.HIGHEST
 # Rows that cancel to less than 2^-9 of what they were are clipped as if they hadn't: in
 # the sum of all examples their parts would leave more rounding than the noise covers.
 _MOST_CANCELLED = 2.0**-18
-_UNIT = 2.0**-24
 _NEGLIGIBLE = 2.0**-50
 
 
@@ -43,12 +49,13 @@ class Rows(NamedTuple):
     right: jax.Array
 
 
-def squared_norm(uses: Sequence[Rows]) -> jax.Array:
+def squared_norm(uses: Sequence[Rows], later: int = 0) -> jax.Array:
     """||sum_u A_u^T G_u||^2 of every example, (B,), with the margin.
 
     Args:
       uses: all uses of one parameter, in one layout, floating arrays in float32 or
         wider; indices of one table all on one side.
+      later: how often the result will be added to something by the caller.
 
     Returns:
       Never less than what cancellation lets be trusted; not finite where a row isn't.
@@ -64,10 +71,11 @@ def squared_norm(uses: Sequence[Rows]) -> jax.Array:
     # No clip tells such small norms from zero, which zeros are to have.
     lost = jnp.where(lost > _NEGLIGIBLE, lost, none)
     # (length + lost)^2 - length^2 bounds, by Cauchy, what all pairs of rows have lost.
-    return _trusted(total + lost * (2 * length + lost), length)
+    additions = max(map(_additions, uses)) + len(uses) ** 2 + later
+    return _trusted(total + lost * (2 * length + lost), length, additions)
 
 
-def squared_norm_of_sum(use: Rows, sums: jax.Array) -> jax.Array:
+def squared_norm_of_sum(use: Rows, sums: jax.Array, later: int = 0) -> jax.Array:
     """Squared norms of A_i^T G_i, (B,), for rows that are added up once more.
 
     Rows that cancel leave other bits when they are added in another order, or scaled:
@@ -76,15 +84,30 @@ def squared_norm_of_sum(use: Rows, sums: jax.Array) -> jax.Array:
     Args:
       use: one use of a parameter.
       sums: (B, H, D, P), from `each`.
+      later: as for `squared_norm`.
     """
     _, length, _ = _alone(use)
-    return _trusted(jnp.square(sums).sum((1, 2, 3)), length)
+    squares = jax.vmap(lambda one: norms.squared_norm([one], later + 2))(sums)
+    return _trusted(squares, length, 0)
 
 
-def _trusted(square: jax.Array, length: jax.Array) -> jax.Array:
+def _trusted(square: jax.Array, length: jax.Array, additions: int) -> jax.Array:
     """Squared norms with the margin, given sum_t ||a_t|| ||g_t||."""
     spread = jnp.square(length)
-    return jnp.maximum(square + _UNIT * spread, _MOST_CANCELLED * spread)
+    square = not_below(square, additions) + UNIT * spread
+    return jnp.maximum(square, _MOST_CANCELLED * spread)
+
+
+def _additions(use: Rows) -> int:
+    """How many roundings, one after another, a use's squared norm goes through."""
+    widths = (0 if _is_indices(array) else array.shape[-1] for array in use)
+    _, h, t = use.left.shape[:3]
+    return sum(widths) + (t - 1) + halvings(h * t) + 2
+
+
+def _added(products: jax.Array) -> jax.Array:
+    """Sums over all axes but the first, (B,): rows as they are, and by halves."""
+    return tree_sum(products.sum(-1).reshape(len(products), -1).T)
 
 
 def weighted_sum(use: Rows, weights: jax.Array, width: tuple[int, int]) -> jax.Array:
@@ -134,10 +157,10 @@ def _alone(use: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One use's squared norm, sum_t ||a_t|| ||g_t||, and what that may lack, (B,)."""
     if use.right.shape[2] == 1:
         left, right = _squares(use.left), _squares(use.right)
-        total = (left * right).sum((1, 2))
+        total = _added(left * right)
     else:
         left, right = _gram(use.left, use.left), _gram(use.right, use.right)
-        total = (left * right).sum((1, 2, 3))
+        total = _added(left * right)
         left, right = _diagonal(left), _diagonal(right)
     length = jnp.sqrt(left * right)
     # Exactly zero unless a square is near the smallest number.
@@ -162,7 +185,7 @@ def _inner(first: Rows, second: Rows) -> jax.Array:
         return _crossed(table.right, table.left, other.right, other.left)
     left = _gram(first.left, second.left)
     right = _gram(first.right, second.right)
-    return (left * right).sum((1, 2, 3))
+    return _added(left * right)
 
 
 def _crossed(
@@ -175,7 +198,7 @@ def _crossed(
     # Indices outside of the table stand for no row at all.
     picked = jnp.take_along_axis(left, jnp.minimum(places, left.shape[3] - 1), axis=3)
     picked = jnp.where(places < left.shape[3], picked, 0)
-    return (picked * _gram(right, rows)).sum((1, 2, 3))
+    return _added(picked * _gram(right, rows))
 
 
 def _gram(first: jax.Array, second: jax.Array) -> jax.Array:

@@ -14,6 +14,8 @@ differentiation gives whole gradients.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,9 +23,11 @@ import jax
 import jax.numpy as jnp
 
 from dpkit.mechanisms.noise import wide
+from dpkit.mechanisms.norms import halvings, squared_norm
 from dpkit.mechanisms.pinning import rounds
 from dpkit.rewrite import products
 from dpkit.rewrite.blocks import summed
+from dpkit.rewrite.clipping import by_group
 from dpkit.rewrite.factors import Factored, factored
 from dpkit.rewrite.forms import WHOLE, choose
 from dpkit.rewrite.products import Rows
@@ -171,34 +175,39 @@ def _run(
 
     gradient = jax.grad(forward, argnums=(0, 1, 2), has_aux=True)
     (sums, whole, squares), losses = gradient(probed, copies, marks)
-    totals = [jnp.zeros(size)] * (max(groups) + 1)
-    results = []
+    squared, results = [], []
     for i, leaf in enumerate(leaves):
         weight = weights[:, groups[i]]
         if i in probed:
             square, result = squares[i], sums[i]
         else:
-            each = whole[i].reshape(size, -1).astype(wide(leaf.dtype))
-            square, result = jax.lax.cond(first, _norms, _sums, each, weight)
-        totals[groups[i]] = totals[groups[i]] + square
+            each = whole[i].astype(wide(leaf.dtype))
+            norms = functools.partial(_norms, later=halvings(len(leaves)))
+            square, result = jax.lax.cond(first, norms, _sums, each, weight)
+        squared.append(square)
         results.append(result.reshape(leaf.shape))
-    return losses, jnp.stack(totals, axis=1), results
+    return losses, by_group(squared, groups), results
 
 
-def _norms(each: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _norms(
+    each: jax.Array, weight: jax.Array, *, later: int
+) -> tuple[jax.Array, jax.Array]:
     """Squared norms of whole gradients; no sum."""
-    return jnp.square(each).sum(1), jnp.zeros(each.shape[1:], each.dtype)
+    squares = jax.vmap(lambda gradient: squared_norm([gradient], later))(each)
+    return squares.astype(each.dtype), jnp.zeros(math.prod(each.shape[1:]), each.dtype)
 
 
 def _sums(each: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The weighted sum of whole gradients; no norms."""
+    squares = jnp.zeros(weight.shape, each.dtype)
+    each = each.reshape(len(weight), -1)
     each = jnp.where((weight == 0)[:, None], jnp.zeros_like(each), each)
     weight = weight.astype(each.dtype)
     exact = jax.lax.Precision.HIGHEST
     (total,) = summed(
         lambda rows: [jnp.matmul(*rows, precision=exact)], (weight, each), len(weight)
     )
-    return jnp.zeros(weight.shape, each.dtype), total
+    return squares, total
 
 
 class _Prober(Runner):
@@ -218,11 +227,13 @@ class _Prober(Runner):
         (place,) = (value for value in site.inputs if value is not way.operand)
         leaf = way.selection.leaf
         control = (self.first.astype(jnp.float32), self.weights[:, self.groups[leaf]])
-        probe = _probe(way, whole, place, self.size)
+        probe = _probe(way, whole, place, self.size, halvings(len(self.groups)))
         return [probe(operand, evaluate(place, env), self.marks[leaf], control)]
 
 
-def _probe(way: Factored, whole: bool, weight_value: Value, size: int) -> Any:
+def _probe(
+    way: Factored, whole: bool, weight_value: Value, size: int, later: int
+) -> Any:
     """A site on a batch, with a derivative of its own."""
     site = way.site
     axes = [0 if value is way.operand else None for value in site.inputs]
@@ -245,7 +256,7 @@ def _probe(way: Factored, whole: bool, weight_value: Value, size: int) -> Any:
         kind = rows.right.dtype
         mark, blocks = jax.lax.cond(
             first == 1,
-            lambda rows, _: (_square(rows, way, whole), _no_blocks(rows, way)),
+            lambda rows, _: (_square(rows, way, whole, later), _no_blocks(rows, way)),
             lambda rows, w: (jnp.zeros(size, kind), _blocks(rows, w, way)),
             rows,
             weights,
@@ -270,12 +281,14 @@ def _rows(way: Factored, operand: jax.Array, cotangent: jax.Array) -> Rows:
     return Rows(left.astype(wide(left.dtype)), right)
 
 
-def _square(rows: Rows, way: Factored, whole: bool) -> jax.Array:
-    """Squared norms, (B,)."""
+def _square(rows: Rows, way: Factored, whole: bool, later: int) -> jax.Array:
+    """Squared norms, (B,), to be added `later` times once a loop's are added up."""
+    later += way.size[0]
     if not whole:
-        return products.squared_norm([rows])
+        return products.squared_norm([rows], later)
     # The second round adds the rows of all examples, scaled: in other bits than these.
-    return products.squared_norm_of_sum(rows, products.each(rows, way.size[2:]))
+    each = products.each(rows, way.size[2:])
+    return products.squared_norm_of_sum(rows, each, later)
 
 
 def _blocks(rows: Rows, weights: jax.Array, way: Factored) -> jax.Array:

@@ -7,12 +7,14 @@ is made once, before the first noise, from made-up rows, and kept with the run.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 
+from dpkit.training.execution import Execution
 from dpkit.training.step import Stepper
 
 CANDIDATES = (8, 32, 128)
@@ -21,29 +23,32 @@ _ROWS = 256
 
 
 def choose_microbatch(
-    make: Callable[[int | None], Stepper],
+    make: Callable[[Execution], Stepper],
+    execution: Execution,
     params: Any,
     example: Any,
     slots: int,
     candidates: Iterable[int] = CANDIDATES,
-) -> int:
-    """The candidate with the least time for a few hundred rows of zeros.
+) -> Execution:
+    """The execution with the fastest microbatch size, on a few hundred rows of zeros.
 
     Args:
-      make: a stepper with a given microbatch size.
+      make: a stepper that executes so.
+      execution: all but the microbatch size.
       params: where gradients are taken.
       example: shapes and dtypes of one record.
       slots: rows of a padded batch.
       candidates: sizes to try; those above `slots` are left out.
 
     Returns:
-      The size; no private value has been read.
+      The execution with a size; no private value has been read.
     """
     sizes = [size for size in candidates if size <= slots] or [1]
-    if len(sizes) == 1:
-        return sizes[0]
+    ways = [dataclasses.replace(execution, microbatch_size=size) for size in sizes]
+    if len(ways) == 1:
+        return ways[0]
     filled = min(_ROWS, slots)
-    seconds = {s: _seconds(make(s), params, example, filled) for s in sizes}
+    seconds = {way: _seconds(make(way), params, example, filled) for way in ways}
     return min(seconds, key=seconds.__getitem__)
 
 

@@ -1,102 +1,115 @@
 """The configuration of a training run, as a user writes it in TOML.
 
-Everything here is public. Unknown keys are refused, so that a typing error can't
-silently leave a default in force; what bears on the guarantee has no default.
+What bears on the guarantee has no default. What a setting may be stands in its type,
+and what it means beside it; the page docs/config.md is made of both.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import difflib
-import hashlib
-import json
-import re
-import tomllib
-import types
-import typing
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from dpkit.accountants.answers import checks
-from dpkit.accountants.events import as_relation
+import msgspec
+from msgspec import Meta
 
-# The words, without what they stand for: reading a configuration loads no arrays.
-SAMPLINGS = ("poisson", "balls_in_bins", "cyclic", "fixed_size", "full_batch")
-CLIPPINGS = ("flat", "unit", "auto_s", "psac", "hard_drop")
-NOISES = ("independent", "banded", "square_root", "buffered")
-MODES = ("auto", "vmap", "two_pass", "microbatch")
-# A number for so many steps, then the next: [[steps, value], ...].
-Schedule = tuple[tuple[int, float], ...]
+from dpkit.jobs.config import (
+    Chance,
+    JobConfig,
+    Pieces,
+    Positive,
+    Settings,
+    Whole,
+    load,
+    one_of_two,
+)
+
+_NO_GUARANTEE = (
+    "shuffled or fixed batches have no Poisson guarantee and none is claimed for them; "
+    "use 'poisson', or 'balls_in_bins' for one pass an epoch"
+)
 _SHUFFLES = ("shuffle", "shuffled", "fixed_batches", "sequential")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataSection:
+class DataSection(Settings, frozen=True, kw_only=True):
     """`[data]`: which data set, and whether its held-out rows are public.
 
     To name a data set here is to ask for it: it is fetched unless that is forbidden.
     """
 
-    name: str
-    evaluation: str
-    max_records: int | None = None
-    allow_download: bool = True
+    INSTEAD: ClassVar = {"dataset": "name", "dataset_size": "max_records"}
 
-    def __post_init__(self) -> None:
-        """Refuses an undeclared evaluation split."""
-        _one_of("data.evaluation", self.evaluation, ("public", "private"))
-        if self.max_records is not None:
-            checks.integer_at_least(1, max_records=self.max_records)
+    name: Annotated[str, Meta(description="mnist, digits, shakespeare, …")]
+    evaluation: Annotated[
+        Literal["public", "private"],
+        Meta(
+            description="Scores on public rows are shown; on private ones they stay in "
+            "the private folder, which dies with the run."
+        ),
+    ]
+    max_records: Annotated[
+        Whole | None,
+        Meta(
+            description="A public number that the data never exceed; left out, the "
+            "published size."
+        ),
+    ] = None
+    allow_download: Annotated[
+        bool, Meta(description="Whether the data set may be fetched.")
+    ] = True
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelSection:
-    """`[model]`: which network; `hidden` gives an mlp's widths.
+class ModelSection(Settings, frozen=True, kw_only=True):
+    """`[model]`: which network, and its sizes.
 
-    A decoder's are those of `dpkit.models.Decoder`. With `lora_rank` only adapters of
-    that rank are trained, around a frozen base: the parameters in the .npz file `base`,
-    or else random ones. Without, training starts from `base`. The base must be public.
+    With `lora_rank` only adapters of that rank are trained, around a frozen base: the
+    parameters in the file `base`, or else random ones. Without, training starts from
+    `base`. The base must be public.
     """
 
-    name: str
-    hidden: tuple[int, ...] | None = None
-    layers: int | None = None
-    width: int | None = None
-    heads: int | None = None
-    context: int | None = None
-    tied: bool | None = None
-    lora_rank: int | None = None
-    base: str | None = None
-    scan: bool | None = None
-    remat: bool | None = None
-    init_seed: int = 0
+    name: Annotated[str, Meta(description="linear, mlp, cnn, or decoder for text.")]
+    hidden: Annotated[
+        tuple[Whole, ...] | None, Meta(description="The widths of an mlp.")
+    ] = None
+    layers: Annotated[Whole | None, Meta(description="Of a decoder.")] = None
+    width: Annotated[Whole | None, Meta(description="Of a decoder.")] = None
+    heads: Annotated[Whole | None, Meta(description="Of a decoder.")] = None
+    context: Annotated[
+        Whole | None, Meta(description="Characters that a decoder sees back.")
+    ] = None
+    tied: Annotated[
+        bool | None, Meta(description="One table for a decoder's input and output.")
+    ] = None
+    lora_rank: Annotated[
+        Whole | None, Meta(description="Train a decoder's adapters alone.")
+    ] = None
+    base: Annotated[
+        str | None, Meta(description="An .npz file of a decoder's public parameters.")
+    ] = None
+    scan: Annotated[
+        bool | None, Meta(description="A decoder's layers as one loop.")
+    ] = None
+    remat: Annotated[
+        bool | None, Meta(description="Compute a decoder's layers again: less memory.")
+    ] = None
+    init_seed: Annotated[
+        Annotated[int, Meta(ge=0, lt=2**32)],
+        Meta(description="Of the parameters at the start; public."),
+    ] = 0
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range, and settings of another network."""
-        for name in ("layers", "width", "heads", "context", "lora_rank"):
-            value = getattr(self, name)
-            if value is not None:
-                checks.integer_at_least(1, **{name: value})
+        """Refuses settings of another network."""
         for name in self.decoder:
             if self.name != "decoder":
                 self._refuse_setting(name, "decoder")
         if self.hidden is not None and self.name == "decoder":
             self._refuse_setting("hidden", "mlp")
-        if not 0 <= self.init_seed < 2**32:
-            raise ValueError(f"init_seed={self.init_seed} must be in [0, 2**32)")
 
     @property
     def decoder(self) -> dict[str, Any]:
         """The settings of a decoder that are given."""
+        values = msgspec.structs.asdict(self)
         others = ("name", "hidden", "init_seed")
-        given = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in others
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        return {k: v for k, v in values.items() if k not in others and v is not None}
 
     def _refuse_setting(self, setting: str, owner: str) -> None:
         """Refuses a setting that the network doesn't have."""
@@ -108,138 +121,170 @@ class ModelSection:
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PrivacySection:
+class PrivacySection(Settings, frozen=True, kw_only=True):
     """`[privacy]`: the guarantee, by a target epsilon or by the noise.
 
-    `clipping` says which function of the norm bounds a gradient, `clip_quantile` lets
-    the clip norm follow the norms, `noise` whether noise is correlated over steps.
-    `clip_norm` and `noise_multiplier` may follow a schedule.
+    What is marked with pieces may follow a schedule, fixed beforehand.
     """
 
-    delta: float
-    relation: str
-    unit: str
-    sampling: str
-    clip_norm: float | Schedule
-    epsilon: float | None = None
-    noise_multiplier: float | Schedule | None = None
-    max_batch_size: int | None = None
-    allow_large_delta: bool = False
-    clipping: str = "flat"
-    clip_quantile: float | None = None
-    rows_per_unit: int | None = None
-    bins: int | None = None
-    noise: str = "independent"
-    generator: str = "threefry"
-    bands: int | None = None
+    INSTEAD: ClassVar = {
+        "wor": "fixed_size",
+        "sampling=wor": "this is called 'fixed_size' here",
+        "max_batch": "max_batch_size",
+        **{f"sampling={word}": _NO_GUARANTEE for word in _SHUFFLES},
+    }
+
+    delta: Annotated[
+        Chance, Meta(description="At which epsilon is meant; below 1 / max_records.")
+    ]
+    relation: Annotated[
+        Literal["add_remove", "replace_one", "zero_out"],
+        Meta(description="Which data sets are neighbours."),
+    ]
+    unit: Annotated[
+        str,
+        Meta(description="What is protected: example, or user where rows have any."),
+    ]
+    sampling: Annotated[
+        Literal["poisson", "balls_in_bins", "cyclic", "fixed_size", "full_batch"],
+        Meta(description="How batches are drawn, and charged."),
+    ]
+    clip_norm: Annotated[
+        Positive | Pieces, Meta(description="The largest L2 norm of one gradient.")
+    ]
+    epsilon: Annotated[
+        Positive | None,
+        Meta(description="The target, for which the noise is solved; or"),
+    ] = None
+    noise_multiplier: Annotated[
+        Positive | Pieces | None,
+        Meta(description="the noise: its standard deviation over clip_norm."),
+    ] = None
+    max_batch_size: Annotated[
+        Whole | None,
+        Meta(description="Slots of a batch; a draw that is larger is cut, and priced."),
+    ] = None
+    allow_large_delta: Annotated[
+        bool, Meta(description="Accept a delta of 1 / max_records or more.")
+    ] = False
+    clipping: Annotated[
+        Literal["flat", "unit", "auto_s", "psac", "hard_drop"],
+        Meta(description="Which function of the norm bounds a gradient."),
+    ] = "flat"
+    clip_quantile: Annotated[
+        Chance | None, Meta(description="Lets clip_norm follow this quantile of norms.")
+    ] = None
+    rows_per_unit: Annotated[
+        Whole | None,
+        Meta(description="At most so many rows of a unit count, where it isn't a row."),
+    ] = None
+    bins: Annotated[
+        Whole | None, Meta(description="Steps of an epoch; balls_in_bins, cyclic.")
+    ] = None
+    noise: Annotated[
+        Literal["independent", "banded", "square_root", "buffered"],
+        Meta(description="Whether noise is correlated over the steps, and how."),
+    ] = "independent"
+    generator: Annotated[
+        Literal["threefry", "chacha20"], Meta(description="Of the noise.")
+    ] = "threefry"
+    bands: Annotated[Whole | None, Meta(description="Of banded noise.")] = None
 
     def __post_init__(self) -> None:
         """Refuses what has no guarantee."""
-        as_relation(self.relation)
-        checks.open_probability(delta=self.delta)
-        _positive(clip_norm=self.clip_norm)
-        if self.sampling in _SHUFFLES:
-            raise ValueError(
-                f"privacy.sampling={self.sampling!r}: shuffled or fixed batches have "
-                "no Poisson guarantee and none is claimed for them; use 'poisson', or "
-                "'balls_in_bins' for one pass an epoch"
-            )
-        _one_of("privacy.sampling", self.sampling, SAMPLINGS)
-        _one_of("privacy.clipping", self.clipping, CLIPPINGS)
-        _one_of("privacy.noise", self.noise, NOISES)
-        _one_of("privacy.generator", self.generator, ("threefry", "chacha20"))
-        _exactly_one(
-            "privacy", epsilon=self.epsilon, noise_multiplier=self.noise_multiplier
-        )
+        one_of_two(epsilon=self.epsilon, noise_multiplier=self.noise_multiplier)
+        for name in ("clip_norm", "noise_multiplier"):
+            if getattr(self, name) == ():
+                raise ValueError(f"{name}=[] must have at least one piece")
         if (self.unit == "example") != (self.rows_per_unit is None):
             raise ValueError(
                 f"unit={self.unit!r} with rows_per_unit={self.rows_per_unit!r}: say "
                 "how many rows of a unit count at most, unless each row is a unit"
             )
-        for name in ("max_batch_size", "bins", "bands", "rows_per_unit"):
-            if getattr(self, name) is not None:
-                checks.integer_at_least(1, **{name: getattr(self, name)})
+        if self.clipping == "flat":
+            return
         if self.clip_quantile is not None:
-            checks.open_probability(clip_quantile=self.clip_quantile)
-            if self.clipping != "flat":
-                raise ValueError(
-                    f"clip_quantile={self.clip_quantile!r} is a setting of 'flat', but "
-                    f"privacy.clipping={self.clipping!r}: leave one of them out"
-                )
-        if self.epsilon is not None:
-            checks.positive(epsilon=self.epsilon)
-        if self.noise_multiplier is not None:
-            _positive(noise_multiplier=self.noise_multiplier)
-        if self.clipping != "flat" and isinstance(self.clip_norm, tuple):
             raise ValueError(
-                f"clip_norm={_listed(self.clip_norm)} follows a schedule, which only "
-                f"'flat' can, but privacy.clipping={self.clipping!r}: give one number"
+                f"clip_quantile={self.clip_quantile!r} is a setting of 'flat', but "
+                f"privacy.clipping={self.clipping!r}: leave one of them out"
+            )
+        if isinstance(self.clip_norm, tuple):
+            raise ValueError(
+                f"clip_norm={[list(piece) for piece in self.clip_norm]} follows a "
+                "schedule, which only 'flat' can, but "
+                f"privacy.clipping={self.clipping!r}: give one number"
             )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingSection:
+class TrainingSection(Settings, frozen=True, kw_only=True):
     """`[training]`: how long, how large the batches, and the optimiser.
 
-    `expected_batch_size` may follow a schedule; `steps` are then those of all pieces.
-    It may be left out where the sampling tells it: a full batch, or `privacy.bins`.
+    `expected_batch_size` may be left out where the sampling tells it: a full batch, or
+    `privacy.bins`.
     """
 
-    learning_rate: float
-    expected_batch_size: int | Schedule | None = None
-    epochs: float | None = None
-    steps: int | None = None
-    optimizer: str = "sgd"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    average_decay: float | None = None
-    evaluate_every: int | None = None
-    mode: str = "auto"
-    microbatch_size: int | None = None
-    devices: int | None = None
-    constant_time: bool = True
+    INSTEAD: ClassVar = {"batch_size": "expected_batch_size", "lr": "learning_rate"}
+
+    learning_rate: Annotated[Positive, Meta(description="Of the optimiser.")]
+    expected_batch_size: Annotated[
+        Whole | tuple[tuple[Whole, Whole], ...] | None,
+        Meta(description="What the noised sum is divided by; batches vary around it."),
+    ] = None
+    epochs: Annotated[
+        Positive | None, Meta(description="Passes over max_records; or")
+    ] = None
+    steps: Annotated[Whole | None, Meta(description="updates.")] = None
+    optimizer: Annotated[
+        Literal["sgd", "adam", "adamw"], Meta(description="It sees noised sums alone.")
+    ] = "sgd"
+    momentum: Annotated[
+        Annotated[float, Meta(ge=0, lt=1)], Meta(description="Of sgd.")
+    ] = 0.0
+    weight_decay: Annotated[
+        Annotated[float, Meta(ge=0)], Meta(description="Of the optimiser.")
+    ] = 0.0
+    schedule: Annotated[
+        Literal["constant", "cosine"], Meta(description="Of the learning rate.")
+    ] = "constant"
+    average_decay: Annotated[
+        Chance | None,
+        Meta(description="Publishes an exponential average of the parameters."),
+    ] = None
+    evaluate_every: Annotated[
+        Whole | None, Meta(description="Steps; left out, a twentieth of the run.")
+    ] = None
+    mode: Annotated[
+        Literal["auto", "vmap", "two_pass", "microbatch"],
+        Meta(description="How gradients are clipped; see training.md."),
+    ] = "auto"
+    microbatch_size: Annotated[
+        Whole | None, Meta(description="Examples a chunk; left out, measured.")
+    ] = None
+    devices: Annotated[
+        Whole | None,
+        Meta(description="How many share a batch; left out, all, or two CPU cores."),
+    ] = None
+    constant_time: Annotated[
+        bool,
+        Meta(
+            description="Work through padding like records: else the time of a step "
+            "tells how many were drawn, and no time is shown."
+        ),
+    ] = True
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range."""
-        size = self.expected_batch_size
-        for _, number in size if isinstance(size, tuple) else ((1, size),):
-            if number is not None:
-                checks.integer_at_least(1, expected_batch_size=number)
-        checks.positive(learning_rate=self.learning_rate)
-        checks.half_open_probability(momentum=self.momentum)
-        checks.non_negative(weight_decay=self.weight_decay)
-        _one_of("training.optimizer", self.optimizer, ("sgd", "adam", "adamw"))
-        _one_of("training.mode", self.mode, MODES)
-        _one_of("training.schedule", self.schedule, ("constant", "cosine"))
+        """Refuses settings that contradict each other."""
+        one_of_two(epochs=self.epochs, steps=self.steps)
+        if self.expected_batch_size == ():
+            raise ValueError("expected_batch_size=[] must have at least one piece")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(
                 f"momentum={self.momentum!r} is a setting of 'sgd', but "
                 f"training.optimizer={self.optimizer!r}: leave one of them out"
             )
-        _exactly_one("training", epochs=self.epochs, steps=self.steps)
-        if self.epochs is not None:
-            checks.positive(epochs=self.epochs)
-        for name in ("steps", "evaluate_every", "microbatch_size", "devices"):
-            value = getattr(self, name)
-            if value is not None:
-                checks.integer_at_least(1, **{name: value})
-        if self.average_decay is not None:
-            checks.open_probability(average_decay=self.average_decay)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TestSection:
-    """`[test]`: fixes the secret roots. For tests alone: it voids the guarantee."""
-
-    __test__ = False
-
-    insecure_seed: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(JobConfig, frozen=True, kw_only=True):
     """A checked configuration and the text that it was read from.
 
     Example:
@@ -253,16 +298,6 @@ class Config:
     model: ModelSection
     privacy: PrivacySection
     training: TrainingSection
-    test: TestSection | None = None
-    text: str = dataclasses.field(default="", compare=False, repr=False)
-
-    @property
-    def sha256(self) -> str:
-        """A digest of the values, whatever comments and spacing surround them."""
-        values = dataclasses.asdict(self)
-        del values["text"]
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_config(source: str | Path) -> Config:
@@ -278,169 +313,6 @@ def load_config(source: str | Path) -> Config:
       >>> load_config("[data]\\nname = 'digits'\\nevaluation = 'open'")
       Traceback (most recent call last):
         ...
-      ValueError: data.evaluation='open' is not known: use public or private
+      ValueError: data.evaluation='open' is not known: use private or public
     """
-    text = _text(source)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"the configuration is not TOML: {error}") from None
-    sections: dict[str, Any] = {"text": text}
-    known = {f.name: f for f in dataclasses.fields(Config) if f.name != "text"}
-    hints = typing.get_type_hints(Config)
-    for name in table:
-        if name not in known:
-            raise ValueError(_unknown(name, known))
-    for name, field in known.items():
-        if name in table:
-            sections[name] = _section(_plain(hints[name]), name, table[name])
-        elif field.default is dataclasses.MISSING:
-            raise ValueError(f"[{name}] is missing from the configuration")
-    return Config(**sections)
-
-
-def _text(source: str | Path) -> str:
-    """The TOML text."""
-    if isinstance(source, str) and "\n" in source:
-        return source
-    try:
-        return Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"can't read the configuration {source}: {reason}") from None
-
-
-def _section(kind: Any, name: str, table: Any) -> Any:
-    """One section as its dataclass, every key known and of its type."""
-    if not isinstance(table, dict):
-        raise ValueError(f"{name}={table!r} must be a section, [{name}]")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    values = {}
-    for key, value in table.items():
-        if key not in fields:
-            raise ValueError(_unknown(f"{name}.{key}", fields))
-        values[key] = _typed(f"{name}.{key}", value, hints[key])
-    for key, field in fields.items():
-        if key not in values and field.default is dataclasses.MISSING:
-            raise ValueError(f"{name}.{key} is missing from the configuration")
-    with naming(name):
-        return kind(**values)
-
-
-@contextlib.contextmanager
-def naming(*sections: str) -> Iterator[None]:
-    """Completes an error about `key=value` to one about `section.key=value`.
-
-    Args:
-      sections: where the key may stand; the first that has it is named.
-
-    Raises:
-      ValueError, TypeError: what the block raised, if of exactly these kinds, with the
-        section in front; subclasses, on which callers branch, pass unchanged.
-
-    Example:
-      >>> with naming("training"):
-      ...     raise ValueError("steps=0 must be at least 1")
-      Traceback (most recent call last):
-        ...
-      ValueError: training.steps=0 must be at least 1
-    """
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        key = re.match(r"(\w+)=", str(error))
-        hints = typing.get_type_hints(Config)
-        for section in sections:
-            known = {field.name for field in dataclasses.fields(_plain(hints[section]))}
-            if key and key[1] in known and type(error) in (ValueError, TypeError):
-                raise type(error)(f"{section}.{error}") from None
-        raise
-
-
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    """A value of the declared type; whole numbers may stand for real ones."""
-    kind = _plain(hint)
-    if isinstance(value, list) and _may_change(hint):
-        return _schedule(name, value, kind)
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{name}={value!r} must be a list of whole numbers")
-        for n in value:
-            checks.integer_at_least(1, **{name: n})
-        return tuple(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        words = {str: "text", int: "a whole number", float: "a number"}
-        wanted = words.get(kind, "true or false")
-        if _may_change(hint):
-            wanted += ", or pieces [[steps, value], ...]"
-        raise ValueError(f"{name}={value!r} must be {wanted}")
-    return value
-
-
-def _may_change(hint: Any) -> bool:
-    """Whether a schedule may stand for the number."""
-    return Schedule in typing.get_args(hint)
-
-
-def _schedule(name: str, pieces: list[Any], kind: Any) -> Schedule:
-    """Pieces of whole numbers of steps and numbers of a kind."""
-    found = []
-    for piece in pieces:
-        if not isinstance(piece, list) or len(piece) != 2:
-            raise ValueError(f"{name}={pieces!r} must be pieces [[steps, value], ...]")
-        steps = checks.integer_at_least(1, **{f"{name} steps": piece[0]})
-        found.append((steps, _typed(name, piece[1], kind)))
-    if not found:
-        raise ValueError(f"{name}=[] must have at least one piece [steps, value]")
-    return tuple(found)
-
-
-def _positive(**settings: Any) -> None:
-    """Refuses numbers that are not positive and finite, in schedules too."""
-    for name, value in settings.items():
-        pieces = value if isinstance(value, tuple) else ((1, value),)
-        for _, number in pieces:
-            checks.positive(**{name: number})
-
-
-def _listed(schedule: Schedule) -> list[list[float]]:
-    """A schedule as it is written in TOML."""
-    return [list(piece) for piece in schedule]
-
-
-def _plain(hint: Any) -> Any:
-    """X, of X, of `X | None` or of `X | Schedule`."""
-    if isinstance(hint, types.UnionType):
-        return next(a for a in typing.get_args(hint) if a is not types.NoneType)
-    return hint
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuses a word that is not on the list."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not known: use {' or '.join(allowed)}")
-
-
-def _exactly_one(section: str, **given: Any) -> None:
-    """Refuses both or neither of two settings."""
-    (first, value), (second, other) = given.items()
-    if value is not None and other is not None:
-        raise ValueError(
-            f"{section}.{first}={value!r} and {section}.{second}={other!r}: give "
-            "exactly one of the two"
-        )
-    if value is None and other is None:
-        raise ValueError(
-            f"{section}.{first} and {section}.{second} are both missing from the "
-            "configuration: give exactly one of the two"
-        )
-
-
-def _unknown(name: str, known: dict[str, Any]) -> str:
-    """What to say of a key that doesn't exist."""
-    guess = difflib.get_close_matches(name.rpartition(".")[2], known, n=1)
-    hint = f"did you mean {guess[0]!r}?" if guess else f"known: {', '.join(known)}"
-    return f"{name} is not known: {hint}"
+    return load(Config, source)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,18 +26,19 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from dpkit import rewrite
 from dpkit.accountants.answers import checks
 from dpkit.accountants.events import Relation
+from dpkit.mechanisms.clipped_sum import ClippedSum
 from dpkit.mechanisms.clipping import clip_pinned
 from dpkit.mechanisms.clips import Clip, Flat, as_clip
 from dpkit.mechanisms.pinning import pinned
 from dpkit.mechanisms.protocol import tree_sum
 from dpkit.rewrite.blocks import compensated
 from dpkit.training.comparison import Check, compare
+from dpkit.training.execution import MODES
 from dpkit.training.inspection import check_batch, check_loss, check_params
 from dpkit.training.isolation import CONVOLUTION, isolated
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
 DATA_AXIS = "data"
-MODES = ("auto", "vmap", "two_pass", "microbatch")
 _CHUNK = 8
 # Examples that are added up without Kahan's sum: see `dpkit.rewrite.blocks`.
 _MOST_AT_ONCE = 2**12
@@ -122,21 +123,21 @@ class ClippedGrad:
         self,
         params: Any,
         batch: Any,
-        mask: jax.Array | np.ndarray | None = None,
+        mask: jax.Array | np.ndarray | None,
         keys: jax.Array | None = None,
-    ) -> tuple[Any, PrivateAux]:
+    ) -> tuple[ClippedSum, PrivateAux]:
         """The clipped sum over the valid examples of a batch.
 
         Args:
           params: a tree of real floating arrays; all of them count in the norm.
           batch: a tree of arrays (B, ...), one example in each row.
-          mask: (B,) booleans, False for padding; all True if left out.
+          mask: (B,) booleans, False for padding; None says that no row is padding.
           keys: (B,) typed random keys, one an example, for dropout and the like.
 
         Returns:
-          The sum, in the structure of params and float32 or wider, and a `PrivateAux`
-          of per-example losses and norms, (B,) each, zero where the mask is False or
-          where the example's gradient is not finite.
+          The sum, whose `private_value` has the structure of params in float32 or
+          wider, and a `PrivateAux` of per-example losses and norms, (B,) each, zero
+          where the mask is False or where the example's gradient is not finite.
 
         Raises:
           ValueError, TypeError: leaves of unequal length, a mask or keys of the wrong
@@ -147,8 +148,9 @@ class ClippedGrad:
         mask = mask if mask is None else jnp.asarray(mask)
         size = check_batch(batch, mask, keys)
         batch = jax.tree.map(jnp.asarray, batch)
+        unmasked = size if mask is None else None
         mask = jnp.ones(size, bool) if mask is None else mask
-        names = check_loss(
+        loss = check_loss(
             self.loss_fn,
             jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params),
             _one(batch),
@@ -158,14 +160,16 @@ class ClippedGrad:
         # Rows travel with the words of their keys: padding repeats a row, and a
         # repeated typed key would look like a reused one.
         words = None if keys is None else jax.random.key_data(keys)
-        worker = dataclasses.replace(self, loss_fn=_with_words(self.loss_fn, keys))
+        worker = dataclasses.replace(self, loss_fn=_with_words(loss, keys))
         local = worker._local_sum
-        if CONVOLUTION in names:
+        if CONVOLUTION in loss.names:
             local = isolated(local)
         rows = (batch, mask, words)
         if self.mesh is None and not _states_rows(batch):
-            return local(params, rows)
-        return _sharded_sum(self.mesh, local, params, rows)
+            total, aux = local(params, rows)
+        else:
+            total, aux = _sharded_sum(self.mesh, local, params, rows)
+        return ClippedSum(total, _named(self.clip), unmasked_rows=unmasked), aux
 
     def _local_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
         """The sum over the rows that this device holds."""
@@ -302,9 +306,9 @@ def clipped_grad(
     Privacy: adding or removing one example moves S by at most clip.radius (C) in L2,
     replacing one by at most twice that, whatever the example is: one with a non-finite
     gradient contributes exactly zero, and examples can't see each other. S itself is
-    NOT private: add noise, as `as_optax` does. With chunks (`microbatch`) the loop
-    stops after the last valid row, so its time tells how large the batch was;
-    `constant_time` prevents it.
+    NOT private: add noise, as `as_optax` does; its type lets nothing else be done with
+    it. With chunks (`microbatch`) the loop stops after the last valid row, so its time
+    tells how large the batch was; `constant_time` prevents it.
 
     Args:
       loss_fn: (params, example, key) -> scalar, for ONE example without a batch axis.
@@ -324,9 +328,10 @@ def clipped_grad(
       allow_effects: accept callbacks in the loss (they see private values).
 
     Returns:
-      f(params, batch, mask=None, keys=None) -> (clipped_sum, private_aux), which may
-      be jitted, and has `sensitivity(relation)`, `plan(params, batch)` and
-      `check(params, batch)`.
+      f(params, batch, mask, keys=None) -> (clipped_sum, private_aux), which may be
+      jitted, and has `sensitivity(relation)`, `plan(params, batch)` and
+      `check(params, batch)`. The sum is a `ClippedSum`, which the noise of a plan
+      accepts if that plan clips in the same way; `plan.gradient` makes it so.
 
     Raises:
       ValueError: a number out of range, an unknown mode, both or neither of clip_norm
@@ -336,8 +341,8 @@ def clipped_grad(
       >>> import jax.numpy as jnp
       >>> loss = lambda w, x, key: jnp.vdot(w, x)
       >>> f = clipped_grad(loss, clip_norm=1.0)
-      >>> total, aux = f(jnp.zeros(2), jnp.array([[3.0, 4.0], [0.0, 0.5]]))
-      >>> [round(float(x), 4) for x in total]
+      >>> total, aux = f(jnp.zeros(2), jnp.array([[3.0, 4.0], [0.0, 0.5]]), None)
+      >>> [round(float(x), 4) for x in total.private_value]
       [0.6, 1.3]
 
     Reference: Abadi et al., "Deep Learning with Differential Privacy", 2016,
@@ -370,6 +375,12 @@ def clipped_grad(
         constant_time,
         allow_effects,
     )
+
+
+def _named(clip: Clip) -> Hashable:
+    """The identity of a clip: itself, unless its norm is an array."""
+    arrays = any(isinstance(value, jax.Array) for value in vars(clip).values())
+    return f"{type(clip).__name__} with a norm that is an array" if arrays else clip
 
 
 def _of_one(loss_fn: LossFn) -> LossFn:

@@ -6,6 +6,7 @@ shapes, types and the traced program.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -66,6 +67,33 @@ def check_batch(batch: Any, mask: Any, keys: Any) -> int:
     return size
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class CheckedLoss:
+    """A loss as the program that was checked: the function itself isn't run again.
+
+    Args:
+      closed: the program, of the leaves of (params, example, key).
+      inputs: the structure of its arguments.
+      names: of the primitives that it and its derivative are made of.
+    """
+
+    closed: Any
+    inputs: Any
+    names: frozenset[str] = frozenset()
+
+    def __call__(self, params: Any, example: Any, key: Any) -> jax.Array:
+        """The loss of one example."""
+        leaves = jax.tree.leaves((params, example, key))
+        return jax.core.eval_jaxpr(self.closed.jaxpr, self.closed.consts, *leaves)[0]
+
+    def is_for(self, params: Any, example: Any, key: Any) -> bool:
+        """Whether it was traced on these shapes and dtypes."""
+        leaves, inputs = jax.tree.flatten((params, example, key))
+        return inputs == self.inputs and [
+            (leaf.shape, leaf.dtype) for leaf in leaves
+        ] == [(aval.shape, aval.dtype) for aval in self.closed.in_avals]
+
+
 def check_loss(
     loss_fn: Any,
     params: Any,
@@ -73,8 +101,8 @@ def check_loss(
     key: Any,
     *,
     allow_effects: bool = False,
-) -> frozenset[str]:
-    """Refuses a loss that isn't one number of one example.
+) -> CheckedLoss:
+    """Refuses a loss that isn't one number of one example; traces it once.
 
     Args:
       loss_fn: (params, example, key) -> scalar.
@@ -85,7 +113,7 @@ def check_loss(
         un-noised values of single examples to the outside.
 
     Returns:
-      The names of the primitives that the loss and its derivative are made of.
+      The same loss, traced; what was checked on these shapes is returned as it is.
 
     Raises:
       TypeError: the loss returns a tuple (a mutable collection such as batch
@@ -94,6 +122,8 @@ def check_loss(
         itself in a way of its own, normalises over a batch, or uses the axis of a mesh
         over which a batch is divided.
     """
+    if isinstance(loss_fn, CheckedLoss) and loss_fn.is_for(params, example, key):
+        return loss_fn
     closed, out = jax.make_jaxpr(loss_fn, return_shape=True)(params, example, key)
     if not hasattr(out, "shape"):
         raise TypeError(
@@ -112,11 +142,13 @@ def check_loss(
     _refuse_placement(closed)
     _refuse_hidden(closed, allow_effects)
     # A derivative rule may do what the loss itself doesn't.
-    derived = jax.make_jaxpr(jax.value_and_grad(loss_fn))(params, example, key)
+    traced = CheckedLoss(closed, jax.tree.structure((params, example, key)))
+    derived = jax.make_jaxpr(jax.value_and_grad(traced))(params, example, key)
     _refuse_hidden(derived, allow_effects)
     _refuse_batch_normalisation(closed)
     _warn_of_unused(closed.jaxpr, params)
-    return frozenset(eqn.primitive.name for eqn in _equations(derived.jaxpr))
+    names = frozenset(eqn.primitive.name for eqn in _equations(derived.jaxpr))
+    return dataclasses.replace(traced, names=names)
 
 
 def _warn_of_unused(jaxpr: Any, params: Any) -> None:

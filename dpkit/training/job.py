@@ -1,95 +1,106 @@
-"""A run from a configuration to a folder that can be shown to others.
-
-Order, so that a crash at any moment loses nothing and hides nothing: what can be
-refused is refused before the folder exists, and what is refused later, before the
-ledger is charged, takes back what this call made; configuration and secrets are durable
-before the ledger is charged; the ledger is charged before the first noise;
-`result.json` is written last and marks the end; then the secrets are deleted.
-"""
+"""Training as a job: what a configuration asks for, in the frame of `dpkit.jobs`."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import numpy as np
 import optax
+from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.bounds import Budget
-from dpkit.accountants.answers.errors import BudgetExceeded, NotCertified
+from dpkit.accountants.answers.errors import NotCertified
 from dpkit.accountants.ledger import Ledger
 from dpkit.data import Dataset, load
+from dpkit.data.loading import described
+from dpkit.jobs import Outcome, Prepared, Run, Session, lifecycle
+from dpkit.jobs.config import naming
+from dpkit.jobs.progress import OnProgress
+from dpkit.jobs.progress import Progress as Told
 from dpkit.mechanisms.clips import PSAC, AutoS, HardDrop, Unit
 from dpkit.models import MODELS, LanguageModel, Network, build, build_language
 from dpkit.models.language import base_sha256
 from dpkit.report.words import number
-from dpkit.training import account
-from dpkit.training.config import Config, load_config, naming
-from dpkit.training.folder import RunFolder, write
+from dpkit.training.config import Config
+from dpkit.training.estimate import estimate
+from dpkit.training.execution import Execution
 from dpkit.training.plan import DPSGDPlan, Number, check_delta
-from dpkit.training.result import publish, summary
+from dpkit.training.result import facts_of, outcome
 from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished run.
+class _Job:
+    """`dpkit train`: see `run`."""
 
-    Args:
-      result: what `result.json` holds.
-      folder: where everything is.
-      already_finished: True if there was nothing left to do.
+    name = "train"
+    config = Config
 
-    Example:
-      >>> Run({"epsilon": 3.0}, Path("runs/mine"), already_finished=True).folder.name
-      'mine'
-    """
+    def prepare(
+        self,
+        config: Config,
+        *,
+        offline: bool,
+        tell: Callable[[str], None] | None,
+        data: bool = True,
+    ) -> Training:
+        """Makes everything that needs no folder, and refuses what can't be made."""
+        _use_devices(config.training.devices)
+        with naming(Config, "data"):
+            if data:
+                dataset = load(
+                    config.data.name,
+                    allow_download=config.data.allow_download and not offline,
+                    on_progress=tell,
+                )
+            else:
+                dataset = described(config.data.name)
+        network = _network(config, dataset)
+        with naming(Config, "data", "privacy", "training"):
+            plan = _plan(config, dataset)
+        terms = {
+            "relation": config.privacy.relation,
+            "unit": config.privacy.unit,
+            "dataset": f"{dataset.name} {dataset.version}",
+        }
+        budget = Budget(_limit(config, plan), config.privacy.delta)
+        facts = _base(network)
+        return Training(config, dataset, network, plan, budget, terms, facts)
 
-    result: dict[str, Any]
-    folder: Path
-    already_finished: bool
+
+TRAINING = _Job()
 
 
 def run(
     config: Config,
     out: str | os.PathLike[str],
     *,
+    ledger: str | Path | None = None,
     offline: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> Run:
     """Trains what a configuration says, into a folder.
-
-    A folder with an unfinished run of the same configuration is resumed, without
-    paying twice; a finished one is left as it is. A `ledger.db` that is already there
-    is charged, if it is of the same relation, unit and data set; else one is made
-    whose budget is what the configuration asks for. A run that is refused leaves
-    nothing behind.
 
     Privacy: see `fit`. Everything outside `private/` is released: the parameters, the
     history of scores if evaluation rows are declared public, the configuration.
 
     Args:
       config: from `load_config`.
-      out: the run's folder.
+      out: the run's folder; see `dpkit.jobs.run` for this and what follows.
+      ledger: a shared ledger's file or URL, in the place of the configuration's.
       offline: never fetch the data set, whatever the configuration allows.
       on_progress: called after each step.
       on_message: told in one line of what takes time before the first step.
 
     Raises:
-      ValueError: the folder holds another configuration, or the configuration asks for
-        something that can't be trained; nothing is spent.
-      BudgetExceeded, Incompatible, LedgerCorrupt: from the ledger; nothing is spent.
-      DataUnavailable, DataCorrupt: from the data set.
-      OSError: the folder can't be written, or the secrets of the finished run can't be
-        deleted.
+      DataUnavailable, DataCorrupt: from the data set. See `dpkit.jobs.run` for others.
 
     Example:
       >>> import tempfile
@@ -115,108 +126,134 @@ def run(
       >>> done.result["certified"], done.result["steps"]
       (True, 2)
     """
-    folder = RunFolder(out)
-    if folder.finished:
-        return _finished(folder, config)
-    folder.check()
-    _refuse_another(folder, config)
-    job = _job(config, offline, on_message)
-    account.check_ledger(folder, job.terms)
-    made = folder.prepare()
-    with folder.locked(), contextlib.ExitStack() as undo:
-        undo.callback(folder.discard, made)
-        _refuse_another(folder, config)  # which a process before us may have left
-        resuming, known = folder.started, folder.config.exists()
-        if not known:
-            undo.callback(folder.config.unlink, missing_ok=True)
-            write(folder.config, config.text.encode())
-        with account.open_ledger(folder, job.budget, job.terms, undo) as ledger:
-            try:
-                done = _fit(folder, job, ledger, on_progress)
-            except BudgetExceeded as error:
-                if known and not resuming:
-                    raise account.explained(error, ledger) from None
-                raise
-            finally:
-                if account.may_be_charged(folder, ledger):
-                    undo.pop_all()
-            facts = {**_language_score(job, done), **_base(job)}
-            result = summary(folder, config, done, ledger, **facts)
-        publish(folder, config, done, result)
-    folder.delete_private()
-    return Run(result, folder.path, already_finished=False)
+    return lifecycle.run(
+        TRAINING,
+        config,
+        out,
+        ledger=ledger,
+        offline=offline,
+        on_progress=on_progress,
+        on_message=on_message,
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
+@dataclasses.dataclass
+class Training(Prepared):
     """What a configuration asks for, checked as far as that goes without a folder."""
 
     config: Config
     dataset: Dataset
     network: Network | LanguageModel
     plan: DPSGDPlan
-    budget: Budget
+    budget: Budget | None
+    terms: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    def cost(self) -> DpEvent:
+        """All steps together."""
+        return self.plan.event(self.config.privacy.relation)
+
+    def estimate(self) -> Mapping[str, Any]:
+        """Noise and steps, and what was measured on a step over zeros."""
+        return estimate(self, self.execution)
 
     @property
-    def terms(self) -> dict[str, Any]:
-        """What a ledger must agree with."""
-        return {
-            "relation": self.config.privacy.relation,
-            "unit": self.config.privacy.unit,
-            "dataset": f"{self.dataset.name} {self.dataset.version}",
-        }
-
-
-def _job(
-    config: Config, offline: bool, on_message: Callable[[str], None] | None
-) -> _Job:
-    """Makes everything that needs no folder, and refuses what can't be made."""
-    _use_devices(config.training.devices)
-    with naming("data"):
-        dataset = load(
-            config.data.name,
-            allow_download=config.data.allow_download and not offline,
-            on_progress=on_message,
+    def execution(self) -> Execution:
+        """How steps are computed."""
+        settings = self.config.training
+        return Execution(
+            mode=settings.mode,
+            microbatch_size=settings.microbatch_size,
+            devices=settings.devices,
+            generator=self.config.privacy.generator,
+            constant_time=settings.constant_time,
         )
-    network = _network(config, dataset)
-    with naming("data", "privacy", "training"):
-        plan = _plan(config, dataset)
-    budget = Budget(_limit(config, plan), config.privacy.delta)
-    return _Job(config, dataset, network, plan, budget)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimiser that the configuration names."""
+        settings = self.config.training
+        rate: Any = settings.learning_rate
+        if settings.schedule == "cosine":
+            rate = optax.cosine_decay_schedule(rate, self.plan.steps)
+        if settings.optimizer == "adamw":
+            return optax.adamw(rate, weight_decay=settings.weight_decay)
+        decay = optax.add_decayed_weights(settings.weight_decay)
+        if settings.optimizer == "sgd":
+            momentum = settings.momentum or None
+            return optax.chain(decay, optax.sgd(rate, momentum=momentum))
+        return optax.chain(decay, optax.adam(rate))
+
+    def start(self) -> Any:
+        """The parameters before the first step."""
+        return self.network.init(jax.random.key(self.config.model.init_seed))
+
+    def run(self, session: Session, ledger: Ledger, on_progress: OnProgress) -> Outcome:
+        """The training itself."""
+        done = _fit(self, session, ledger, on_progress)
+        facts = {**facts_of(self.config, done), **self._language_score(done)}
+        return outcome({**facts, **self.facts}, done, self.terms)
+
+    def rows(self, split: str) -> dict[str, np.ndarray]:
+        """The arrays of a split that the network reads."""
+        arrays = self.dataset.arrays(split)
+        return {name: arrays[name] for name in self.network.fields}
+
+    def _language_score(self, done: FitResult) -> dict[str, float]:
+        """Bits per character of the final model on public rows, if it is of text."""
+        public = self.config.data.evaluation == "public"
+        if not public or not isinstance(self.network, LanguageModel):
+            return {}
+        scores = self.network.scores_fn(self.rows("test"))(done.params)
+        return {"test_bits_per_character": scores["bits_per_character"]}
 
 
-def _finished(folder: RunFolder, config: Config) -> Run:
-    """The result that is there, if it is this configuration's."""
-    try:
-        result = json.loads(folder.result.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{folder.result} is damaged ({error})") from None
-    if result.get("config_sha256") != config.sha256:
-        raise ValueError(_another(folder))
-    folder.delete_private()
-    return Run(result, folder.path, already_finished=True)
+def _fit(
+    job: Training, session: Session, ledger: Ledger, on_progress: OnProgress
+) -> FitResult:
+    """One call of `fit`, with the words of the configuration."""
+    config = job.config
+    evaluation = Evaluation(
+        job.network.accuracy_fn(job.rows("test")),
+        public=config.data.evaluation == "public",
+        every=config.training.evaluate_every or max(1, job.plan.steps // 20),
+    )
+    return fit(
+        job.network.loss,
+        job.start(),
+        job.rows("train"),
+        plan=job.plan,
+        optimizer=job.optimizer,
+        ledger=ledger,
+        delta=config.privacy.delta,
+        label=f"train {config.model.name} on {job.dataset.name}",
+        unit_ids=_unit_ids(job),
+        rows_per_unit=config.privacy.rows_per_unit,
+        evaluation=evaluation,
+        average_decay=config.training.average_decay,
+        session=session,
+        execution=job.execution,
+        insecure_seed=None if config.test is None else config.test.insecure_seed,
+        allow_insecure_ledger=config.test is not None,
+        on_progress=lambda progress: on_progress(_told(progress, config)),
+    )
 
 
-def _refuse_another(folder: RunFolder, config: Config) -> None:
-    """Refuses a folder in which another configuration stands, run or not."""
-    found = []
-    if folder.started:
-        _, facts = folder.load_state()
-        found.append(facts.get("config_sha256"))
-    if folder.config.exists():
-        try:
-            found.append(load_config(folder.config).sha256)
-        except (ValueError, TypeError):
-            found.append(None)
-    if any(digest != config.sha256 for digest in found):
-        raise ValueError(_another(folder))
-
-
-def _another(folder: RunFolder) -> str:
-    """What to say of a folder that is taken."""
-    return (
-        f"out={str(folder.path)!r} holds another configuration, or its run (see its "
-        "config.toml): name a new folder"
+def _told(progress: Progress, config: Config) -> Told:
+    """Progress in the words of the frame."""
+    shown = []
+    if progress.test_accuracy is not None:
+        shown.append(f"accuracy {100 * progress.test_accuracy:.2f} %")
+    timed = config.training.constant_time
+    if timed:
+        shown.append(f"{progress.examples_per_second:,.0f}/s")
+    return Told(
+        progress.step,
+        progress.steps,
+        "training",
+        progress.epsilon,
+        tuple(shown),
+        timed=timed,
     )
 
 
@@ -245,7 +282,7 @@ def _network(config: Config, dataset: Dataset) -> Network | LanguageModel:
             f"{schema.kind}: use {', '.join(fitting)}"
         )
     if reads_text:
-        with naming("model"):
+        with naming(Config, "model"):
             return build_language(
                 vocabulary=schema.num_classes,
                 length=schema.shape[0],
@@ -259,19 +296,6 @@ def _network(config: Config, dataset: Dataset) -> Network | LanguageModel:
         pixel_scale=float(schema.pixel_scale),
         hidden=model.hidden,
     )
-
-
-def _rows(job: _Job, split: str) -> dict[str, np.ndarray]:
-    """The arrays of a split that the network reads."""
-    arrays = job.dataset.arrays(split)
-    return {name: arrays[name] for name in job.network.fields}
-
-
-def _base(job: _Job) -> dict[str, str]:
-    """The digest of what the model starts from, if it is a file's or frozen."""
-    if not isinstance(job.network, LanguageModel) or job.network.base is None:
-        return {}
-    return {"base_sha256": base_sha256(job.network.base)}
 
 
 def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
@@ -332,22 +356,6 @@ def _clipping(config: Config) -> dict[str, Any]:
     return {"clip": made[privacy.clipping](cast(float, privacy.clip_norm))}
 
 
-def _optimizer(config: Config, plan: DPSGDPlan) -> optax.GradientTransformation:
-    """The optimiser that the configuration names."""
-    settings = config.training
-    rate: Any = settings.learning_rate
-    if settings.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(settings.learning_rate, plan.steps)
-    if settings.optimizer == "sgd":
-        decay = optax.add_decayed_weights(settings.weight_decay)
-        momentum = settings.momentum or None
-        return optax.chain(decay, optax.sgd(rate, momentum=momentum))
-    if settings.optimizer == "adam":
-        decay = optax.add_decayed_weights(settings.weight_decay)
-        return optax.chain(decay, optax.adam(rate))
-    return optax.adamw(rate, weight_decay=settings.weight_decay)
-
-
 def _limit(config: Config, plan: DPSGDPlan) -> float:
     """The epsilon that the run may cost: what was asked for, or what the plan costs.
 
@@ -370,57 +378,15 @@ def _limit(config: Config, plan: DPSGDPlan) -> float:
     return float(number(bound.upper, digits=6, side="up"))
 
 
-def _fit(
-    folder: RunFolder,
-    job: _Job,
-    ledger: Ledger,
-    on_progress: Callable[[Progress], None] | None,
-) -> FitResult:
-    """The training itself."""
-    config, dataset, network, plan = job.config, job.dataset, job.network, job.plan
-    settings = config.training
-    evaluation = Evaluation(
-        network.accuracy_fn(_rows(job, "test")),
-        public=config.data.evaluation == "public",
-        every=settings.evaluate_every or max(1, plan.steps // 20),
-    )
-    return fit(
-        network.loss,
-        network.init(jax.random.key(config.model.init_seed)),
-        _rows(job, "train"),
-        plan=plan,
-        optimizer=_optimizer(config, plan),
-        ledger=ledger,
-        delta=config.privacy.delta,
-        label=f"train {config.model.name} on {dataset.name}",
-        unit_ids=_unit_ids(job),
-        rows_per_unit=config.privacy.rows_per_unit,
-        evaluation=evaluation,
-        average_decay=settings.average_decay,
-        folder=folder,
-        facts={"config_sha256": config.sha256, **_base(job)},
-        mode=settings.mode,
-        generator=config.privacy.generator,
-        microbatch_size=settings.microbatch_size,
-        devices=settings.devices,
-        constant_time=settings.constant_time,
-        insecure_seed=None if config.test is None else config.test.insecure_seed,
-        allow_insecure_ledger=config.test is not None,
-        on_progress=on_progress,
-    )
+def _base(network: Network | LanguageModel) -> dict[str, str]:
+    """The digest of what the model starts from, if it is a file's or frozen."""
+    if not isinstance(network, LanguageModel) or network.base is None:
+        return {}
+    return {"base_sha256": base_sha256(network.base)}
 
 
-def _unit_ids(job: _Job) -> np.ndarray | None:
+def _unit_ids(job: Training) -> np.ndarray | None:
     """Whom each row belongs to, where that is what is protected."""
     if job.config.privacy.unit == "example":
         return None
     return np.asarray(job.dataset.arrays("train")["user"])
-
-
-def _language_score(job: _Job, done: FitResult) -> dict[str, float]:
-    """Bits per character of the final model on public rows, if it is one of text."""
-    public = job.config.data.evaluation == "public"
-    if not public or not isinstance(job.network, LanguageModel):
-        return {}
-    scores = job.network.scores_fn(_rows(job, "test"))(done.params)
-    return {"test_bits_per_character": scores["bits_per_character"]}

@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 
-from dpkit.accountants.ledger import Grant, Ledger
-from dpkit.training.checkpoint import Checkpoints
+from dpkit.accountants.ledger import Grant
+from dpkit.jobs.session import Session
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.session import Session
 from dpkit.training.spending import SpentSoFar
 from dpkit.training.step import Stepper, TrainState
 
@@ -75,7 +74,6 @@ class Loop:
 
     session: Session
     plan: DPSGDPlan
-    saved: Checkpoints | None
     state: TrainState
     step: int = 0
     seconds: float = 0.0
@@ -83,22 +81,13 @@ class Loop:
     private_scores: list[tuple[int, float]] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def resume(
-        cls,
-        session: Session,
-        ledger: Ledger,
-        plan: DPSGDPlan,
-        saved: Checkpoints | None,
-        state: TrainState,
-    ) -> Loop:
+    def resume(cls, session: Session, plan: DPSGDPlan, state: TrainState) -> Loop:
         """The loop at the newest checkpoint, or at the start."""
-        loop = cls(session, plan, saved, state)
-        found = None if saved is None else saved.latest(state)
+        loop = cls(session, plan, state)
+        found = session.kept(state)
         if found is None:
             return loop
-        kept, facts = found
-        step = int(facts["step"])
-        session.check_checkpoint(ledger, step, facts["run_id"])
+        step, kept, facts = found
         if step > plan.steps:
             raise ValueError(
                 f"the checkpoint is at step {step}, beyond the {plan.steps} that were "
@@ -126,7 +115,7 @@ class Loop:
         first = self.step
         self.state = stepper.place(self.state)
         for step in range(first, self.plan.steps):
-            key = self.session.roots.sampling_key
+            key = self.session.secrets.sampling_key
             batch = self.plan.batch(key, step, num_records)
             self.state = stepper(self.state, records, batch)
             self.step = step + 1
@@ -168,15 +157,9 @@ class Loop:
 
     def _checkpoint(self, grant: Grant) -> None:
         """Keeps the state, then notes in the ledger how far the run has come."""
-        if self.saved is None:
+        facts = {"seconds": self.seconds, "history": self.history}
+        if not self.session.keep(self.step, self.state, facts):
             return
-        facts = {
-            "run_id": self.session.run_id,
-            "step": self.step,
-            "seconds": self.seconds,
-            "history": self.history,
-        }
-        self.saved.save(self.step, self.state, facts)
         # A run that died after its last step has nothing left to note, nor has one
         # whose steps were reserved as a whole.
         if not grant.committed and grant.count == self.plan.steps:

@@ -1,4 +1,4 @@
-"""Which mechanism noises the sums of a run, by the words that people use for it.
+"""Which stream noises the sums of a run, by the words that people use for it.
 
 Independent noise in every step, with a fixed clip norm or one that follows a quantile
 of the norms; or noise that is correlated over steps, for batches in which everybody
@@ -8,10 +8,9 @@ takes part in a known number of steps.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from dpkit.accountants.answers import checks
-from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
+from dpkit.mechanisms.adaptive import AdaptiveGaussianSum, bit_noise
 from dpkit.mechanisms.clipping import GaussianSum
 from dpkit.mechanisms.clips import Clip
 from dpkit.mechanisms.correlated import CorrelatedSum, participation_of
@@ -23,13 +22,11 @@ from dpkit.mechanisms.strategies import (
     optimal_bands,
     optimal_buffers,
 )
+from dpkit.mechanisms.stream import Stream
 
 NOISES = ("independent", "banded", "square_root", "buffered")
 _BUFFERS = 4
 _MOST_BANDS = 32
-# The count of norms below the clip norm gets noise of b / 20: 1 % of more noise on the
-# sum at most, where it is twice the noise of the sum or more.
-_BIT_SHARE = 20.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +73,7 @@ class Noising:
         """Whether the noise of one step depends on that of others."""
         return self.noise != "independent"
 
-    def mechanism(
+    def stream(
         self,
         clip_norm: float | None,
         noise_multiplier: float,
@@ -84,8 +81,8 @@ class Noising:
         sampler: Sampler,
         steps: int,
         expected_batch_size: float,
-    ) -> Any:
-        """The mechanism of a run, or of a piece of one.
+    ) -> Stream:
+        """What noises a run, or a piece of one.
 
         Args:
           clip_norm: C, or None where there is a clip.
@@ -107,7 +104,7 @@ class Noising:
         if not self.correlated:
             return GaussianSum(clip_norm, noise_multiplier, slots, clip=self.clip)
         try:
-            participation = participation_of(sampler, steps)  # type: ignore[arg-type]
+            participation = participation_of(sampler, steps)
         except TypeError as error:
             raise ValueError(
                 f"noise={self.noise!r} needs to know in how many steps a record can "
@@ -134,71 +131,3 @@ class Noising:
             apart = participation.period if isinstance(participation, Cyclic) else steps
             bands = min(apart, steps, _MOST_BANDS)
         return optimal_bands(steps, bands, participation)
-
-
-def check_participation(mechanism: CorrelatedSum, sampler: Sampler, steps: int) -> None:
-    """Refuses correlated noise that was made for other batches, or another run.
-
-    Raises:
-      ValueError: another number of steps, or a record in other steps than declared.
-      TypeError: a sampler that bounds no record's number of steps.
-
-    Example:
-      >>> from dpkit.mechanisms import CyclicSampler, SinglePass
-      >>> stream = CorrelatedSum(1.0, 1.0, steps=4, participation=SinglePass(),
-      ...                        strategy=SquareRoot())
-      >>> check_participation(stream, CyclicSampler(bins=4, max_records=8), 4)
-    """
-    if mechanism.steps != steps:
-        raise ValueError(
-            f"steps={steps}: the correlated noise is for {mechanism.steps} steps"
-        )
-    found = participation_of(sampler, steps)  # type: ignore[arg-type]
-    if found != mechanism.participation:
-        raise ValueError(
-            f"mechanism is for participation={mechanism.participation}, the batches of "
-            f"{sampler} have {found}, and only that is accepted: use create"
-        )
-
-
-def bit_noise(noise_multiplier: float, expected_batch_size: float) -> float:
-    """The noise of the count that moves an adaptive clip norm.
-
-    Example:
-      >>> bit_noise(1.0, 2000.0)
-      100.0
-    """
-    return max(expected_batch_size / _BIT_SHARE, 2 * noise_multiplier)
-
-
-def renoised(mechanism: Any, noise_multiplier: float) -> Any:
-    """The same mechanism with another noise multiplier.
-
-    Example:
-      >>> renoised(GaussianSum(1.0, 2.0), 3.0).noise_multiplier
-      3.0
-    """
-    more = {}
-    if isinstance(mechanism, AdaptiveGaussianSum):
-        b = mechanism.expected_batch_size
-        more = {"bit_noise": bit_noise(noise_multiplier, b)}
-    return dataclasses.replace(mechanism, noise_multiplier=noise_multiplier, **more)
-
-
-def noising_of(mechanism: Any) -> dict[str, Any]:
-    """The words that a mechanism was made from, those at their defaults left out.
-
-    Example:
-      >>> noising_of(GaussianSum(1.0, 2.0))
-      {}
-    """
-    if isinstance(mechanism, AdaptiveGaussianSum):
-        return {"quantile": mechanism.quantile}
-    if not isinstance(mechanism, CorrelatedSum):
-        return {}
-    if isinstance(mechanism.strategy, SquareRoot):
-        return {"noise": "square_root"}
-    bands = getattr(mechanism.strategy, "bands", None)
-    if bands is None:
-        return {"noise": "buffered"}
-    return {"noise": "banded", "bands": len(bands)}

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from dpkit.accountants.answers import checks
-from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
-from dpkit.mechanisms.clips import as_clip
-from dpkit.mechanisms.correlated import CorrelatedSum
-from dpkit.mechanisms.noise import GENERATORS, checked_key, gaussian_noise, wide
+from dpkit.mechanisms.clipped_sum import ClippedSum
+from dpkit.mechanisms.noise import GENERATORS, checked_key, wide
 from dpkit.mechanisms.pinning import held_back
+from dpkit.training.matching import NoiseState
 from dpkit.training.plan import NOISE_BRANCH, DPSGDPlan
-
-
-class NoiseState(NamedTuple):
-    """Where the noise stands: SECRET, all of it.
-
-    Args:
-      key: the root of all noise.
-      step: how many steps were taken.
-      memory: what the mechanism carries from step to step; see `release_state`.
-    """
-
-    key: jax.Array
-    step: jax.Array
-    memory: Any = ()
 
 
 def as_optax(
@@ -41,9 +25,10 @@ def as_optax(
     in every step; b is the plan's expected batch size, whatever the batch was.
 
     Privacy: the updates of all steps together cost `plan.event(relation)`, provided
-    that S is a `clipped_grad` sum with the plan's clip_norm over the plan's own
-    batches, one call a step. Charge that event before the first call. The state holds
-    the key: whoever has it can subtract the noise, so never publish it.
+    that S is the sum of `plan.gradient` over the plan's own batches, one call a step;
+    what is clipped otherwise, or is no un-noised sum at all, is refused when traced.
+    Charge that event before the first call. The state holds the key: whoever has it
+    can subtract the noise, so never publish it.
 
     Args:
       plan: gives the noise and the divisor.
@@ -56,7 +41,10 @@ def as_optax(
       step is all NaN, so that nothing unaccounted is ever released.
 
     Raises:
-      TypeError: key is not a typed key, or a leaf of the sum is narrower than float32.
+      TypeError: key is not a typed key; on a call, what is no `ClippedSum`, or one
+        narrower than float32.
+      ValueError: on a call, a sum that was clipped in another way than the plan's, or
+        without the mask of its batch.
 
     Example:
       >>> import jax, optax
@@ -65,20 +53,17 @@ def as_optax(
       >>> optimizer = optax.chain(as_optax(plan, jax.random.key(0)), optax.sgd(0.1))
     """
     key = checked_key(key, generator)
-    if isinstance(plan.mechanism, AdaptiveGaussianSum):
-        raise ValueError(
-            f"plan: quantile={plan.mechanism.quantile} needs the norms of the batch, "
-            "which optax never sees: use fit, or released_mean in a loop of yours"
-        )
+    check_generator(plan, generator)
 
     def init(params: Any) -> NoiseState:
         memory = release_state(plan, params)
         return NoiseState(key, jnp.zeros((), jnp.int32), memory)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        like = updates if params is None else params
+        check_matching(plan, updates)
+        like = updates.private_value if params is None else params
         mean, memory = released_mean(
-            plan, state.key, state.step, updates, like, state.memory, None, generator
+            plan, state.key, state.step, updates, like, state.memory, generator
         )
         return mean, NoiseState(state.key, state.step + 1, memory)
 
@@ -86,105 +71,111 @@ def as_optax(
 
 
 def release_state(plan: DPSGDPlan, params: Any) -> Any:
-    """What a plan's mechanism carries from one step to the next, before the first.
+    """What a plan's stream carries from one step to the next, before the first.
 
     Nothing for independent noise; the clip norm that adapts (released, but never to be
     guessed from a later one); noise that later steps take back, which is SECRET.
 
     Args:
-      plan: has the mechanism.
+      plan: has the stream.
       params: a tree of arrays in the shapes of the parameters.
     """
-    mechanism = plan.mechanism
-    if isinstance(mechanism, AdaptiveGaussianSum):
-        return jnp.asarray(mechanism.clip_norm, jnp.float32)
-    if isinstance(mechanism, CorrelatedSum):
-        return mechanism.init(
-            jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, wide(p.dtype)), params)
-        )
-    return ()
+    return plan.stream.init(
+        jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, wide(p.dtype)), params)
+    )
 
 
 def check_generator(plan: DPSGDPlan, generator: str) -> None:
-    """Refuses a generator that a plan's mechanism doesn't have.
+    """Refuses a generator that a plan's noise doesn't have.
 
     Raises:
       ValueError: an unknown one, or another than Threefry with adaptive clipping.
     """
     checks.one_of(GENERATORS, generator=generator)
-    if generator != "threefry" and isinstance(plan.mechanism, AdaptiveGaussianSum):
+    if generator not in plan.stream.generators:
         raise ValueError(
-            f"generator={generator!r} is not there for adaptive clipping: use a fixed "
-            "clip norm, or generator='threefry'"
+            f"generator={generator!r} is not there for {plan.stream.clipping}: use "
+            f"generator={plan.stream.generators[0]!r}"
         )
-
-
-def clip_of(plan: DPSGDPlan, step: jax.Array, memory: Any) -> Any:
-    """What clips the gradients of a step: a clipping function."""
-    if isinstance(plan.mechanism, AdaptiveGaussianSum):
-        return dataclasses.replace(plan.mechanism, clip_norm=memory).clip
-    return as_clip(plan.clip_at(step))
 
 
 def released_mean(
     plan: DPSGDPlan,
     key: jax.Array,
     step: jax.Array,
-    clipped_sum: Any,
+    clipped_sum: ClippedSum,
     like: Any,
     memory: Any = (),
-    norms: jax.Array | None = None,
     generator: str = "threefry",
 ) -> tuple[Any, Any]:
     """What one step publishes: (S + noise) / b, in the dtypes of `like`.
 
-    The noise is a function of (key, step) and the memory; beyond the plan's last step
-    the result is all NaN. See `as_optax` for the guarantee.
+    The noise is a function of (key, step) and the memory. Beyond the plan's last step,
+    and for a sum that was clipped to another norm than that of the memory, the result
+    is all NaN. See `as_optax` for the guarantee.
 
     Args:
       plan: gives noise and divisor.
       key: the secret root of the noise.
       step: from 0; may be traced.
-      clipped_sum: S, by `clip_of(plan, step, memory)`, in float32 or wider.
+      clipped_sum: S, by `plan.gradient`, in float32 or wider.
       like: a tree of arrays whose dtypes the mean gets.
       memory: of `release_state` or of the step before.
-      norms: (B,) the norms of the batch, 0 for padding; for adaptive clipping only.
       generator: of the noise; adaptive clipping has "threefry" alone.
 
     Returns:
       The mean, and the memory for the next step.
     """
-    _refuse_narrow(clipped_sum)
+    check_generator(plan, generator)
+    check_matching(plan, clipped_sum)
+    total = clipped_sum.private_value
     branch = jax.random.fold_in(key, NOISE_BRANCH)
     drawn = jax.random.fold_in(branch, step)
-    clipped_sum, drawn = held_back(clipped_sum, drawn, source=jnp.asarray(step))
-    mechanism = plan.mechanism
-    check_generator(plan, generator)
-    if isinstance(mechanism, CorrelatedSum):
-        mechanism = dataclasses.replace(mechanism, generator=generator)
-        noised, memory = mechanism.step(drawn, clipped_sum, memory)
-    elif isinstance(mechanism, AdaptiveGaussianSum):
-        if norms is None:
-            raise ValueError("norms=None: adaptive clipping needs those of the batch")
-        now = dataclasses.replace(mechanism, clip_norm=memory)
-        total = {"sum": clipped_sum, "below": now.count(norms)}
-        released = now.privatize(drawn, total)
-        noised, memory = released["sum"], now.updated(released).clip_norm
-    else:
-        noise = gaussian_noise(
-            drawn, clipped_sum, plan.stddev(step), generator=generator
-        )
-        noised = jax.tree.map(jnp.add, clipped_sum, noise)
-    planned, divisor = step < plan.steps, plan.divisor(step)
+    total, drawn = held_back(total, drawn, source=jnp.asarray(step))
+    usable = step < plan.steps
+    if plan.stream.moves:
+        usable &= jnp.array_equal(clipped_sum.limit, plan.stream.limit(memory))
+    noised, memory = plan.stream.step(
+        drawn, total, memory, clipped_sum.statistics, generator=generator
+    )
+    divisor = plan.divisor(step)
     mean = jax.tree.map(
-        lambda y, leaf: _mean(y, divisor, planned, leaf.dtype), noised, like
+        lambda y, leaf: _mean(y, divisor, usable, leaf.dtype), noised, like
     )
     return mean, memory
 
 
-def _mean(y: jax.Array, divisor: Any, planned: jax.Array, dtype: Any) -> jax.Array:
-    """The sum over the constant divisor, or NaN beyond the plan."""
-    return jnp.where(planned, y / divisor, jnp.full_like(y, jnp.nan)).astype(dtype)
+def check_matching(plan: DPSGDPlan, total: Any) -> None:
+    """Refuses what is no sum for a plan's noise, when it is traced.
+
+    Raises:
+      TypeError: no `ClippedSum`, or one narrower than float32.
+      ValueError: clipped otherwise, or over rows of which none was said to be padding.
+    """
+    if not isinstance(total, ClippedSum):
+        raise TypeError(
+            f"updates={type(total).__name__}: noise needs the ClippedSum of "
+            "plan.gradient(loss_fn), with nothing before as_optax in the chain"
+        )
+    wanted = plan.stream.clipping
+    if total.clipping != wanted:
+        raise ValueError(
+            f"the sum is clipped by {total.clipping}, the plan's noise is for "
+            f"{wanted}: make the sum with plan.gradient(loss_fn)"
+        )
+    rows, slots = total.unmasked_rows, plan.sampler.max_batch_size
+    if rows is not None and rows >= slots:
+        raise ValueError(
+            f"mask=None for {rows} rows, but the plan pads its batches to {slots}: "
+            "pass batch.mask, or what plan.batches(root, records) yields to "
+            "plan.gradient(loss_fn)"
+        )
+    _refuse_narrow(total.private_value)
+
+
+def _mean(y: jax.Array, divisor: Any, usable: jax.Array, dtype: Any) -> jax.Array:
+    """The sum over the constant divisor, or NaN."""
+    return jnp.where(usable, y / divisor, jnp.full_like(y, jnp.nan)).astype(dtype)
 
 
 def _refuse_narrow(tree: Any) -> None:

@@ -12,9 +12,8 @@ each with an event of its own.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import dp_accounting
 import jax
@@ -22,25 +21,21 @@ import jax
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.events import Relation, as_relation
+from dpkit.accountants.ledger import Ledger
 from dpkit.accountants.readings.best import epsilon as epsilon_of
 from dpkit.accountants.readings.calibration import calibrate
+from dpkit.data.random_access import as_rows
 from dpkit.mechanisms._check import typed_key
-from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
-from dpkit.mechanisms.clipping import GaussianSum
-from dpkit.mechanisms.clips import Clip, Flat
-from dpkit.mechanisms.correlated import CorrelatedSum
+from dpkit.mechanisms.changing import ChangingSum, PiecewiseSampler, piecewise
+from dpkit.mechanisms.clips import Clip
 from dpkit.mechanisms.sampler import Batch, Sampler
-from dpkit.training.noising import Noising, check_participation, renoised
+from dpkit.mechanisms.stream import Stream
+from dpkit.training.gradients import LossFn
+from dpkit.training.matching import MaskedRows, PlanGradient, gradient_of
+from dpkit.training.noising import Noising
 from dpkit.training.plan_json import numbers_from_json, plan_to_json
 from dpkit.training.planning import Batching, check_delta, check_rate, count_steps
-from dpkit.training.schedule import (
-    ChangingSum,
-    PiecewiseSampler,
-    aligned,
-    check_pieces,
-    joined,
-    lookup,
-)
+from dpkit.training.schedule import aligned, check_pieces, joined
 
 __all__ = ["NOISE_BRANCH", "SAMPLING_BRANCH", "DPSGDPlan", "check_delta"]
 
@@ -59,8 +54,7 @@ class DPSGDPlan:
     with y / b. The divisor b is a constant of the plan, never the realised batch.
 
     A plan may follow a schedule: then its pieces are plans without one, taken in turn,
-    and `stddev`, `clip_at` and `divisor` say what holds at a step. There is no one
-    mechanism then, and reading one is an error.
+    and `stddev`, `clip_at` and `divisor` say what holds at a step.
 
     Privacy: `event(relation)` is the cost of all `steps` releases together, for an
     adversary who sees every one of them. It holds for any optimiser and any loss of
@@ -68,7 +62,8 @@ class DPSGDPlan:
 
     Args:
       sampler: draws the batches and amplifies the event.
-      mechanism: clips one gradient and noises the sum.
+      stream: clips gradients and noises their sums; a `GaussianSum`, unless other words
+        say so. See `dpkit.mechanisms.Stream`.
       steps: T >= 1, the number of optimiser updates.
       expected_batch_size: b > 0, public; what the noised sum is divided by. With a
         schedule the mean over the run.
@@ -90,7 +85,7 @@ class DPSGDPlan:
     """
 
     sampler: Any  # a Sampler, whose own fields its users know
-    mechanism: Any  # what `Noising` makes: a GaussianSum, unless other words say so
+    stream: Any  # a Stream, whose own fields its users know
     steps: int
     expected_batch_size: float
     pieces: tuple[DPSGDPlan, ...] = ()
@@ -104,26 +99,14 @@ class DPSGDPlan:
                 f"sampler={type(self.sampler).__name__}: needed a sampler of "
                 "dpkit.mechanisms, which knows its event"
             )
-        if self.pieces:
-            if any(isinstance(p.mechanism, CorrelatedSum) for p in self.pieces):
-                raise ValueError(
-                    "noise: correlated over one run, so nothing may change during it; "
-                    "give numbers instead of schedules"
-                )
-            if any(isinstance(p.mechanism, AdaptiveGaussianSum) for p in self.pieces):
-                raise ValueError(
-                    "quantile: the clip norm follows the norms, so nothing else may "
-                    "change during the run; give numbers instead of schedules"
-                )
-            return check_pieces(self)
-        if self.mechanism.max_summands < self.sampler.max_batch_size:
-            raise ValueError(
-                f"max_summands={self.mechanism.max_summands} is below "
-                f"max_batch_size={self.sampler.max_batch_size}: the noise must cover "
-                "the rounding of the largest batch"
+        if not isinstance(self.stream, Stream):
+            raise TypeError(
+                f"stream={type(self.stream).__name__}: needed a stream of "
+                "dpkit.mechanisms, such as GaussianSum(clip_norm, noise_multiplier)"
             )
-        if isinstance(self.mechanism, CorrelatedSum):
-            check_participation(self.mechanism, self.sampler, self.steps)
+        if self.pieces:
+            return check_pieces(self)
+        self.stream.check(self.sampler, self.steps)
         if b > self.sampler.max_batch_size:
             raise ValueError(
                 f"expected_batch_size={b:g} is above "
@@ -224,7 +207,7 @@ class DPSGDPlan:
         pieces = [
             cls(
                 sampler=sampler,
-                mechanism=noising.mechanism(
+                stream=noising.stream(
                     values["clip_norm"],
                     values["noise_multiplier"],
                     sampler=sampler,
@@ -250,7 +233,7 @@ class DPSGDPlan:
         same = len({sampler for _, sampler in samplers}) == 1
         return cls(
             sampler=samplers[0][1] if same else PiecewiseSampler(tuple(samplers)),
-            mechanism=cast(GaussianSum, ChangingSum()),
+            stream=ChangingSum(tuple((p.steps, p.stream) for p in pieces)),
             steps=steps,
             expected_batch_size=sum(p.steps * p.expected_batch_size for p in pieces)
             / steps,
@@ -307,9 +290,11 @@ class DPSGDPlan:
 
     def scaled(self, factor: float) -> DPSGDPlan:
         """The same plan with every noise multiplier times a factor."""
-        if not self.pieces:
-            return self.with_noise(factor * self.mechanism.noise_multiplier)
-        return self.of_pieces([piece.scaled(factor) for piece in self.pieces])
+        return dataclasses.replace(
+            self,
+            stream=self.stream.scaled(factor),
+            pieces=tuple(piece.scaled(factor) for piece in self.pieces),
+        )
 
     def with_noise(self, noise_multiplier: float) -> DPSGDPlan:
         """The same plan with another noise multiplier.
@@ -317,10 +302,8 @@ class DPSGDPlan:
         Raises:
           ValueError: the plan follows a schedule; use `scaled`.
         """
-        if self.pieces:
-            raise ValueError("the plan follows a schedule of noise: use scaled(factor)")
-        mechanism = renoised(self.mechanism, noise_multiplier)
-        return dataclasses.replace(self, mechanism=mechanism)
+        stream = self.stream.with_noise(noise_multiplier)
+        return dataclasses.replace(self, stream=stream)
 
     def step_event(self, relation: Relation | str) -> dp_accounting.DpEvent:
         """What one step costs, where all steps are draws of their own with one law.
@@ -329,12 +312,7 @@ class DPSGDPlan:
           UnsupportedEvent, ValueError: steps that belong together, or a schedule; only
             `event` says what they cost. `charge` works for every plan.
         """
-        relation = as_relation(relation)
-        if self.pieces:
-            raise ValueError("the steps of a schedule differ: use charge or event")
-        if isinstance(self.mechanism, CorrelatedSum):
-            raise ValueError("steps with correlated noise belong together: use charge")
-        return self.sampler.amplify(self.mechanism.event(relation), relation)
+        return self.stream.step_event(self.sampler, as_relation(relation))
 
     def event(self, relation: Relation | str) -> dp_accounting.DpEvent:
         """What the whole run costs, all `steps` releases together."""
@@ -351,24 +329,13 @@ class DPSGDPlan:
         relation = as_relation(relation)
         if checks.integer_at_least(1, steps=steps) > self.steps:
             raise ValueError(f"steps={steps} is more than the plan's {self.steps}")
-        if not self.pieces:
-            event = self.mechanism.event(relation)
-            if isinstance(self.mechanism, CorrelatedSum):
-                return event  # of the whole run: its beginning is no dearer
-            return self.sampler.run_event(event, steps, relation)
-        found = []
-        for piece in self.pieces:
-            if steps > 0:
-                found.append(piece.event_until(min(steps, piece.steps), relation))
-            steps -= piece.steps
-        return found[0] if len(found) == 1 else dp_accounting.ComposedDpEvent(found)
+        return self.stream.run_event(self.sampler, steps, relation)
 
     def charge(self, relation: Relation | str) -> tuple[dp_accounting.DpEvent, int]:
         """(event, count) to reserve in a ledger: `count` times it is the whole run."""
-        together = self.pieces or isinstance(self.mechanism, CorrelatedSum)
-        if together or self.sampler.steps_per_epoch > 1:
-            return self.event(relation), 1
-        return self.step_event(relation), self.steps
+        if self.stream.alike and self.sampler.steps_per_epoch == 1:
+            return self.step_event(relation), self.steps
+        return self.event(relation), 1
 
     def epsilon(self, delta: float, *, relation: Relation | str) -> PrivacyBound:
         """The certified epsilon of the whole run at `delta`."""
@@ -390,37 +357,101 @@ class DPSGDPlan:
         branch = jax.random.fold_in(typed_key(key), SAMPLING_BRANCH)
         return self.sampler.batch(branch, step, num_records)
 
-    def batches(self, key: jax.Array, num_records: int) -> Iterator[Batch]:
-        """The padded batches of all steps, in order; then it ends."""
+    @overload
+    def batches(self, key: jax.Array, *, num_records: int) -> Iterator[Batch]: ...
+
+    @overload
+    def batches(
+        self,
+        key: jax.Array,
+        records: Any,
+        *,
+        ledger: Ledger | None = None,
+        label: str = "train",
+    ) -> Iterator[MaskedRows]: ...
+
+    def batches(
+        self,
+        key: jax.Array,
+        records: Any = None,
+        *,
+        num_records: int | None = None,
+        ledger: Ledger | None = None,
+        label: str = "train",
+    ) -> Iterator[Any]:
+        """The padded batches of all steps, in order; then it ends.
+
+        Privacy: with a ledger, the whole plan is charged before the first batch is
+        drawn, and stays spent however far the loop gets; `BudgetExceeded` if it doesn't
+        fit. Without one, charge `charge(relation)` before.
+
+        Args:
+          key: the root; the noise may have the same.
+          records: a tree of arrays (num_records, ...), or any source of rows by number;
+            batches are then `MaskedRows`, for `gradient`. Or:
+          num_records: how many there are; batches are then indices and mask.
+          ledger: to be charged; has the relation.
+          label: of the charge.
+        """
+        if (records is None) == (num_records is None) or isinstance(records, int):
+            raise TypeError(
+                f"num_records={num_records}: give records, or their number as "
+                "num_records=, and not both"
+            )
+        rows = None if records is None else as_rows(records)
+        count = num_records if rows is None else len(rows)
+        return self._batches(key, rows, cast(int, count), ledger, label)
+
+    def _batches(
+        self, key: jax.Array, rows: Any, count: int, ledger: Any, label: str
+    ) -> Iterator[Any]:
+        """Charge, draw all batches, settle."""
+        if ledger is not None:
+            event, times = self.charge(ledger.relation)
+            with ledger.reserve(event, count=times, label=label) as grant:
+                yield from self._batches(key, rows, count, None, label)
+                grant.commit(times)
+            return
         for step in range(self.steps):
-            yield self.batch(key, step, num_records)
+            batch = self.batch(key, step, count)
+            if rows is None:
+                yield batch
+            else:
+                yield MaskedRows(rows.take(batch.indices), batch.mask)
+
+    def gradient(self, loss_fn: LossFn, **execution: Any) -> PlanGradient:
+        """Clipped gradient sums of a loss, as this plan clips them.
+
+        Args:
+          loss_fn: (params, example, key) -> the loss of ONE example.
+          **execution: of `clipped_grad`: mode, microbatch, kappa, keep_batch_axis,
+            mesh, constant_time, allow_effects.
+
+        Returns:
+          f(params, batch, keys=None, *, state=None) -> (clipped_sum, private_aux), for
+          the batches of `batches(root, records)` and the noise of `as_optax`.
+
+        Raises:
+          TypeError: a clip norm or a clip: the plan has its own.
+        """
+        return gradient_of(self.stream, loss_fn, execution)
 
     def stddev(self, step: int | jax.Array) -> Any:
         """Standard deviation of the noise at a step; a step may be traced."""
-        return self._at(step, [p.mechanism.stddev for p in self._parts])
+        return self.stream.stddev_at(step)
 
     def divisor(self, step: int | jax.Array) -> Any:
         """b at a step, what the noised sum is divided by; a step may be traced."""
-        return self._at(step, [p.expected_batch_size for p in self._parts])
+        parts = self.pieces or (self,)
+        lengths = [piece.steps for piece in parts]
+        return piecewise(step, lengths, [p.expected_batch_size for p in parts])
 
     def clip_at(self, step: int | jax.Array) -> Any:
-        """What clips a gradient at a step: C, or the clipping function if not flat."""
-        clip = self._parts[0].mechanism.clip
-        if not isinstance(clip, Flat):
-            return clip
-        return self._at(step, [p.mechanism.clip_norm for p in self._parts])
+        """What clips a gradient at a step: C, or the clipping function if not flat.
 
-    def _at(self, step: int | jax.Array, values: list[float]) -> Any:
-        """The value at a step: a constant if nothing changes it, even under jit."""
-        if len(set(values)) == 1:
-            return values[0]
-        ends = list(itertools.accumulate(piece.steps for piece in self._parts))
-        return lookup(step, ends, values)
-
-    @property
-    def _parts(self) -> tuple[DPSGDPlan, ...]:
-        """The pieces, or the plan itself."""
-        return self.pieces or (self,)
+        Where the clip norm follows the norms, only its start is known beforehand.
+        """
+        return self.stream.clip_at(step)
 
     def to_json(self) -> dict[str, Any]:
         """The plan's numbers by their field names; schedules as [[steps, value], ...].

@@ -6,9 +6,7 @@ import dataclasses
 from typing import Any
 
 from dpkit.mechanisms import clips
-from dpkit.mechanisms.adaptive import AdaptiveGaussianSum
 from dpkit.mechanisms.clips import Clip, Flat
-from dpkit.training.noising import noising_of
 from dpkit.training.planning import CUT, IN_EPOCHS, check_name, name_of
 from dpkit.training.schedule import checked
 
@@ -109,14 +107,12 @@ def _written(plan: Any) -> dict[str, Any]:
     numbers["max_records"] = sampler.max_records
     if name in IN_EPOCHS:
         numbers["bins"] = sampler.bins
-    mechanism = plan.mechanism
-    adaptive = isinstance(mechanism, AdaptiveGaussianSum)
-    start = {"clip_norm": float(mechanism.clip_norm)} if adaptive else None
+    words = plan.stream.words()
+    clip = clip_to_json(words.pop("clip")) if "clip" in words else {}
     return {
         **numbers,
-        **(start or clip_to_json(mechanism.clip)),
-        **noising_of(mechanism),
-        "noise_multiplier": mechanism.noise_multiplier,
+        **clip,
+        **words,
         "steps": plan.steps,
         "expected_batch_size": plan.expected_batch_size,
     }

@@ -1,99 +1,71 @@
-"""What a finished run shows: its result, its report, its parameters."""
+"""What a training run shows besides what every run does: its numbers and parameters."""
 
 from __future__ import annotations
 
 import io
-import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from dpkit.accountants.ledger import Ledger
+from dpkit.jobs import Outcome
 from dpkit.training.config import Config
-from dpkit.training.folder import RunFolder, write
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.session import now, versions
+from dpkit.training.report import told
 from dpkit.training.trainer import FitResult
 
-SCHEMA_VERSION = 1
 
-
-def summary(
-    folder: RunFolder,
-    config: Config,
-    done: FitResult,
-    ledger: Ledger,
-    **of_model: Any,
-) -> dict[str, Any]:
-    """What `result.json` says; nothing in it is private.
+def facts_of(config: Config, done: FitResult) -> dict[str, Any]:
+    """What `result.json` says of a training run; nothing in it is private.
 
     Args:
-      folder: of the run, which knows when it started.
       config: what was asked for.
       done: what came of it.
-      ledger: that was charged.
-      **of_model: further facts of the model, public as well.
     """
-    bound, plan = done.bound, done.plan
-    _, facts = folder.load_state()
+    plan, numbers = done.plan, done.plan.to_json()
     # Otherwise the time tells how many records the batches held.
     timed = config.training.constant_time
     return {
-        "schema_version": SCHEMA_VERSION,
-        **plan.to_json(),
-        "expected_batch_size": _whole(plan.to_json()["expected_batch_size"]),
+        **numbers,
+        "expected_batch_size": _whole(numbers["expected_batch_size"]),
         "sampling_rate": _rates(plan),
         "clip_norm": config.privacy.clip_norm,
         "clipping": config.privacy.clipping,
-        "epsilon": bound.upper,
-        "certified": bound.certified,
-        "delta": bound.delta,
-        "relation": str(bound.relation),
-        "unit": ledger.unit,
-        "accountant": bound.method_upper,
         "test_accuracy": done.history[-1]["test_accuracy"] if done.history else None,
-        **of_model,
         "seconds": round(done.seconds, 3) if timed else None,
-        "params_sha256": done.params_sha256,
-        "ledger_head": ledger.head,
-        "run_id": done.run_id,
-        "started": facts["started"],
-        "finished": now() if timed else None,
+        **({} if timed else {"finished": None}),
         "constant_time": timed,
-        "dataset": ledger.dataset,
+        "params_sha256": done.params_sha256,
         "model": config.model.name,
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(done.params)),
         "microbatch_size": done.microbatch_size,
         "devices": done.devices,
-        "insecure_seed": config.test is not None,
         "evaluation": config.data.evaluation,
-        "config_sha256": config.sha256,
-        "versions": versions(),
         "history": [
             {**row, "epoch": _epochs(plan, row["step"])} for row in done.history
         ],
     }
 
 
-def publish(
-    folder: RunFolder, config: Config, done: FitResult, result: dict[str, Any]
-) -> None:
-    """Writes what may be shown; the result last, since it marks the end.
+def outcome(
+    facts: dict[str, Any], done: FitResult, terms: Mapping[str, Any]
+) -> Outcome:
+    """What the frame publishes of a training run.
 
     Args:
-      folder: where to.
-      config: whose text the report shows.
-      done: has the parameters.
-      result: from `summary`.
+      facts: from `facts_of`, and of the model.
+      done: has the bound and the parameters.
+      terms: relation, unit and dataset.
     """
-    from dpkit.report import render
-
-    write(folder.params, _npz(done.params))
-    report = render(result, result["history"], config.text)
-    write(folder.report, report.encode())
-    text = json.dumps(result, indent=1, allow_nan=False)
-    write(folder.result, text.encode())
+    whole = {**facts, **terms, "delta": done.bound.delta}
+    whole["accountant"] = done.bound.method_upper
+    return Outcome(
+        bound=done.bound,
+        facts=facts,
+        files={"params.npz": _npz(done.params)},
+        **told(whole, facts["history"]),
+    )
 
 
 def _whole(number: Any) -> Any:

@@ -13,12 +13,13 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpkit.data.random_access import Rows, as_rows, empty_rows
-from dpkit.mechanisms.clips import Flat
+from dpkit.jobs.roots import Roots
 from dpkit.mechanisms.sampler import Batch
-from dpkit.training.gradients import DATA_AXIS, LossFn, clipped_grad
-from dpkit.training.optimizer import clip_of, release_state, released_mean
+from dpkit.training.execution import Execution
+from dpkit.training.gradients import DATA_AXIS, LossFn
+from dpkit.training.matching import MaskedRows
+from dpkit.training.optimizer import release_state, released_mean
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.roots import Roots
 
 
 class TrainState(NamedTuple):
@@ -43,13 +44,9 @@ class Stepper:
       plan: what is sampled, clipped and noised.
       optimizer: any optax transformation; it sees released updates only.
       roots: where noise and batches come from.
+      execution: how a step is computed; without a microbatch size all rows at once,
+        without devices on one.
       average_decay: of the running average of parameters; None keeps none.
-      mode: of `clipped_grad`.
-      generator: of the noise.
-      microbatch_size: examples a chunk on each device; None takes all at once.
-      devices: how many of `jax.devices()` share a batch.
-      constant_time: padding is worked through like records, so that the time of a step
-        doesn't tell how many were drawn.
     """
 
     def __init__(
@@ -58,14 +55,12 @@ class Stepper:
         plan: DPSGDPlan,
         optimizer: optax.GradientTransformation,
         roots: Roots,
+        execution: Execution,
         *,
         average_decay: float | None,
-        microbatch_size: int | None,
-        devices: int,
-        mode: str = "auto",
-        generator: str = "threefry",
-        constant_time: bool = True,
     ) -> None:
+        devices = execution.devices or 1
+        microbatch_size = execution.microbatch_size
         mesh = Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,))
         share = -(-plan.sampler.max_batch_size // devices)
         if microbatch_size is not None and microbatch_size >= share:
@@ -74,19 +69,18 @@ class Stepper:
         self._optimizer = optimizer
         self._decay = average_decay
         self._devices = devices
-        self._generator = generator
+        self._generator = execution.generator
         self._rows = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._keys = jax.device_put(
-            (roots.key_for(generator), roots.model_key), self._everywhere
+            (roots.key_for(execution.generator), roots.model_key), self._everywhere
         )
-        self._grad = clipped_grad(
+        self._grad = plan.gradient(
             loss_fn,
-            clip=Flat(1.0),  # each step has its own
-            mode=mode,
+            mode=execution.mode,
             microbatch=microbatch_size,
             mesh=mesh if devices > 1 else None,
-            constant_time=constant_time,
+            constant_time=execution.constant_time,
         )
         self._program: tuple[Any, Any] | None = None
 
@@ -122,8 +116,11 @@ class Stepper:
     def gradient(self, params: Any, rows: Any) -> Any:
         """The un-noised clipped sum of made-up rows, to be measured; skips padding."""
         batch, mask, indices = rows
-        grad = dataclasses.replace(self._grad, constant_time=False)
-        return grad(params, batch, mask, _row_keys(self._keys[1], indices))[0]
+        hurried = dataclasses.replace(self._grad.grad, constant_time=False)
+        grad = dataclasses.replace(self._grad, grad=hurried)
+        memory = release_state(self._plan, params)
+        keys = _row_keys(self._keys[1], indices)
+        return grad.at(memory, params, MaskedRows(batch, mask), keys)[0]
 
     def digest(self, state: TrainState, example: Any) -> str:
         """A hash of the program that a step runs and of the state that it starts from.
@@ -169,9 +166,8 @@ class Stepper:
         batch, mask, indices = rows
         noise_key, model_key = keys
         row_keys = _row_keys(jax.random.fold_in(model_key, state.step), indices)
-        clip = clip_of(self._plan, state.step, state.memory)
-        grad = dataclasses.replace(self._grad, clip=clip)
-        total, aux = grad(state.params, batch, mask, row_keys)
+        rows = MaskedRows(batch, mask)
+        total, _ = self._grad.at(state.memory, state.params, rows, row_keys)
         update, memory = released_mean(
             self._plan,
             noise_key,
@@ -179,7 +175,6 @@ class Stepper:
             total,
             state.params,
             state.memory,
-            aux.norms,
             self._generator,
         )
         update, optimizer = self._optimizer.update(

@@ -10,31 +10,34 @@ release and is not charged again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 import optax
 
-from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.ledger import Ledger
 from dpkit.data.random_access import Rows, as_rows
 from dpkit.data.units import UserRows
+from dpkit.jobs.folder import RunFolder
+from dpkit.jobs.session import Session, default_devices, environment
 from dpkit.training.autotune import DEFAULT, choose_microbatch
 from dpkit.training.comparison import made_up
 from dpkit.training.examples import per_user
-from dpkit.training.folder import RunFolder
+from dpkit.training.execution import Execution
 from dpkit.training.gradients import LossFn, clipped_grad
-from dpkit.training.inspection import check_loss, check_params
+from dpkit.training.inspection import CheckedLoss, check_loss, check_params
 from dpkit.training.loop import Evaluation, Loop, Progress
 from dpkit.training.optimizer import check_generator
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.session import Session, default_devices, environment
 from dpkit.training.step import Stepper, digest_of
+
+DEFAULT_EXECUTION = Execution()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,12 @@ class FitResult:
       seconds: wall time of all sessions of the run.
       private_scores: (step, score) on PRIVATE rows: not a release, not to be shown.
 
-    Example: see `fit`.
+    Example:
+      >>> done = FitResult(params={}, bound=None, history=[], plan=None, run_id="a",
+      ...                  microbatch_size=8, devices=1, seconds=0.5,
+      ...                  private_scores=[(1, 0.9)])
+      >>> "private_scores" in repr(done)
+      False
     """
 
     params: Any
@@ -88,12 +96,9 @@ def fit(
     unit_ids: np.ndarray | None = None,
     rows_per_unit: int | None = None,
     folder: RunFolder | None = None,
+    session: Session | None = None,
     facts: Mapping[str, Any] | None = None,
-    mode: str = "auto",
-    generator: str = "threefry",
-    microbatch_size: int | None = None,
-    devices: int | None = None,
-    constant_time: bool = True,
+    execution: Execution = DEFAULT_EXECUTION,
     insecure_seed: int | None = None,
     allow_insecure_ledger: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -126,15 +131,11 @@ def fit(
         for each unit alone by a secret of the run; `loss_fn` is the loss of one row
         still, and averaged over them (`per_user`). The plan's records are the units.
       folder: makes the run resumable; the caller deletes its private part at the end.
+      session: of a job that trains among other things; instead of a folder.
       facts: further JSON values that a resumed run must share with its beginning.
-      mode: how gradients are clipped, see `clipped_grad`.
-      generator: of the noise: "threefry" (a key of 64 bits) or "chacha20" (256 bits).
-      microbatch_size: examples a chunk; default: measured on zeros before the run, or
-        a constant with `insecure_seed`, so that such runs repeat to the bit.
-      devices: how many share a batch; default: all, but at most two on a CPU.
-      constant_time: work through padding as through records. Without it the time of a
-        step, hence `FitResult.seconds` and `Progress.examples_per_second`, tells how
-        many records were drawn: private, under "add_remove".
+      execution: how steps are computed and noise is drawn. A microbatch size that it
+        leaves open is measured on zeros before the run, or a constant with
+        `insecure_seed`, so that such runs repeat to the bit.
       insecure_seed: makes the roots known to everybody, for tests; marked in the
         ledger, and refused with a finite budget on disk unless
         `allow_insecure_ledger`.
@@ -153,6 +154,7 @@ def fit(
     Example:
       >>> import jax.numpy as jnp, numpy as np, optax
       >>> from dpkit import Budget, DPSGDPlan, Ledger, fit
+      >>> from dpkit.training import Execution
       >>> x = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
       >>> def loss(w, row, key):
       ...     return (jnp.vdot(w, row) - row[0]) ** 2
@@ -162,79 +164,65 @@ def fit(
       >>> ledger = Ledger.open(None, budget=Budget(2.0, 1e-5), relation="add_remove",
       ...                      unit="example", dataset="toy 1")
       >>> done = fit(loss, jnp.zeros(2), x, plan=plan, optimizer=optax.sgd(0.3),
-      ...            ledger=ledger, microbatch_size=50)
+      ...            ledger=ledger, execution=Execution(microbatch_size=50))
       >>> done.bound.upper <= 2.0
       True
     """
     _check_settings(average_decay, insecure_seed, ledger, allow_insecure_ledger)
-    _check_objects(optimizer, folder, devices)
-    check_generator(plan, generator)
+    _check_objects(optimizer, folder, execution)
+    check_generator(plan, execution.generator)
     check_params(params)
     records = as_rows(records)  # on the host: rows are picked there
-    session = Session.begin(folder, insecure_seed)
+    if session is None:
+        session = Session.begin(folder, insecure_seed)
     if rows_per_unit is not None:
         records = _by_unit(records, unit_ids, rows_per_unit, ledger.unit, session)
         loss_fn = per_user(loss_fn, rows_per_unit)
         unit_ids = np.arange(len(records))
     num_records = _check_records(records, plan, ledger.unit, unit_ids)
-    _check_loss_on_records(loss_fn, params, records.example)
-    if devices is None:
-        devices = session.facts.get("devices") or default_devices()
-    if microbatch_size is None:
-        microbatch_size = session.facts.get("microbatch_size")
-    if microbatch_size is None and insecure_seed is not None:
-        microbatch_size = DEFAULT  # a seed asks for the same bits again
+    loss_fn = _checked_loss(loss_fn, params, records.example)
+    execution = execution.chosen(session.facts)
+    if execution.devices is None:
+        execution = dataclasses.replace(execution, devices=default_devices())
+    if execution.microbatch_size is None and insecure_seed is not None:
+        # A seed asks for the same bits again.
+        execution = dataclasses.replace(execution, microbatch_size=DEFAULT)
 
-    def make(size: int | None) -> Stepper:
+    def make(execution: Execution) -> Stepper:
         return Stepper(
             loss_fn,
             plan,
             optimizer,
-            session.roots,
+            session.secrets,
+            execution,
             average_decay=average_decay,
-            mode=mode,
-            generator=generator,
-            microbatch_size=size,
-            devices=devices,
-            constant_time=constant_time,
         )
 
-    if microbatch_size is None:
-        slots = plan.sampler.max_batch_size
-        microbatch_size = choose_microbatch(make, params, records.example, slots)
-    stepper = make(microbatch_size)
+    if execution.microbatch_size is None:
+        execution = choose_microbatch(
+            make, execution, params, records.example, plan.sampler.max_batch_size
+        )
+    stepper = make(execution)
     if not session.resumed:
-        _check_mode(loss_fn, params, records.example, mode)
+        _check_mode(loss_fn, params, records.example, execution.mode)
     state = stepper.start(params)
     session.agree(
         **environment(),
-        devices=devices,
-        microbatch_size=microbatch_size,
+        devices=execution.devices,
+        microbatch_size=execution.microbatch_size,
         ledger=ledger.id,
         sampler=repr(plan.sampler),
         program=stepper.digest(state, records.example),
-        data=session.roots.fingerprint(records),
+        data=session.secrets.fingerprint(records),
         insecure_seed=insecure_seed,
         **(facts or {}),
     )
-    session.save()
-    saved = session.checkpoints()
-    try:
-        loop = Loop.resume(session, ledger, plan, saved, state)
+    with contextlib.closing(session):
+        loop = Loop.resume(session, plan, state)
         event, count = plan.charge(ledger.relation)
-        grant = ledger.reserve(
-            event,
-            count=count,
-            delta=delta,
-            label=label,
-            key=session.run_id,
-            provenance=_provenance(session, insecure_seed),
-        )
+        grant = session.reserve(ledger, event, count, label=label, delta=delta)
         loop.run(stepper, records, num_records, grant, evaluation, on_progress)
         grant.commit(count)
-    finally:
-        if saved is not None:
-            saved.close()
     final = loop.state.params if average_decay is None else loop.state.average
     return FitResult(
         params=jax.tree.map(np.asarray, final),
@@ -242,23 +230,11 @@ def fit(
         history=tuple(loop.history),
         plan=plan,
         run_id=session.run_id,
-        microbatch_size=microbatch_size,
-        devices=devices,
+        microbatch_size=cast(int, execution.microbatch_size),
+        devices=cast(int, execution.devices),
         seconds=loop.seconds,
         private_scores=tuple(loop.private_scores),
     )
-
-
-def _provenance(session: Session, insecure_seed: int | None) -> dict[str, Any]:
-    """Public facts for the ledger's entry."""
-    facts = {
-        "run_id": session.run_id,
-        "dpkit": session.facts["versions"]["dpkit-jax"],
-        "program": session.facts["program"],
-    }
-    if insecure_seed is not None:
-        facts["insecure_seed"] = True
-    return facts
 
 
 def _by_unit(
@@ -270,7 +246,7 @@ def _by_unit(
             f"rows_per_unit={most} groups the rows of a unit: it needs unit_ids, and a "
             f"ledger whose unit is who they name, not {unit!r}"
         )
-    return UserRows(records, unit_ids, most, key=session.roots.grouping_key)
+    return UserRows(records, unit_ids, most, key=session.secrets.grouping_key)
 
 
 def _check_records(
@@ -321,7 +297,7 @@ def _check_settings(
         )
 
 
-def _check_objects(optimizer: Any, folder: Any, devices: int | None) -> None:
+def _check_objects(optimizer: Any, folder: Any, execution: Any) -> None:
     """Refuses what would only fail after the charge."""
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
@@ -332,25 +308,28 @@ def _check_objects(optimizer: Any, folder: Any, devices: int | None) -> None:
         raise TypeError(
             f"folder={type(folder).__name__}: give a RunFolder, RunFolder('runs/mine')"
         )
-    if devices is None:
-        return
-    checks.integer_at_least(1, devices=devices)
-    if devices > len(jax.devices()):
+    if not isinstance(execution, Execution):
+        raise TypeError(
+            f"execution={type(execution).__name__}: give an Execution, such as "
+            "Execution(microbatch_size=64)"
+        )
+    devices = execution.devices
+    if devices is not None and devices > len(jax.devices()):
         raise ValueError(
             f"devices={devices}: needed 1 to {len(jax.devices())}, which JAX sees here"
         )
 
 
-def _check_loss_on_records(loss_fn: LossFn, params: Any, example: Any) -> None:
-    """Traces the loss on the shape of one record, before anything is charged."""
+def _checked_loss(loss_fn: LossFn, params: Any, example: Any) -> CheckedLoss:
+    """The loss, traced on the shape of one record before anything is charged."""
     example = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)
         ),
         example,
     )
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    check_loss(loss_fn, params, example, key)
+    params, key = jax.eval_shape(lambda params: (params, jax.random.key(0)), params)
+    return check_loss(loss_fn, params, example, key)
 
 
 def _check_mode(loss_fn: LossFn, params: Any, example: Any, mode: str) -> None:

@@ -71,7 +71,8 @@ def private(model: Model, noise: bool = True, **mode: Any) -> Step:
     clipped = clipped_grad(model.of_one, clip_norm=CLIP_NORM, **mode)
 
     def step(params: Any, batch: Any, key: jax.Array) -> Any:
-        return _noised(model, params, clipped(params, batch)[0], key, noise)
+        total, _ = clipped(params, batch, None)
+        return _noised(model, params, total.private_value, key, noise)
 
     return step
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_every_batch_has_the_size_and_no_padding():
-    sampler = FixedSizeSampler(batch_size=7, num_records=20)
+    sampler = FixedSizeSampler(expected_batch_size=7, max_records=20)
     batch = sampler.batch(jax.random.split(jax.random.key(0), 30), 0, 20)
     assert batch.indices.shape == (30, 7)
     assert batch.mask.all()

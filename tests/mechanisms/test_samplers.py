@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 SAMPLERS: list[Any] = [
     PoissonSampler(0.4, max_batch_size=6, max_records=6),
     PoissonSampler(0.4, max_batch_size=4, max_records=6),
-    FixedSizeSampler(batch_size=2, num_records=6),
+    FixedSizeSampler(expected_batch_size=2, max_records=6),
     FullBatchSampler(6),
     BallsInBinsSampler(bins=3, max_batch_size=6, max_records=6),
     BallsInBinsSampler(bins=3, max_batch_size=4, max_records=6),

@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from dpkit.cli import output
 from dpkit.cli.app import app
+from dpkit.cli.jobs import shown_progress
 from dpkit.cli.output import quieted
-from dpkit.cli.progress import shown_progress
-from dpkit.training import Progress
+from dpkit.jobs import Progress
 
 RUN = """
 relation = "add_remove"
@@ -102,7 +102,7 @@ def test_quiet_commands_still_give_documents_and_errors(tmp_path, monkeypatch):
 
 
 def test_quiet_runs_show_no_progress(capsys):
-    with quieted(True), shown_progress("at delta 1e-5") as (on_progress, on_message):
+    with quieted(True), shown_progress() as (on_progress, on_message):
         on_message("preparing")
-        on_progress(Progress(1, 1, 1.0, None, 1.0))
+        on_progress(Progress(1, 1, "training", 1.0))
     assert capsys.readouterr() == ("", "")

@@ -7,15 +7,18 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
+import dpkit.jobs
 import dpkit.training
 from dpkit.accountants.answers.bounds import Budget
 from dpkit.accountants.answers.errors import BudgetExceeded, Incompatible, LedgerCorrupt
-from dpkit.cli import progress
+from dpkit.cli import jobs
 from dpkit.cli.app import app
 from dpkit.data.errors import DataUnavailable
-from dpkit.training import Progress
+from dpkit.jobs import Progress
 
 RUN = CliRunner()
+TITLE = "at delta 1e-5, add_remove, unit example"
+SCORE = ("accuracy 50.00 %",)
 RESULT = {
     "schema_version": 1,
     "sampling": "poisson",
@@ -26,7 +29,7 @@ RESULT = {
     "relation": "add_remove",
     "unit": "example",
     "accountant": "pld",
-    "test_accuracy": 0.97631,
+    "shown": [["test accuracy", "97.63 %", "on public rows"]],
     "ledger_head": "7f" * 32,
     "insecure_seed": False,
     "evaluation": "public",
@@ -53,20 +56,25 @@ learning_rate = 0.5
 
 @dataclasses.dataclass
 class FakeRun:
-    """Stands for `dpkit.training.run`: keeps what it was asked, tells three steps."""
+    """Stands for `dpkit.jobs.run`: keeps what it was asked, tells three steps."""
 
     result: dict = dataclasses.field(default_factory=lambda: dict(RESULT))
     already_finished: bool = False
     error: Exception | None = None
+    timed: bool = True
     calls: list = dataclasses.field(default_factory=list)
 
-    def __call__(self, config, out, *, offline, on_progress, on_message):
-        self.calls.append(SimpleNamespace(config=config, out=out, offline=offline))
+    def __call__(self, job, config, out, *, ledger, offline, on_progress, on_message):
+        asked = {"job": job.name, "config": config, "out": out}
+        asked |= {"offline": offline, "ledger": ledger}
+        self.calls.append(SimpleNamespace(**asked))
         if self.error is not None:
             raise self.error
         on_message("fetching")
-        for step, score in ((1, None), (2, 0.5), (3, 0.5)):
-            on_progress(Progress(step, 3, step / 3, score, 1234.5))
+        for step, score in ((1, ()), (2, SCORE), (3, SCORE)):
+            shown = (*score, *(("1,234/s",) if self.timed else ()))
+            told = Progress(step, 3, "training", step / 3, shown, self.timed, TITLE)
+            on_progress(told)
         return SimpleNamespace(
             result=self.result, folder=out, already_finished=self.already_finished
         )
@@ -76,7 +84,7 @@ class FakeRun:
 def fake(monkeypatch):
     stand_in = FakeRun()
     # Not setattr: it would first look the real one up, and so load JAX.
-    monkeypatch.setitem(vars(dpkit.training), "run", stand_in)
+    monkeypatch.setitem(vars(dpkit.jobs), "run", stand_in)
     return stand_in
 
 
@@ -124,24 +132,26 @@ def test_no_terminal_no_bar_but_lines(fake):
     ]
 
 
-@pytest.mark.parametrize("score", [None, 0.5])
+@pytest.mark.parametrize("score", [(), SCORE])
 def test_lines_come_by_step_and_whatever_the_score(score, capsys):
-    with progress.shown_progress("title") as (on_progress, _):
+    with jobs.shown_progress() as (on_progress, _):
         for step in range(1, 412):
-            on_progress(Progress(step, 411, 1.0, score, 9.6))
+            on_progress(Progress(step, 411, "training", 1.0, score, at="title"))
     lines = capsys.readouterr().err.splitlines()
     steps = [int(line.split()[1].partition("/")[0]) for line in lines]
     assert steps == [*range(20, 411, 20), 411]
 
 
-def test_no_speed_where_time_is_private(fake, tmp_path):
-    path = tmp_path / "my.toml"
-    path.write_text(CONFIG + "constant_time = false\n")
-    words = ["train", str(path), "--out", str(tmp_path / "run")]
+def test_no_time_left_where_time_is_private(fake, config, tmp_path):
+    fake.timed = False
+    words = ["train", str(config), "--out", str(tmp_path / "run")]
     assert "/s" not in RUN.invoke(app, words).stderr
     env = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}
     on_terminal = RUN.invoke(app, words, env=env).stderr
     assert "3/3" in on_terminal and "/s" not in on_terminal
+    assert "0:0" not in on_terminal and "--:--" not in on_terminal
+    fake.timed = True
+    assert "0:0" in RUN.invoke(app, words, env=env).stderr
 
 
 def test_on_a_terminal_a_bar_on_standard_error(fake):
@@ -204,7 +214,7 @@ def test_an_uncertified_epsilon_is_called_an_estimate(fake):
 
 
 def test_private_evaluation_prints_no_accuracy(fake):
-    fake.result |= {"test_accuracy": None, "evaluation": "private"}
+    fake.result |= {"shown": [], "evaluation": "private"}
     done = RUN.invoke(app, ["demo"])
     assert "accuracy" not in done.stdout
 
@@ -239,7 +249,10 @@ def test_a_refused_folder_names_the_option(fake, config, tmp_path):
     [
         (("delta = 1e-5", "delta = 2.0"), "privacy.delta=2.0"),
         (('sampling = "poisson"', 'sampling = "shuffle"'), "privacy.sampling"),
-        (("clip_norm = 0.1", "clip_norm = 0"), "privacy.clip_norm=0.0"),
+        (
+            ("clip_norm = 0.1", "clip_norm = 0"),
+            "privacy.clip_norm=0 must be",
+        ),
         (("steps = 3", "step = 3"), "training.step"),
         (("[model]", "[modell]"), "modell"),
         (("= 3\n", "= \n"), "not TOML"),
@@ -281,7 +294,7 @@ def test_write_config_copies_and_never_overwrites(fake, tmp_path):
 
 
 def test_demo_has_an_example_on_text(fake, tmp_path):
-    fake.result["test_bits_per_character"] = 3.14159
+    fake.result["shown"] = [["bits per character", "3.142", "on public rows"]]
     done = RUN.invoke(app, ["demo", "--example", "language"])
     assert done.exit_code == 0, done.stderr
     (call,) = fake.calls
@@ -294,5 +307,6 @@ def test_demo_has_an_example_on_text(fake, tmp_path):
 
 
 def test_figures_leave_out_what_is_not_known():
-    told = Progress(1, 2, 1.23451, None, 9.6)
-    assert progress.figures(told) == "epsilon 1.235 · 10/s"
+    told = Progress(1, 2, "training", 1.23451, ("10/s",))
+    assert jobs.figures(told) == "epsilon 1.235 · 10/s"
+    assert jobs.figures(Progress(1, 2, "training", None)) == ""

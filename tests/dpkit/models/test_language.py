@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from dpkit.models import LanguageModel, build_language, lora
 from dpkit.models.language import base_sha256
-from dpkit.training.gradients import clipped_grad
+from tests.bare import clipped_grad
 
 SYMBOLS, LENGTH, WIDTH, HEADS, LAYERS = 11, 6, 8, 2, 1
 SIZES: dict[str, Any] = {

@@ -12,7 +12,7 @@ from dpkit.budget.declaration import declare
 from dpkit.cli.app import app
 from dpkit.report import of_ledger, of_run, render_account
 from dpkit.report.statement import attack_rows
-from tests.dpkit.report.test_page import HOSTILE, Page
+from tests.dpkit.report.pages import HOSTILE, Page
 
 RUN = CliRunner()
 TERMS = {"relation": "add_remove", "unit": "user", "dataset": "toy 1.0"}

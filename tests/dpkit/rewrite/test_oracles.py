@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dpkit.mechanisms.clips import PSAC, AutoS, Flat, PerGroup
-from dpkit.training import clipped_grad
+from tests.bare import clipped_grad
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies
 
-from dpkit.training import clipped_grad
+from tests.bare import clipped_grad
 
 pytestmark = [
     pytest.mark.usefixtures("quick_compilation"),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpkit.training import clipped_grad
+from tests.bare import clipped_grad
 from tests.zoo import draws
 
 VIEWS = {

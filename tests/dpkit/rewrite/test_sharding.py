@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dpkit.mechanisms.noise import gaussian_noise
-from dpkit.training import clipped_grad
+from tests.bare import clipped_grad
 from tests.processes import result_of
 from tests.zoo import draws
 
@@ -140,7 +140,7 @@ FOUR = """
     import jax, numpy as np
     jax.config.update("jax_num_cpu_devices", 4)
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
-    from dpkit.training import clipped_grad
+    from tests.bare import clipped_grad
     from tests.dpkit.rewrite.test_sharding import collectives, placed, step
     from tests.zoo import transformer
 
@@ -197,7 +197,7 @@ ZOO_ON_A_MESH = """
     import json
     import jax, numpy as np
     jax.config.update("jax_num_cpu_devices", 2)
-    from dpkit.training import clipped_grad
+    from tests.bare import clipped_grad
     from tests.dpkit.rewrite.test_sharding import placed
     from tests.zoo import ZOO
 

@@ -23,7 +23,7 @@ from dpkit.mechanisms.clips import (
 )
 from dpkit.rewrite import clipping, products
 from dpkit.rewrite.products import Rows
-from dpkit.training import clipped_grad
+from tests.bare import clipped_grad
 
 WAYS: dict[str, dict[str, Any]] = {
     "product": {"kappa": 0.0},

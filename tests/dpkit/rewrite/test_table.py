@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpkit.rewrite import clipping, products
-from dpkit.training import clipped_grad
+from tests.bare import clipped_grad
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

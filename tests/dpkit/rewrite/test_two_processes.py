@@ -22,7 +22,7 @@ WORKER = """
         jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
     from dpkit.mechanisms.noise import gaussian_noise
-    from dpkit.training import clipped_grad
+    from tests.bare import clipped_grad
     from tests.dpkit.rewrite.test_sharding import loss_fn, problem
 
     params, x = jax.tree.map(np.asarray, problem())

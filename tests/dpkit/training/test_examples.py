@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dpkit.training.examples import augmented, per_user
-from dpkit.training.gradients import clipped_grad
+from tests.bare import clipped_grad
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -9,7 +9,8 @@ import pytest
 from flax import linen, nnx
 
 from dpkit import Budget, DPSGDPlan, Ledger, fit
-from dpkit.training.gradients import clipped_grad
+from dpkit.training import Execution
+from tests.bare import clipped_grad
 
 WIDTH = 3
 
@@ -96,7 +97,7 @@ def test_the_trainer_takes_the_model_unchanged(make):
         plan=plan,
         optimizer=optax.adam(0.1),
         ledger=ledger,
-        microbatch_size=16,
+        execution=Execution(microbatch_size=16),
     )
     assert jax.tree.structure(done.params) == jax.tree.structure(params)
     moved = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dpkit.mechanisms.clips import Flat
-from dpkit.training.gradients import clipped_grad
+from tests.bare import clipped_grad
 from tests.oracles import gradients as oracle
 
 MODES: dict[str, dict[str, Any]] = {

@@ -233,7 +233,9 @@ def test_what_is_private_is_nowhere_in_the_folder(tmp_path):
     done = run(load_config(config), tmp_path / "run", on_progress=seen.append)
     assert done.result["test_accuracy"] is None
     assert {row["test_accuracy"] for row in done.result["history"]} == {None}
-    assert {p.test_accuracy for p in seen} == {None}
+    assert {p.shown for p in seen} == {()}  # no accuracy, no speed
+    assert {p.timed for p in seen} == {False}
+    assert done.result["shown"] == []
     assert (done.result["seconds"], done.result["finished"]) == (None, None)
 
 
@@ -243,7 +245,7 @@ class Killed(Exception):
 
 def stop_at(step):
     def on_progress(progress):
-        if progress.step == step:
+        if progress.done == step:
             raise Killed
 
     return on_progress
@@ -385,7 +387,7 @@ def test_a_charge_of_somebody_else_keeps_a_refused_runs_ledger(tmp_path, monkeyp
 
     from dpkit.training import job
 
-    def spend_and_refuse(folder, job, ledger, on_progress):
+    def spend_and_refuse(job, session, ledger, on_progress):
         ledger.charge(GaussianDpEvent(100.0), label="theirs")
         raise ValueError("no")
 
@@ -531,9 +533,12 @@ def test_a_full_disk_releases_nothing_and_can_be_resumed(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "moment"), [("job", "summary"), ("result", "_npz")])
+@pytest.mark.parametrize(
+    ("place", "moment"),
+    [("dpkit.jobs.lifecycle", "summary"), ("dpkit.training.result", "_npz")],
+)
 def test_a_death_after_the_last_step_is_no_loss(tmp_path, monkeypatch, place, moment):
-    module = importlib.import_module(f"dpkit.training.{place}")
+    module = importlib.import_module(place)
 
     def die(*args, **facts):
         raise Killed

@@ -11,6 +11,7 @@ from scipy import stats
 
 from dpkit.training.optimizer import as_optax
 from dpkit.training.plan import DPSGDPlan
+from tests.bare import clipped
 
 PLAN = DPSGDPlan.create(
     max_records=1000,
@@ -22,7 +23,7 @@ PLAN = DPSGDPlan.create(
 
 
 def stepped(tx, total, state, params=None) -> tuple[Any, Any]:
-    return tx.update(total, state, params)
+    return tx.update(clipped(PLAN, total), state, params)
 
 
 def zeros(n=50_000):
@@ -57,9 +58,9 @@ def test_nothing_is_released_beyond_the_plan():
     tx = as_optax(PLAN, jax.random.key(0))
     state = tx.init(zeros(4))
     for _ in range(3):
-        update, state = jax.jit(tx.update)(zeros(4), state)
+        update, state = jax.jit(tx.update)(clipped(PLAN, zeros(4)), state)
         assert np.isfinite(update["a"]).all()
-    update, _ = jax.jit(tx.update)(zeros(4), state)
+    update, _ = jax.jit(tx.update)(clipped(PLAN, zeros(4)), state)
     assert np.isnan(update["a"]).all() and np.isnan(update["b"]).all()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from dpkit.training.optimizer import release_state, released_mean
 from dpkit.training.plan import DPSGDPlan
+from tests.bare import clipped
 
 SMALL: dict[str, Any] = {
     "max_records": 1000,
@@ -33,7 +34,7 @@ def test_the_event_is_made_of_the_fields_that_run():
     step = event.event
     assert isinstance(step, dp_accounting.TruncatedSubsampledGaussianDpEvent)
     assert step.sampling_probability == plan.sampler.sampling_rate == 0.1
-    assert step.noise_multiplier == plan.mechanism.noise_multiplier == 1.5
+    assert step.noise_multiplier == plan.stream.noise_multiplier == 1.5
     assert step.truncated_batch_size == plan.sampler.max_batch_size
     assert step.dataset_size == 1000
 
@@ -49,7 +50,7 @@ def test_a_batch_is_a_function_of_key_and_step():
     plan = DPSGDPlan.create(**SMALL)
     key = jax.random.key(1)
     again = plan.batch(key, 3, 1000)
-    for step, batch in enumerate(plan.batches(key, 1000)):
+    for step, batch in enumerate(plan.batches(key, num_records=1000)):
         same = np.array_equal(batch.indices, again.indices)
         assert same == (step == 3)
         assert batch.mask.shape == (plan.sampler.max_batch_size,)
@@ -83,7 +84,8 @@ def test_the_divisor_does_not_move_when_a_record_is_added(changes, divisors):
     def released(step, total, number):
         norms = jnp.where(slots < number, 0.2, 0.0)
         key = jax.random.key(0)
-        return released_mean(plan, key, step, total, total, memory, norms)[0]
+        batch = clipped(plan, total, norms, memory)
+        return released_mean(plan, key, step, batch, total, memory)[0]
 
     for step, divisor in divisors.items():
         assert plan.divisor(step) == divisor
@@ -143,7 +145,7 @@ def test_a_plan_for_a_budget_keeps_it_and_hardly_less(relation):
     plan = DPSGDPlan.for_budget(epsilon=2.0, delta=1e-5, relation=relation, **numbers)
     upper = plan.epsilon(1e-5, relation=relation).upper
     assert upper is not None and 1.99 < upper <= 2.0
-    tighter = plan.with_noise(plan.mechanism.noise_multiplier * 0.995)
+    tighter = plan.with_noise(plan.stream.noise_multiplier * 0.995)
     looser = tighter.epsilon(1e-5, relation=relation).upper
     assert looser is not None and looser > 2.0
 

@@ -23,8 +23,9 @@ from dpkit.mechanisms import (
     PerGroup,
     PoissonSampler,
 )
+from dpkit.mechanisms.changing import PiecewiseSampler, lookup
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.schedule import PiecewiseSampler, aligned, checked, lookup
+from dpkit.training.schedule import aligned, checked
 
 SMALL: dict[str, Any] = {
     "max_records": 60,
@@ -53,7 +54,7 @@ def small(sampling="poisson", **changes):
 
 
 def test_a_clip_norm_that_follows_a_quantile_follows_no_schedule():
-    with pytest.raises(ValueError, match="quantile: the clip norm follows the norms"):
+    with pytest.raises(ValueError, match="AdaptiveGaussianSum goes by earlier"):
         DPSGDPlan.create(
             max_records=1000,
             expected_batch_size=100,
@@ -77,7 +78,7 @@ def test_every_sampler_makes_a_plan_whose_event_is_its_own(sampling):
         plan.event(relation),
         dp.SelfComposedDpEvent(plan.event(relation), 1),
     )
-    batches = list(plan.batches(jax.random.key(0), 60))
+    batches = list(plan.batches(jax.random.key(0), num_records=60))
     assert len(batches) == 8
     assert {b.mask.shape for b in batches} == {(sampler.max_batch_size,)}
 
@@ -172,7 +173,7 @@ def test_relations_without_a_proof_and_steps_without_a_price_are_refused():
     with pytest.raises(TypeError, match="sampler=function"):
         DPSGDPlan(
             sampler=lambda key: key,
-            mechanism=small().mechanism,
+            stream=small().stream,
             steps=1,
             expected_batch_size=1.0,
         )
@@ -183,8 +184,8 @@ def test_relations_without_a_proof_and_steps_without_a_price_are_refused():
 )
 def test_any_clip(clip):
     plan = small(clip_norm=None, clip=clip)
-    assert plan.clip_at(0) == plan.mechanism.clip == clip
-    assert plan.stddev(0) == plan.mechanism.stddev > 1.5 * clip.radius
+    assert plan.clip_at(0) == plan.stream.clip == clip
+    assert plan.stddev(0) == plan.stream.stddev > 1.5 * clip.radius
     assert DPSGDPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     with pytest.raises(ValueError, match="clip"):
         small(clip=clip)
@@ -244,10 +245,10 @@ def test_a_schedule_has_no_one_mechanism():
     plan = scheduled()
     for name in ("clip_norm", "stddev", "privatize", "noise_multiplier", "clip"):
         with pytest.raises(AttributeError, match=r"plan.stddev\(step\)"):
-            getattr(plan.mechanism, name)
+            getattr(plan.stream, name)
     with pytest.raises(ValueError, match="scaled"):
         plan.with_noise(1.0)
-    assert [p.mechanism.noise_multiplier for p in plan.scaled(3.0).pieces] == [6.0, 3.0]
+    assert [p.stream.noise_multiplier for p in plan.scaled(3.0).pieces] == [6.0, 3.0]
 
 
 @pytest.mark.parametrize("sampling", ["poisson", "fixed_size", "balls_in_bins"])
@@ -332,7 +333,7 @@ def test_pieces_with_epochs_of_their_own_have_draws_of_their_own():
 
 def test_batches_of_changing_size_share_their_slots():
     plan = scheduled(sampling="fixed_size", expected_batch_size=((5, 10), (3, 20)))
-    counts = [b.mask.sum() for b in plan.batches(jax.random.key(0), 60)]
+    counts = [b.mask.sum() for b in plan.batches(jax.random.key(0), num_records=60)]
     assert counts == [10] * 5 + [20] * 3
     assert plan.batch(jax.random.key(0), 0, 60).mask.shape == (20,)
     poisson = scheduled(expected_batch_size=((4, 5), (4, 40)))
@@ -347,7 +348,7 @@ def test_one_factor_makes_a_schedule_meet_a_budget():
     plan = DPSGDPlan.for_budget(
         epsilon=3.0, delta=1e-3, relation="add_remove", max_batch_size=60, **numbers
     )
-    first, second = (p.mechanism.noise_multiplier for p in plan.pieces)
+    first, second = (p.stream.noise_multiplier for p in plan.pieces)
     assert first / second == pytest.approx(2.0)
     upper = plan.epsilon(1e-3, relation="add_remove").upper
     assert upper is not None and 2.98 < upper <= 3.0

@@ -10,10 +10,11 @@ import optax
 import pytest
 
 from dpkit.data.random_access import as_rows
+from dpkit.jobs.roots import Roots
+from dpkit.mechanisms import clipping
 from dpkit.mechanisms.sampler import Batch
-from dpkit.training import optimizer
+from dpkit.training.execution import Execution
 from dpkit.training.plan import DPSGDPlan
-from dpkit.training.roots import Roots
 from dpkit.training.step import Stepper
 from tests.dpkit.rewrite.test_sharding import collectives
 from tests.processes import result_of
@@ -48,13 +49,13 @@ CASES = [
 
 def stepper_of(loss_fn, plan, **options):
     settings: dict[str, Any] = {
-        "average_decay": None,
-        "microbatch_size": None,
         "devices": 1,
         **options,
     }
     tx = settings.pop("optimizer", optax.sgd(1.0))
-    return Stepper(loss_fn, plan, tx, Roots.insecure(1), **settings)
+    decay = settings.pop("average_decay", None)
+    way = Execution(**settings)
+    return Stepper(loss_fn, plan, tx, Roots.insecure(1), way, average_decay=decay)
 
 
 def compiled(stepper, params, width):
@@ -168,7 +169,7 @@ def test_noise_is_drawn_when_the_backward_pass_has_given_its_memory_back(
 
     noised = memory()
     monkeypatch.setattr(
-        optimizer,
+        clipping,
         "gaussian_noise",
         lambda key, tree, *_, **__: jax.tree.map(
             lambda x: jnp.zeros((), x.dtype), tree

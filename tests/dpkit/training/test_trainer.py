@@ -22,7 +22,7 @@ from dpkit import (
     fit,
 )
 from dpkit.accountants.answers.errors import LedgerCorrupt
-from dpkit.training import trainer
+from dpkit.training import Execution, trainer
 
 RECORDS = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
 PLAN = DPSGDPlan.create(
@@ -33,6 +33,8 @@ PLAN = DPSGDPlan.create(
     noise_multiplier=1.0,
 )
 START = {"w": jnp.zeros(4), "b": jnp.zeros(())}
+# The quickest to compile; other modes: test_noising.
+WAY = Execution(mode="microbatch", microbatch_size=8, devices=2)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -53,9 +55,7 @@ def train(ledger, **options):
     settings: dict[str, Any] = {
         "plan": PLAN,
         "optimizer": optax.sgd(0.1, momentum=0.9),
-        "mode": "microbatch",  # the quickest to compile; other modes: test_noising
-        "microbatch_size": 8,
-        "devices": 2,
+        "execution": WAY,
         "average_decay": 0.9,
         **options,
     }
@@ -181,6 +181,26 @@ def test_a_fixed_seed_repeats_and_is_marked(tmp_path):
     assert reserve.body["provenance"]["insecure_seed"] is True
 
 
+@pytest.mark.parametrize("size", [None, 8])
+def test_the_loss_is_traced_once_a_run(size):
+    traces = []
+
+    def counted(params, x, key):
+        traces.append(1)
+        return loss(params, x, key)
+
+    fit(
+        counted,
+        START,
+        RECORDS,
+        plan=dataclasses.replace(PLAN, steps=1),
+        optimizer=optax.sgd(0.1),
+        ledger=new_ledger(),
+        execution=Execution(microbatch_size=size, devices=1),
+    )
+    assert len(traces) == 1
+
+
 class Killed(Exception):
     """Stands for a process that is gone."""
 
@@ -224,9 +244,12 @@ def test_resuming_at_every_step_gives_the_uninterrupted_run(tmp_path):
 def test_resuming_at_every_step_in_every_way_to_the_sum(tmp_path, size):
     """The rewritten loss in chunks, and all rows at once."""
     plan = dataclasses.replace(PLAN, steps=4)
-    check_resumption(
-        tmp_path, range(1, 5), plan=plan, mode="auto", microbatch_size=size
-    )
+    way = Execution(microbatch_size=size, devices=2)
+    check_resumption(tmp_path, range(1, 5), plan=plan, execution=way)
+
+
+def way(**changes):
+    return {"execution": dataclasses.replace(WAY, **changes)}
 
 
 def interrupted(tmp_path, step=7):
@@ -250,9 +273,9 @@ def interrupted(tmp_path, step=7):
                 ({"insecure_seed": 1, "allow_insecure_ledger": True}, "insecure_seed"),
                 ({"optimizer": optax.sgd(0.2, momentum=0.9)}, "program"),
                 ({"average_decay": 0.5}, "program"),
-                ({"devices": 1}, "devices"),
-                ({"microbatch_size": 4}, "microbatch_size"),
-                ({"constant_time": False}, "program"),
+                (way(devices=1), "devices"),
+                (way(microbatch_size=4), "microbatch_size"),
+                (way(constant_time=False), "program"),
             ]
         ),
     ],
@@ -330,9 +353,7 @@ def test_noise_is_never_reused_on_other_data(tmp_path):
             other,
             plan=PLAN,
             optimizer=optax.sgd(0.1, momentum=0.9),
-            mode="microbatch",
-            microbatch_size=8,
-            devices=2,
+            execution=WAY,
             average_decay=0.9,
             ledger=ledger,
             folder=folder,
@@ -352,7 +373,7 @@ def test_a_checkpoint_of_another_ledger_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_checkpoint_beyond_the_plan_is_refused(tmp_path):
-    from dpkit.training.checkpoint import Checkpoints
+    from dpkit.jobs.checkpoint import Checkpoints
 
     folder, ledger = interrupted(tmp_path)
     saved = Checkpoints(folder.checkpoints)
@@ -452,10 +473,8 @@ def fit_on(records):
 @pytest.mark.parametrize(
     ("setting", "error"),
     [
-        ({"devices": 0}, ValueError),
-        ({"devices": -1}, ValueError),
-        ({"devices": 99}, ValueError),
-        ({"devices": 1.0}, TypeError),
+        (way(devices=99), ValueError),
+        ({"execution": "vmap"}, TypeError),
         ({"folder": "runs/mine"}, TypeError),
         ({"optimizer": None}, TypeError),
     ],
@@ -463,7 +482,7 @@ def fit_on(records):
 )
 def test_settings_that_would_fail_later_are_refused(setting, error):
     ledger = new_ledger()
-    with pytest.raises(error, match=next(iter(setting))):
+    with pytest.raises(error, match=f"{next(iter(setting))}|devices=99"):
         train(ledger, **setting)
     assert entry_kinds(ledger) == ["genesis"]
 
@@ -478,12 +497,12 @@ def test_the_trainer_asks_for_constant_time_unless_told_otherwise(
     asked = []
 
     class Spy(trainer.Stepper):
-        def __init__(self, *args, constant_time, **kwargs):
-            asked.append(constant_time)
-            super().__init__(*args, constant_time=constant_time, **kwargs)
+        def __init__(self, *args, **kwargs):
+            asked.append(args[-1].constant_time)
+            super().__init__(*args, **kwargs)
 
     monkeypatch.setattr(trainer, "Stepper", Spy)
-    train(new_ledger(), **({} if constant else {"constant_time": False}))
+    train(new_ledger(), **({} if constant else way(constant_time=False)))
     assert set(asked) == {constant}
 
 
@@ -498,7 +517,7 @@ def test_a_nan_record_does_no_harm_and_nobody_is_told(recwarn):
         plan=PLAN,
         optimizer=optax.sgd(0.1),
         ledger=new_ledger(),
-        microbatch_size=8,
+        execution=Execution(microbatch_size=8),
         on_progress=seen.append,
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(done.params))
@@ -529,8 +548,7 @@ def test_a_contrast_with_a_batch_of_one_is_pointed_out(mode):
             plan=dataclasses.replace(PLAN, steps=1),
             optimizer=optax.sgd(0.1),
             ledger=new_ledger(),
-            mode=mode,
-            microbatch_size=8,
+            execution=Execution(mode=mode, microbatch_size=8),
         )
 
 
@@ -543,7 +561,7 @@ def test_an_empty_data_set_trains_on_noise_alone():
         plan=PLAN,
         optimizer=optax.sgd(0.1),
         ledger=new_ledger(),
-        microbatch_size=8,
+        execution=Execution(microbatch_size=8),
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(done.params))
     assert float(np.abs(done.params["w"]).max()) > 0

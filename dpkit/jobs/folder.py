@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dpkit.training.roots import Roots
+from dpkit.jobs.roots import Roots
 
 
 class RunFolder:
@@ -39,7 +39,6 @@ class RunFolder:
         self.ledger = self.path / "ledger.db"
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
-        self.params = self.path / "params.npz"
         self._state = self.private / "run.json"
 
     @property
@@ -116,7 +115,7 @@ class RunFolder:
           ValueError: another process is running it.
         """
         busy = ValueError(
-            f"out={str(self.path)!r} is being trained by another process: wait for it, "
+            f"out={str(self.path)!r} is in use by another process: wait for it, "
             "or name another folder"
         )
         path = self.private / "lock"

@@ -20,6 +20,16 @@ DPSGD = {
 }
 
 
+# The same run in the words of the library.
+OWN = {
+    "max_records": 60000,
+    "expected_batch_size": 256,
+    "epochs": 15,
+    "noise_multiplier": 1.1,
+    "sampling": "poisson",
+}
+
+
 def without(name, data=DPSGD):
     return {key: value for key, value in data.items() if key != name}
 
@@ -178,6 +188,31 @@ def test_other_schemes_have_their_own_events():
     assert never["kind"] == "poisson_gaussian"
     full = DPSGD | {"batch_size": 60000, "sampling": "full_batch"}
     assert expand(full, "add_remove")[0][0]["count"] == 15
+
+
+@pytest.mark.parametrize(
+    ("own", "also"),
+    [
+        ({"sampling": "poisson"}, {"sampling": "poisson"}),
+        ({"sampling": "fixed_size"}, {"sampling": "wor"}),
+        (
+            {"sampling": "truncated_poisson", "max_batch_size": 300},
+            {"sampling": "truncated_poisson", "max_batch": 300},
+        ),
+    ],
+)
+def test_two_words_for_one_number_give_one_run(own, also):
+    assert expand(OWN | own, "add_remove") == expand(DPSGD | also, "add_remove")
+
+
+@pytest.mark.parametrize(
+    "both",
+    [{"dataset_size": 60000}, {"batch_size": 256}, {"max_batch": 300}],
+)
+def test_one_number_is_given_once(both):
+    data = OWN | {"sampling": "truncated_poisson", "max_batch_size": 300} | both
+    with pytest.raises(ValueError, match="two words for one number"):
+        expand(data, "add_remove")
 
 
 def test_several_examples_a_unit_are_a_binomial_mixture():

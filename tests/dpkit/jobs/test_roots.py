@@ -6,7 +6,7 @@ import pytest
 
 from dpkit.data.random_access import ArrayRows
 from dpkit.data.units import UserRows
-from dpkit.training.roots import Roots, secret_key
+from dpkit.jobs.roots import Roots, secret_key
 
 
 def words(key):

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from dpkit.training.folder import RunFolder, write
-from dpkit.training.roots import Roots
+from dpkit.jobs.folder import RunFolder, write
+from dpkit.jobs.roots import Roots
 
 
 def test_private_is_for_the_owner_alone_whatever_the_umask(tmp_path):

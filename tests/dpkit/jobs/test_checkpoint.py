@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from dpkit.training.checkpoint import Checkpoints
+from dpkit.jobs.checkpoint import Checkpoints
 
 
 def some_state(fill):

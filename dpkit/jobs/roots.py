@@ -70,6 +70,10 @@ class Roots:
             return self.noise_key
         return chacha_key(hmac.new(self.noise, b"chacha20", hashlib.sha256).digest())
 
+    def key(self, name: str) -> jax.Array:
+        """The typed key of the noise of one named release."""
+        return _key(self.noise, b"release " + name.encode())
+
     @property
     def sampling_key(self) -> jax.Array:
         """The typed key of all batches."""

@@ -1,0 +1,380 @@
+"""The command of a job, made from the job: its options, its progress, its outcome.
+
+Progress goes to standard error: a bar on a terminal, else twenty lines or so. Nothing
+there is private: steps, the epsilon of the releases so far, what the job says may be
+told; no time left where the time of the work depends on private data.
+"""
+
+import importlib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpkit.cli.errors import ExitCode
+from dpkit.cli.options import Json
+from dpkit.cli.output import confirm, emit, facts, is_quiet, note, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from dpkit.budget.declaration import Declaration
+    from dpkit.jobs import Cost, Job, JobConfig, Progress, Run
+    from dpkit.jobs.progress import OnProgress, Tell
+
+# By command: where the struct of the configuration is, and where the job is. The first
+# loads no arrays.
+JOBS = {"train": ("dpkit.training.config:Config", "dpkit.training.job:TRAINING")}
+
+_LINES = 20  # of a run that nobody watches on a terminal
+
+
+def config_type(name: str) -> "type[JobConfig]":
+    """The struct of a job's configuration.
+
+    Example:
+      >>> config_type("train").__name__
+      'Config'
+    """
+    return _found(JOBS[name][0])
+
+
+def job_of(name: str) -> "Job[Any]":
+    """The job of a command.
+
+    Example:
+      >>> job_of("train").name
+      'train'
+    """
+    return _found(JOBS[name][1])
+
+
+def job_command(name: str, text: str) -> Callable[..., None]:
+    """The command of a job.
+
+    Args:
+      name: a key of `JOBS`.
+      text: its help.
+
+    Example:
+      >>> job_command("train", "Train privately.").__doc__
+      'Train privately.'
+    """
+
+    def command(
+        config: Annotated[
+            Path,
+            typer.Argument(metavar="CONFIG.toml", help="What to do, and how private."),
+        ],
+        out: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="DIR", help="The run's folder; resumed if unfinished."
+            ),
+        ] = None,
+        ledger: Annotated[
+            str | None,
+            typer.Option(
+                metavar="LEDGER",
+                help="A ledger to share, by its file or URL, in the place of the"
+                " CONFIG's. [default: one in the run's folder]",
+                show_default=False,
+            ),
+        ] = None,
+        changes: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--set",
+                metavar="SECTION.KEY=VALUE",
+                help="In the place of the CONFIG's; may be given several times.",
+            ),
+        ] = None,
+        offline: Annotated[
+            bool,
+            typer.Option(
+                "--offline", help="Never fetch data, even where the CONFIG allows it."
+            ),
+        ] = False,
+        dry_run: Annotated[
+            bool,
+            typer.Option(
+                "--dry-run",
+                help="Only tell what it would cost and take; nothing is spent.",
+            ),
+        ] = False,
+        json: Json = False,
+    ) -> None:
+        from dpkit import jobs
+
+        read = jobs.load(config_type(name), config, changes or ())
+        if dry_run:
+            _show_cost(jobs.dry_run(job_of(name), read), as_json=json)
+        elif out is None:
+            raise ValueError("missing option --out: name the run's folder")
+        else:
+            run_job(name, read, out, ledger=ledger, offline=offline, as_json=json)
+
+    command.__doc__ = text
+    return command
+
+
+def schema(
+    job: Annotated[
+        str, typer.Argument(metavar="JOB", help="Whose configuration: train.")
+    ],
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="The page of the reference, for people."),
+    ] = False,
+) -> None:
+    """The JSON Schema of a job's configuration, for editors that complete TOML."""
+    from dpkit.accountants.answers import checks
+    from dpkit.jobs import reference
+
+    kind = config_type(checks.one_of(tuple(JOBS), job=job))
+    text = reference.markdown(kind, job) if markdown else reference.schema(kind, job)
+    typer.echo(text, nl=False)
+
+
+def run_job(
+    name: str,
+    config: "JobConfig",
+    out: Path,
+    *,
+    ledger: str | None = None,
+    offline: bool = False,
+    as_json: bool,
+) -> None:
+    """Do what a configuration says, and show the outcome.
+
+    Args:
+      name: of the job.
+      config: of the job.
+      out: the run's folder.
+      ledger: a shared ledger.
+      offline: fetch nothing.
+      as_json: print the result as JSON.
+
+    Raises:
+      typer.Exit: with 1, where an audit found a claim to be wrong.
+    """
+    from dpkit import jobs
+
+    with shown_progress() as (on_progress, on_message):
+        done = jobs.run(
+            job_of(name),
+            config,
+            out,
+            ledger=ledger,
+            offline=offline,
+            on_progress=on_progress,
+            on_message=on_message,
+        )
+    if done.already_finished:
+        confirm(f"{done.folder}: this run is already finished; nothing was changed")
+    if as_json:
+        emit(done.result)
+    else:
+        facts(_outcome(done))
+    if done.result.get("falsified"):
+        raise typer.Exit(ExitCode.BUDGET_EXCEEDED)
+
+
+def declared(path: str | Path, **given: Any) -> "Declaration":
+    """The run that a file declares: a declaration, or the configuration of a job.
+
+    Args:
+      path: of the file.
+      given: `relation`, `unit` and `delta`, as for `dpkit.budget.declaration.read`.
+
+    Example:
+      >>> declared("run.toml", delta=1e-6)  # doctest: +SKIP
+    """
+    from dpkit.budget.declaration import of_event, read
+
+    name = _job_of_file(Path(path))
+    if name is None:
+        return read(path, **given)
+    from dpkit import jobs
+
+    config = jobs.load(config_type(name), path)
+    cost = jobs.dry_run(job_of(name), config, estimate=False)
+    if cost.event is None:
+        raise ValueError(f"{path}: this job chooses its releases along the way")
+    run = of_event(cost.event, cost.terms, cost.budget.delta)
+    return run.asked(path, **given)
+
+
+def _job_of_file(path: Path) -> str | None:
+    """The job that a file configures; None for a declaration, or no TOML at all."""
+    from dpkit.jobs.config import parsed, sections_of
+
+    if path.suffix != ".toml" or not path.exists():
+        return None
+    try:
+        table = parsed(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    if {"events", "dpsgd", "relation"} & set(table):
+        return None
+    shared = {
+        name: len(set(table) & set(sections_of(config_type(name)))) for name in JOBS
+    }
+    best = max(shared, key=shared.__getitem__)
+    return best if shared[best] else None
+
+
+def _found(place: str) -> Any:
+    """What `module:name` names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _show_cost(cost: "Cost", *, as_json: bool) -> None:
+    """Print what a run would cost."""
+    from dpkit.cli.bounds import bound_in_words, refuse_uncertified
+
+    if as_json:
+        emit(cost.to_json())
+    else:
+        rows = [] if cost.bound is None else bound_in_words(cost.bound)
+        told = {name: value for name, value in cost.terms.items()}
+        shown = [("data set", told.get("dataset"))]
+        shown += [(k.replace("_", " "), _shown(k, v)) for k, v in cost.estimate.items()]
+        facts([*rows, *shown, ("spent", "nothing: this was a dry run")])
+    refuse_uncertified(cost.bound is None or cost.bound.certified)
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A number of an estimate, for people."""
+    if value is None:
+        return None
+    if name.endswith("_bytes"):
+        return f"{value / 1e6:,.0f} MB"
+    return f"about {value:,.0f} s" if name == "seconds" else value
+
+
+def _outcome(done: "Run") -> list[tuple[str, Any]]:
+    """What a finished run prints."""
+    from dpkit.jobs.result import guarantee
+
+    told = guarantee(done.result)
+    known = [] if told is None else [*told.facts(), ("in words", told.headline)]
+    return [
+        *((name, text) for name, text, _ in done.result.get("shown", [])),
+        *known,
+        ("run's folder", done.folder),
+        ("report", done.folder / "report.html"),
+    ]
+
+
+@contextmanager
+def shown_progress() -> Generator[tuple["OnProgress", "Tell"]]:
+    """Show a run's progress while the block runs.
+
+    Yields:
+      Two callbacks for `dpkit.jobs.run`: one for steps, one for messages.
+
+    Example:
+      >>> with shown_progress() as (on_progress, on_message):
+      ...     on_message("preparing")
+    """
+    if is_quiet():
+        yield _silent, _silent
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        yield _line, _silent
+        return
+    with _bar(console) as bar:
+        task = bar.add_task("preparing", total=None, figures="", timed=True)
+        yield _updates(bar, task), lambda text: console.print(plain(text))
+
+
+def figures(progress: "Progress") -> str:
+    """Epsilon and what else may be told, as one short text.
+
+    Args:
+      progress: where the run stands.
+
+    Returns:
+      The text.
+
+    Example:
+      >>> from types import SimpleNamespace
+      >>> figures(SimpleNamespace(epsilon=1.25, shown=("accuracy 50.00 %",)))
+      'epsilon 1.25 · accuracy 50.00 %'
+    """
+    from dpkit.report.words import number
+
+    known = progress.epsilon
+    parts = [] if known is None else [f"epsilon {number(known, side='up')}"]
+    return " · ".join([*parts, *progress.shown])
+
+
+def _bar(console: "Console") -> "Bar":
+    """Rich's bar: done, steps, figures, time left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Left(TimeRemainingColumn):
+        """The time left, where it may be told."""
+
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.fields["timed"] else Text("")
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        Left(compact=True),
+        console=console,
+    )
+
+
+def _updates(bar: "Bar", task: "TaskID") -> "OnProgress":
+    """Moves the bar."""
+    told = set()
+
+    def update(progress: "Progress") -> None:
+        if progress.at not in told:
+            told.add(progress.at)
+            text = f"epsilon is the certified one of the steps so far, {progress.at}"
+            bar.console.print(text)
+        bar.update(
+            task,
+            description=progress.doing,
+            completed=progress.done,
+            total=progress.total,
+            figures=figures(progress),
+            timed=progress.timed,
+        )
+
+    return update
+
+
+def _line(progress: "Progress") -> None:
+    """Prints a line every so many steps, and for the last one."""
+    every = max(1, progress.total // _LINES)
+    if progress.done % every and progress.done < progress.total:
+        return
+    place = f"step {progress.done}/{progress.total}"
+    note(f"{place} · {figures(progress)} ({progress.at})")
+
+
+def _silent(_: Any) -> None:
+    """Says nothing."""

@@ -1,0 +1,243 @@
+"""The ledger of a run: its folder's own, or one that runs share; found, checked, made.
+
+A ledger that is there is verified before anything is created. One that a run makes for
+itself, and that was never charged, goes again when the run is refused: a budget without
+a release would only stand in the way of the next try. A shared one is never made here:
+its budget is a decision about all runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dp_accounting import DpEvent
+
+from dpkit.accountants.answers.bounds import Budget
+from dpkit.accountants.answers.errors import (
+    BudgetExceeded,
+    LedgerCorrupt,
+    NotCertified,
+    UnsupportedEvent,
+)
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.ledger import Ledger
+from dpkit.accountants.readings.best import epsilon
+from dpkit.accountants.storage.lines import location
+from dpkit.accountants.storage.store import Store
+from dpkit.jobs.config import JobConfig
+from dpkit.jobs.folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a run is charged.
+
+    Args:
+      where: a file or a URL.
+      shared: whether it is somebody else's than the folder's.
+
+    Example:
+      >>> Place.of(JobConfig(), None, RunFolder("run")).where
+      PosixPath('run/ledger.db')
+    """
+
+    where: Path | str
+    shared: bool
+
+    @classmethod
+    def of(
+        cls, config: JobConfig, given: str | Path | None, folder: RunFolder
+    ) -> Place:
+        """The ledger that is asked for; `given` goes before the configuration's.
+
+        Raises:
+          ValueError: a share of no ledger; a known seed on a shared one.
+        """
+        url = given
+        if url is None and config.ledger is not None:
+            url = config.ledger.url
+        if url is None:
+            if config.share is not None:
+                raise ValueError(
+                    "ledger.share is a part of a shared ledger: name it by ledger.url "
+                    "or --ledger, or leave the share out"
+                )
+            return cls(folder.ledger, shared=False)
+        if config.test is not None:
+            raise ValueError(
+                f"test.insecure_seed={config.test.insecure_seed} with a shared ledger: "
+                "anybody could take the noise away, and the budget is real; leave one "
+                "of them out"
+            )
+        if not isinstance(url, str) or "://" not in url:
+            url = Path(url)
+            url = url / folder.ledger.name if url.is_dir() else url
+        if location(url) is None:
+            raise ValueError("ledger: one in memory is nobody's to share; name a file")
+        return cls(url, shared=True)
+
+    def check(
+        self, folder: RunFolder, terms: Mapping[str, Any], budget: Budget
+    ) -> None:
+        """Verifies the ledger, if there is one; creates nothing.
+
+        Args:
+          folder: the run's.
+          terms: relation, unit and dataset, with which the ledger must agree.
+          budget: what the run may cost.
+
+        Raises:
+          LedgerCorrupt: it is damaged, or not the one that the folder's unfinished run
+            was charged to.
+          Incompatible: it counts another relation, unit or data set.
+          ValueError: the file is no ledger; a shared one doesn't exist.
+        """
+        exists, name = self._looked_up()
+        lost = LedgerCorrupt(
+            f"{name} is not the ledger that this folder's unfinished run was charged "
+            "to: restore or name that one, or start in a new folder, which is charged "
+            "anew"
+        )
+        if not exists:
+            if folder.started:
+                raise lost
+            if self.shared:
+                raise ValueError(_missing(name, terms, budget))
+            return
+        with Ledger.open(self.where, **terms) as ledger:
+            ledger.verify()
+            if folder.started and folder.load_state()[1].get("ledger") != ledger.id:
+                raise lost
+
+    def open(
+        self, budget: Budget, terms: Mapping[str, Any], undo: contextlib.ExitStack
+    ) -> Ledger:
+        """The ledger; the folder's own is made, with this budget, where there is none.
+
+        Args:
+          budget: of a new ledger.
+          terms: relation, unit and dataset.
+          undo: is taught to remove a ledger that was made and never charged.
+
+        Raises:
+          Incompatible, LedgerCorrupt, ValueError, OSError: from `Ledger.open`.
+        """
+        if self.shared or Path(self.where).exists():
+            return Ledger.open(self.where, **terms)
+        ledger = Ledger.open(self.where, budget=budget, **terms)
+        undo.callback(_remove_unused, Path(self.where))
+        return ledger
+
+    def _looked_up(self) -> tuple[bool, str]:
+        """Whether anything is there, and its name without a password."""
+        if not self.shared:
+            return Path(self.where).exists(), str(self.where)
+        store = Store(location(self.where))
+        try:
+            name = store.path if isinstance(self.where, str) else self.where
+            return store.exists(), str(name)
+        finally:
+            store.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What a run may take of a shared ledger, besides what the ledger itself refuses.
+
+    The charges of a run are added up, each at a part of delta that was fixed before it:
+    basic composition, which holds for releases chosen on earlier ones as well.
+
+    Example:
+      >>> from dpkit.accountants import PureDpEvent
+      >>> part = Part(Budget(1.0, 0.0))
+      >>> part.cost(PureDpEvent(0.75), Relation.ADD_REMOVE, [], whole=True)[1]
+      0.0
+    """
+
+    budget: Budget
+
+    def cost(
+        self,
+        event: DpEvent,
+        relation: Relation,
+        others: Sequence[Sequence[float]],
+        whole: bool,
+    ) -> list[float]:
+        """Epsilon and delta that a charge takes of the part.
+
+        Args:
+          event: all of it.
+          relation: the ledger's.
+          others: what the run's other charges took.
+          whole: whether no other charge will follow.
+
+        Raises:
+          BudgetExceeded: more than is left.
+          NotCertified: no accountant bounds it.
+        """
+        spent = sum(e for e, _ in others)
+        left = self.budget.delta - sum(d for _, d in others)
+        asked, delta = self._priced(event, relation, left if whole else left / 2)
+        if spent + asked > self.budget.epsilon:
+            advice = "ledger.share is this run's part: raise it, or ask for less"
+            raise BudgetExceeded(asked, spent, self.budget, "all", advice)
+        return [asked, delta]
+
+    def _priced(
+        self, event: DpEvent, relation: Relation, delta: float
+    ) -> tuple[float, float]:
+        """The event's epsilon, at delta 0 where it has one there."""
+        for at in (0.0, delta):
+            with contextlib.suppress(UnsupportedEvent, ValueError):
+                bound = epsilon(event, at, relation=relation)
+                upper = bound.upper if bound.certified else None
+                if upper is not None and math.isfinite(upper):
+                    return upper, at
+        raise NotCertified(f"no accountant certifies an epsilon at delta={delta!r}")
+
+
+def may_be_charged(folder: RunFolder, ledger: Ledger) -> bool:
+    """False only if the ledger certainly doesn't know this folder's run."""
+    if not folder.started:
+        return False
+    try:
+        run_id = str(folder.load_state()[1].get("run_id"))
+        keys = [str(entry.body.get("key")) for entry in ledger.entries()]
+    except (ValueError, LedgerCorrupt, OSError):
+        return True
+    return any(key.partition("/")[0] == run_id for key in keys)
+
+
+def explained(error: BudgetExceeded, ledger: Ledger) -> BudgetExceeded:
+    """The refusal of a run whose folder's ledger already holds one, saying so."""
+    if all(entry.kind not in ("reserve", "spend") for entry in ledger.entries()):
+        return error
+    advice = (
+        f"{error.advice}; this folder's ledger already holds a run, and its private/, "
+        "without which it can't be resumed, is gone: name a new folder"
+    )
+    return BudgetExceeded(error.asked, error.spent, error.budget, error.scope, advice)
+
+
+def _remove_unused(path: Path) -> None:
+    """Deletes a ledger that holds no charge."""
+    with Ledger.open(path) as ledger:
+        unused = len(ledger.entries()) == 1
+    if unused:
+        path.unlink()
+
+
+def _missing(name: str, terms: Mapping[str, Any], budget: Budget) -> str:
+    """What to say of a shared ledger that nobody made."""
+    options = {"epsilon": budget.epsilon, "delta": budget.delta, **terms}
+    words = [f"--{key} {shlex.quote(str(value))}" for key, value in options.items()]
+    return (
+        f"ledger={name!r} doesn't exist; make it once, with the budget of all its "
+        f"runs: dpkit ledger init {shlex.quote(name)} {' '.join(words)}"
+    )

@@ -1,0 +1,175 @@
+"""What a finished run shows: its result, its report and its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from dpkit.accountants.ledger import Ledger
+from dpkit.jobs.config import JobConfig
+from dpkit.jobs.folder import RunFolder, write
+from dpkit.jobs.progress import Outcome
+from dpkit.jobs.session import Session, now, versions
+from dpkit.report import Guarantee, Table, Text, not_covered, render
+from dpkit.report.sections import Part
+from dpkit.report.words import as_float
+
+SCHEMA_VERSION = 1
+_CHARGED = (
+    "The ledger was charged before anything was released. Its entries are"
+    " chained by hashes: `dpkit ledger verify` finds an entry that was edited or cut"
+    " off, and a ledger that was rewritten as a whole has another head than this one."
+)
+
+
+def summary(
+    name: str, config: JobConfig, session: Session, ledger: Ledger, done: Outcome
+) -> dict[str, Any]:
+    """What `result.json` says; nothing in it is private.
+
+    Args:
+      name: of the job.
+      config: what was asked for.
+      session: knows the run and when it started.
+      ledger: that was charged.
+      done: what came of it; its facts can't take the place of these.
+    """
+    bound = done.bound
+    told = {} if bound is None else {
+        "epsilon": bound.upper,
+        "certified": bound.certified,
+        "delta": bound.delta,
+        "accountant": bound.method_upper,
+    }  # fmt: skip
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "job": name,
+        **done.facts,
+        **told,
+        "relation": str(ledger.relation),
+        "unit": ledger.unit,
+        "dataset": ledger.dataset,
+        "ledger": ledger.id,
+        "ledger_head": ledger.head,
+        "run_id": session.run_id,
+        "started": session.facts["started"],
+        "finished": done.facts.get("finished", now()),
+        "insecure_seed": config.test is not None,
+        "config_sha256": config.sha256,
+        "versions": versions(),
+        "shown": [list(row) for row in done.shown],
+        **({"falsified": True} if done.falsified else {}),
+    }
+
+
+def publish(
+    folder: RunFolder, config: JobConfig, done: Outcome, result: dict[str, Any]
+) -> None:
+    """Writes what may be shown; the result last, since it marks the end.
+
+    Args:
+      folder: where to.
+      config: whose text the report shows.
+      done: has the files and what the report says.
+      result: from `summary`.
+    """
+    text = json.dumps(result, indent=1, allow_nan=False)
+    for name, content in done.files.items():
+        write(folder.path / name, content)
+    write(folder.report, page(result, done, config.text).encode())
+    write(folder.result, text.encode())
+
+
+def page(result: Mapping[str, Any], done: Outcome, config_text: str) -> str:
+    """The report of a run as one self-contained HTML page.
+
+    Args:
+      result: from `summary`, or as read from result.json.
+      done: what the job says in it.
+      config_text: the configuration as the user wrote it.
+
+    Returns:
+      The page. The same input gives the same text.
+    """
+    return render(
+        done.title,
+        guarantee(result, done.released),
+        done.sections,
+        dates=_dates(result),
+        shown=done.shown,
+        not_covered=not_covered(str(result.get("unit", "example")), *done.not_covered),
+        evidence=_evidence(result),
+        config_text=config_text,
+    )
+
+
+def guarantee(result: Mapping[str, Any], released: str = "") -> Guarantee | None:
+    """What a run guarantees, out of its result; None: it released nothing.
+
+    Args:
+      result: as for `page`.
+      released: what the guarantee is about and rests on.
+
+    Raises:
+      KeyError: one of the needed facts is missing.
+
+    Example:
+      >>> guarantee({"epsilon": "inf", "certified": True, "delta": 1e-5,
+      ...   "unit": "user", "relation": "add_remove", "accountant": "pld"}).headline
+      'no privacy: epsilon is infinite, to add or remove one user'
+    """
+    if not {"epsilon", "certified", "accountant"} & set(result):
+        return None
+    told = {
+        **{name: result[name] for name in ("certified", "delta", "relation", "unit")},
+        "upper": result["epsilon"],
+        "method_upper": result["accountant"],
+    }
+    insecure = "the noise of this run" if result.get("insecure_seed") else ""
+    return Guarantee.read(told, insecure=insecure, released=released)
+
+
+def _dates(result: Mapping[str, Any]) -> list[str]:
+    """When the run took place and how long it took, as far as that is known."""
+    dates = [
+        f"{name} {_moment(str(result[name]))}"
+        for name in ("started", "finished")
+        if result.get(name)
+    ]
+    seconds = as_float(result.get("seconds"))
+    return dates if seconds is None else [*dates, f"{_duration(seconds)} of work"]
+
+
+def _moment(text: str) -> str:
+    """A time as people write it; a text that is no time stays as it is."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = f" {moment.tzname()}" if moment.tzinfo else ""
+    return f"{moment:%Y-%m-%d %H:%M}{zone}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    return " ".join(f"{n} {name}" for n, name in parts if n) or "less than 1 s"
+
+
+def _evidence(result: Mapping[str, Any]) -> list[Part]:
+    """What ties the page to the ledger, the parameters and the code."""
+    hashes = {
+        "ledger": "ledger",
+        "ledger_head": "ledger head",
+        "run_id": "run",
+        "params_sha256": "parameters, SHA-256",
+        "config_sha256": "configuration, SHA-256",
+    }
+    rows = [(name, result[key]) for key, name in hashes.items() if result.get(key)]
+    versions = result.get("versions") or {}
+    rows += [(f"version of {name}", value) for name, value in versions.items()]
+    return [Text(_CHARGED), Table(rows)]

@@ -1,0 +1,103 @@
+"""What a training run will take: measured on one step over rows of zeros."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from dpkit.data import as_rows
+from dpkit.data.random_access import empty_rows
+from dpkit.jobs.roots import Roots
+from dpkit.jobs.session import default_devices
+from dpkit.mechanisms.sampler import Batch
+from dpkit.training.autotune import DEFAULT
+from dpkit.training.examples import per_user
+from dpkit.training.execution import Execution
+from dpkit.training.step import Stepper
+
+if TYPE_CHECKING:
+    from dpkit.training.job import Training
+
+
+def estimate(job: Training, execution: Execution) -> dict[str, Any]:
+    """The plan's numbers, and the memory and time of its steps on this machine.
+
+    Args:
+      job: what will be trained.
+      execution: how; what it leaves open is set as a seeded run would.
+
+    Returns:
+      By name: `noise_multiplier`, `steps`, `expected_batch_size`, `max_batch_size`,
+      `memory_bytes` of one step on one device, None where JAX can't tell, and `seconds`
+      of all steps, without compilation and evaluation. Steps are timed on zeros with as
+      many rows as expected.
+    """
+    numbers = job.plan.to_json()
+    names = ("noise_multiplier", "steps", "expected_batch_size", "max_batch_size")
+    told = {name: numbers[name] for name in names}
+    memory, seconds = _measured(job, execution)
+    told["memory_bytes"] = memory
+    told["seconds"] = round(seconds * job.plan.steps, 1)
+    return told
+
+
+def _measured(job: Training, execution: Execution) -> tuple[int | None, float]:
+    """Bytes and seconds of one step."""
+    execution = dataclasses.replace(
+        execution,
+        devices=execution.devices or default_devices(),
+        microbatch_size=execution.microbatch_size or DEFAULT,
+    )
+    average = job.config.training.average_decay
+    most, loss = job.config.privacy.rows_per_unit, job.network.loss
+    row = _row(job)
+    records = as_rows(empty_rows(row, 1))
+    if most is not None:
+        loss = per_user(loss, most)
+        row = (_stacked(row, most), jax.ShapeDtypeStruct((most,), np.bool_))
+        records = as_rows(empty_rows(row, 1))
+    options: Any = {"average_decay": average}
+    roots = Roots.insecure(0)  # no record is involved
+    stepper = Stepper(loss, job.plan, job.optimizer, roots, execution, **options)
+    state = stepper.start(job.start())
+    slots = job.plan.sampler.max_batch_size
+    expected = round(job.plan.expected_batch_size)
+    lowered = stepper.lowered(state, stepper.zeros(row, expected))
+    batch = Batch(np.zeros(slots, np.int32), np.arange(slots) < expected)
+    seconds = 0.0
+    for _ in range(2):  # the first one compiles
+        start = time.perf_counter()
+        state = stepper(state, records, batch)
+        seconds = time.perf_counter() - start
+    return _bytes(lowered.compile()), seconds
+
+
+def _row(job: Training) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of one row, from the public schema."""
+    schema = job.dataset.schema
+    known = {
+        "image": jax.ShapeDtypeStruct(schema.shape, np.uint8),
+        "label": jax.ShapeDtypeStruct((), np.int64),
+    }
+    if schema.kind == "text":
+        known["tokens"] = jax.ShapeDtypeStruct((schema.shape[0] + 1,), np.uint8)
+    return {name: known[name] for name in job.network.fields}
+
+
+def _stacked(row: Any, most: int) -> Any:
+    """The rows of one unit."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((most, *leaf.shape), leaf.dtype), row
+    )
+
+
+def _bytes(compiled: Any) -> int | None:
+    """What a program holds at once."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    return int(found.temp_size_in_bytes + found.argument_size_in_bytes)

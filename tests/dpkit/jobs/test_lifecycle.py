@@ -1,0 +1,370 @@
+"""What every job gets from the frame, run over a list of jobs: a toy, and training."""
+
+import dataclasses
+import json
+import shlex
+from typing import Any
+
+import msgspec
+import pytest
+from dp_accounting import LaplaceDpEvent
+from typer.testing import CliRunner
+
+import dpkit.jobs.lifecycle as lifecycle
+from dpkit import Budget, BudgetExceeded, Ledger
+from dpkit.accountants.answers.errors import Incompatible, LedgerCorrupt
+from dpkit.cli.app import app
+from dpkit.jobs import dry_run, load, run
+from dpkit.training.job import TRAINING
+from tests.dpkit.jobs import toy
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+RUN = CliRunner()
+TOY = "[histogram]\nbins = 7\nscale = 2.0\n"
+TRAIN = """
+[data]
+name = "digits"
+evaluation = "public"
+[model]
+name = "linear"
+[privacy]
+noise_multiplier = 2.0
+delta = 1e-4
+relation = "add_remove"
+unit = "example"
+sampling = "poisson"
+clip_norm = 1.0
+[training]
+mode = "microbatch"
+steps = 2
+expected_batch_size = 100
+learning_rate = 2.0
+microbatch_size = 32
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A job of the list: a configuration, another one, and what tells its release."""
+
+    job: Any
+    text: str
+    other: str
+    released: str
+    kind: str
+    dataset: str
+
+    def config(self, text=None):
+        return load(self.job.config, self.text if text is None else text)
+
+    def ledger(self, where, epsilon=100.0, **changes):
+        terms: dict[str, Any] = {"relation": "add_remove", "unit": "example"}
+        terms |= {"dataset": self.dataset, "budget": Budget(epsilon, 5e-4)}
+        return Ledger.open(where, **{**terms, **changes})
+
+
+CASES = [
+    Case(toy.Job(), TOY, TOY.replace("2.0", "3.0"), "counts", "spend", "toy"),
+    Case(
+        TRAINING,
+        TRAIN,
+        TRAIN.replace("steps = 2", "steps = 3"),
+        "params_sha256",
+        "reserve",
+        "digits 1.0.0",
+    ),
+]
+every_job = pytest.mark.parametrize("case", CASES, ids=lambda case: case.job.name)
+
+
+class Killed(Exception):
+    """Stands for a process that is gone."""
+
+
+def die(*args):
+    raise Killed
+
+
+def kill(case, out, **options):
+    """A run that dies between its charge and its result."""
+    with pytest.raises(Killed):
+        run(case.job, case.config(), out, on_progress=die, **options)
+
+
+def charges(where):
+    with Ledger.open(where) as ledger:
+        ledger.verify()
+        return [e for e in ledger.entries() if e.kind in ("spend", "reserve")]
+
+
+def everything_in(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")}
+
+
+@every_job
+def test_a_run_ends_with_a_result_a_report_and_no_secrets(case, tmp_path):
+    done = run(case.job, case.config(), tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result == done.result
+    assert result["job"] == case.job.name
+    assert not (tmp_path / "run" / "private").exists()
+    with Ledger.open(tmp_path / "run" / "ledger.db") as ledger:
+        assert ledger.spent(result["delta"]).upper == pytest.approx(
+            result["epsilon"], rel=1e-6
+        )
+        assert (ledger.head, ledger.id) == (result["ledger_head"], result["ledger"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    for part in ("The guarantee", "What is not covered", result["ledger_head"]):
+        assert part in page
+    again = run(case.job, case.config("# same\n" + case.text), tmp_path / "run")
+    assert again.already_finished and again.result == result
+
+
+def test_the_toys_report_has_its_section(tmp_path):
+    done = run(toy.Job(), CASES[0].config(), tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2" in page and "Counts" in page
+    assert f"{done.result['counts'][0]:.4f}"[:6] in page
+
+
+@every_job
+def test_a_killed_run_pays_once_and_repeats_its_noise(case, tmp_path, monkeypatch):
+    """Killed after the release, before the result: the same charge, the same noise."""
+    seen = []
+    real = lifecycle.summary
+
+    def watched(*given):
+        seen.append(real(*given))
+        if len(seen) == 1:
+            raise Killed
+        return seen[-1]
+
+    monkeypatch.setattr(lifecycle, "summary", watched)
+    with pytest.raises(Killed):
+        run(case.job, case.config(), tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+    first = charges(tmp_path / "run" / "ledger.db")
+    done = run(case.job, case.config(), tmp_path / "run")
+    assert done.result[case.released] == seen[0][case.released]
+    assert charges(tmp_path / "run" / "ledger.db") == first
+    assert len(first) == 1 and first[0].kind == case.kind
+    # Another run has other noise.
+    other = run(case.job, case.config(), tmp_path / "other")
+    assert other.result[case.released] != done.result[case.released]
+
+
+@every_job
+def test_a_changed_configuration_is_refused(case, tmp_path):
+    kill(case, tmp_path / "run")
+    before = everything_in(tmp_path / "run")
+    with pytest.raises(ValueError, match="another configuration"):
+        run(case.job, case.config(case.other), tmp_path / "run")
+    assert everything_in(tmp_path / "run") == before
+    run(case.job, case.config(), tmp_path / "run")
+    with pytest.raises(ValueError, match="another configuration"):
+        run(case.job, case.config(case.other), tmp_path / "run")
+
+
+def test_other_data_are_refused_on_resumption(tmp_path, monkeypatch):
+    kill(CASES[0], tmp_path / "run")
+    monkeypatch.setattr(toy, "COLUMN", toy.COLUMN[1:])
+    with pytest.raises(ValueError, match="data differs from the unfinished run"):
+        run(toy.Job(), CASES[0].config(), tmp_path / "run")
+    assert len(charges(tmp_path / "run" / "ledger.db")) == 1
+
+
+@every_job
+@pytest.mark.parametrize("form", ["{}", "sqlite:///{}"])
+def test_a_shared_ledger_by_file_and_url(case, tmp_path, form):
+    where = tmp_path / "team.db"
+    case.ledger(where).close()
+    text = f'{case.text}[ledger]\nurl = "{form.format(where)}"\nlabel = "monday"\n'
+    text += "share = { epsilon = 50, delta = 4e-5 }\n"
+    done = run(case.job, case.config(text), tmp_path / "first")
+    run(case.job, case.config(), tmp_path / "second", ledger=form.format(where))
+    first, second = charges(where)
+    assert first.label.startswith("monday") and "monday" not in second.label
+    assert first.body["provenance"]["run_id"] == done.result["run_id"]
+    assert not (tmp_path / "first" / "ledger.db").exists()
+    with Ledger.open(where) as ledger:
+        assert done.result["ledger"] == ledger.id
+
+
+@every_job
+def test_a_killed_run_on_a_shared_ledger_pays_once(case, tmp_path):
+    where = tmp_path / "team.db"
+    case.ledger(where).close()
+    kill(case, tmp_path / "run", ledger=where)
+    with pytest.raises(LedgerCorrupt, match="not the ledger"):
+        run(case.job, case.config(), tmp_path / "run")  # where is it?
+    run(case.job, case.config(), tmp_path / "run", ledger=str(where))
+    assert len(charges(where)) == 1
+
+
+@every_job
+def test_a_ledger_that_forgot_the_run_is_found_out(case, tmp_path):
+    where = tmp_path / "team.db"
+    case.ledger(where).close()
+    older = where.read_bytes()
+    kill(case, tmp_path / "run", ledger=where)
+    where.write_bytes(older)
+    with pytest.raises(LedgerCorrupt, match="replaced or cut"):
+        run(case.job, case.config(), tmp_path / "run", ledger=where)
+    assert where.read_bytes() == older
+
+
+@every_job
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_passes_the_budget_leaves_nothing(case, tmp_path, shared, monkeypatch):
+    where = tmp_path / "team.db"
+    case.ledger(where, epsilon=0.01).close()
+    before = where.read_bytes()
+    text, ledger = case.text, where
+    if not shared:  # but for a part of a budget that is large enough
+        where.unlink()
+        case.ledger(where).close()
+        before = where.read_bytes()
+        text += f'[ledger]\nurl = "{where}"\nshare = {{ epsilon = 0.01, delta = 1e-5 }}'
+        ledger = None
+    with pytest.raises(BudgetExceeded, match=None if shared else "ledger.share"):
+        run(case.job, case.config(text), tmp_path / "runs" / "one", ledger=ledger)
+    assert where.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["team.db"]
+
+
+@every_job
+@pytest.mark.parametrize(
+    "term", [{"relation": "zero_out"}, {"unit": "user"}, {"dataset": "another"}]
+)
+def test_a_shared_ledger_must_agree(case, tmp_path, term):
+    case.ledger(tmp_path / "team.db", **term).close()
+    with pytest.raises(Incompatible):
+        run(case.job, case.config(), tmp_path / "run", ledger=tmp_path / "team.db")
+    assert not (tmp_path / "run").exists()
+
+
+@every_job
+def test_the_advice_about_a_missing_ledger_works_when_typed(case, tmp_path):
+    where = str(tmp_path / "our team's.db")
+    with pytest.raises(ValueError, match="doesn't exist") as caught:
+        run(case.job, case.config(), tmp_path / "run", ledger=where)
+    assert not (tmp_path / "run").exists()
+    assert "\n" not in str(caught.value)
+    command = str(caught.value).partition("dpkit ")[2]
+    made = RUN.invoke(app, shlex.split(command))
+    assert made.exit_code == 0, made.output
+    run(case.job, case.config(), tmp_path / "run", ledger=where)
+    assert len(charges(where)) == 1
+
+
+@every_job
+def test_a_dry_run_spends_and_writes_nothing(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cost = dry_run(case.job, case.config())
+    assert list(tmp_path.iterdir()) == []
+    done = run(case.job, case.config(), tmp_path / "run")
+    assert cost.bound is not None
+    assert cost.bound.upper == pytest.approx(done.result["epsilon"], rel=1e-6)
+    assert cost.to_json()["relation"] == "add_remove"
+
+
+@every_job
+def test_a_known_seed_is_marked_and_shares_no_ledger(case, tmp_path):
+    text = case.text + "[test]\ninsecure_seed = 3\n"
+    results = [run(case.job, case.config(text), tmp_path / n).result for n in "ab"]
+    assert results[0][case.released] == results[1][case.released]
+    assert results[0]["insecure_seed"] is True
+    assert "Insecure seed" in (tmp_path / "a" / "report.html").read_text()
+    (entry,) = charges(tmp_path / "a" / "ledger.db")
+    assert entry.body["provenance"]["insecure_seed"] is True
+    case.ledger(tmp_path / "team.db").close()
+    with pytest.raises(ValueError, match=r"test\.insecure_seed=3 with a shared"):
+        run(case.job, case.config(text), tmp_path / "c", ledger=tmp_path / "team.db")
+
+
+def test_a_share_needs_a_shared_ledger(tmp_path):
+    text = TOY + "[ledger]\nshare = { epsilon = 1, delta = 0 }\n"
+    with pytest.raises(ValueError, match=r"ledger\.share is a part of a shared"):
+        run(toy.Job(), CASES[0].config(text), tmp_path / "run")
+
+
+def test_no_password_is_written_or_repeated(tmp_path):
+    url = "postgresql://me:hunter2@127.0.0.1:1/db"
+    with pytest.raises(ValueError, match=r"ledger\.url holds a password") as caught:
+        load(toy.Config, f'{TOY}[ledger]\nurl = "{url}"\n')
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ValueError) as caught:
+        load(toy.Config, f'{TOY}[ledger]\nlabel = 3\nurl = ["{url}"]\n')
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises((OSError, ValueError)) as caught:
+        run(toy.Job(), CASES[0].config(), tmp_path / "run", ledger=url)
+    assert "hunter2" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_made_by_hand_is_checked_and_written(tmp_path):
+    made = toy.Config(histogram=toy.HistogramSection(bins=7, scale=-1.0))
+    with pytest.raises(ValueError, match=r"histogram\.scale=-1\.0 must be"):
+        run(toy.Job(), made, tmp_path / "run")
+    made = msgspec.structs.replace(
+        made, histogram=toy.HistogramSection(bins=7, scale=2.0)
+    )
+    run(toy.Job(), made, tmp_path / "run")
+    assert run(toy.Job(), CASES[0].config(), tmp_path / "run").already_finished
+    read = load(toy.Config, tmp_path / "run" / "config.toml")
+    assert read == made
+
+
+def session(tmp_path, ledger):
+    from dpkit.jobs.session import Session
+
+    folder = lifecycle.RunFolder(tmp_path / "run")
+    folder.prepare()
+    begun = Session.begin(folder)
+    begun.agree(ledger=ledger.id)
+    return begun
+
+
+def test_a_name_is_charged_once_a_run(tmp_path):
+    ledger = CASES[0].ledger(None)
+    begun = session(tmp_path, ledger)
+    with pytest.raises(ValueError, match=r"agree\(data="):
+        begun.charge(ledger, LaplaceDpEvent(1.0), "a")
+    assert len(ledger.entries()) == 1
+    begun.agree(data="x")
+    keys = [begun.charge(ledger, LaplaceDpEvent(1.0), name) for name in "ab"]
+    assert keys[0] != keys[1]
+    with pytest.raises(ValueError, match="'a' was charged in this run before"):
+        begun.charge(ledger, LaplaceDpEvent(1.0), "a")
+    assert len(ledger.entries()) == 3
+    again = session(tmp_path, ledger)
+    again.agree(data="x")
+    assert again.charge(ledger, LaplaceDpEvent(1.0), "b") == keys[1]
+    assert len(ledger.entries()) == 3
+
+
+def test_the_charges_of_a_run_stay_within_its_part(tmp_path):
+    from dpkit.jobs.ledger import Part
+
+    ledger = CASES[0].ledger(None)
+    begun = session(tmp_path, ledger)
+    begun.agree(data="x")
+    begun.part = Part(Budget(2.5, 0.0))
+    for name in "ab":
+        begun.charge(ledger, LaplaceDpEvent(1.0), name)
+    before = ledger.head
+    with pytest.raises(BudgetExceeded, match="share"):
+        begun.charge(ledger, LaplaceDpEvent(1.0), "c")
+    again = session(tmp_path, ledger)  # what was charged before counts
+    again.agree(data="x")
+    again.part = Part(Budget(2.5, 0.0))
+    again.charge(ledger, LaplaceDpEvent(1.0), "b")
+    with pytest.raises(BudgetExceeded, match="share"):
+        again.charge(ledger, LaplaceDpEvent(1.0), "c")
+    assert ledger.head == before
+
+
+@pytest.mark.parametrize("name", ["result.json", "ledger.db", "a/b", ".x", "private"])
+def test_a_job_cannot_write_over_the_frames_files(name):
+    with pytest.raises(ValueError, match="no name for a file"):
+        lifecycle.Outcome(bound=None, title="", files={name: b""})
