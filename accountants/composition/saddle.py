@@ -4,7 +4,7 @@ For any t > 0, with P_t proportional to e^(tL) P,
 
     delta(eps) = e^(K(t) - t eps) E_t[g(L - eps)],  g(y) = e^(-ty) (1 - e^-y) for y > 0.
 
-Certified. Every t gives valid bounds (normal_bounds.py); the best of all tried is
+Certified. Every t gives valid bounds (normal.py); the best of all tried is
 reported, at any delta.
 
 Estimate. The same integral under the third-order Edgeworth density, at the saddle
@@ -221,7 +221,7 @@ def _log_renyi(tilt: Cumulants, epsilon: float) -> float:
 
 def _log_estimate(tilt: Cumulants, epsilon: float) -> float:
     """log of delta under the third-order Edgeworth density; nan if it is negative."""
-    if tilt.variance < 1e-200:
+    if tilt.variance < 1e-100:  # its fifth power is no float
         return math.nan
     v = math.sqrt(tilt.variance)
     far = min(40 / tilt.tilt, max(tilt.mean - epsilon, 0.0) + 14 * v)

@@ -1,8 +1,8 @@
 r"""The zCDP accountant: two numbers for each release, that add up.
 
 A release is (xi, rho)-concentrated if every Rényi divergence between neighbours is at
-most xi + rho a at order a > 1. Both numbers add up over releases; conversion.py turns
-their sums into epsilon at delta.
+most xi + rho a at order a > 1. Both numbers add up over releases; their sums are turned
+into epsilon at delta by composition/concentration.py.
 
 An (epsilon, delta)-private release is, with probability 1 - delta, an epsilon-private
 one, and shows everything otherwise (Kairouz, Oh, Viswanath 2015, arXiv:1311.0776), so

@@ -151,6 +151,7 @@ FAINT = [
     (poisson(1, 1e-170), "replace_one", 1e-170 * math.erf(1 / math.sqrt(2))),
     (truncated(1, 1e-170, 100, 50), "zero_out", 1e-170 * GAUSSIAN),
     (repeat(poisson(1, 1e-170), 3), "add_remove", 1e-170 * GAUSSIAN),
+    (repeat(poisson(1, 1e-80), 10**6), "replace_one", 1e-80),
     (poisson_laplace(1, 1e-170), "add_remove", 1e-170 * LAPLACE),
     (poisson_laplace(1e100, 1e-120), "zero_out", 1e-220 * 0.5),
     (
