@@ -29,7 +29,7 @@ from scipy import optimize
 
 from dpkit.accountants import Relation, calibrate, epsilon, repeat
 from dpkit.accountants.composition.tilt import LossSum
-from dpkit.accountants.readings.edgeworth_series import last_crossing, two_sided
+from experiments.baselines.edgeworth_series import last_crossing, two_sided
 
 BATCH, EPOCHS, DELTA = 2000, 20, 1e-5
 RECORDS = {"MNLI": 392_702, "QQP": 363_849, "QNLI": 104_743, "SST-2": 67_349}

@@ -14,14 +14,13 @@ from dpkit.accountants.answers.relations import Relation, as_relation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PrivacyBound:
-    """What is known about epsilon at one delta.
+class Bound:
+    """What is known of one number, epsilon or delta.
 
     Attributes:
-      delta: the delta asked about.
-      lower: epsilon is at least this, or None.
+      lower: it is at least this, or None.
       estimate: an approximation without a proof, or None.
-      upper: epsilon is at most this (inf: no finite guarantee), or None.
+      upper: it is at most this (epsilon inf: no finite guarantee), or None.
       certified: whether `upper` is proven.
       method_lower: the accountant behind `lower`.
       method_upper: the accountant behind `upper`.
@@ -35,13 +34,10 @@ class PrivacyBound:
       ValueError: NaN, lower above upper, or certified without an upper bound.
 
     Example:
-      >>> bound = PrivacyBound(delta=1e-5, upper=1.5, certified=True,
-      ...                      method_upper="rdp", relation="add_remove")
-      >>> bound.upper, bound.to_json()["relation"]
-      (1.5, 'add_remove')
+      >>> Bound(upper=0.5, relation="zero_out").to_json()["relation"]
+      'zero_out'
     """
 
-    delta: float
     lower: float | None = None
     estimate: float | None = None
     upper: float | None = None
@@ -55,34 +51,57 @@ class PrivacyBound:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "delta", checks.probability(delta=self.delta))
-        _settle(self)
+        object.__setattr__(self, "relation", as_relation(self.relation))
+        object.__setattr__(self, "warnings", tuple(self.warnings))
+        checks.one_of(("static", "adaptive"), regime=self.regime)
+        for name in ("lower", "estimate", "upper"):
+            if (value := getattr(self, name)) is not None:
+                value = checks.non_negative_or_inf(**{name: value})
+                object.__setattr__(self, name, value)
+        if self.lower is not None and self.upper is not None:
+            if self.lower > self.upper:
+                raise ValueError(
+                    f"lower={self.lower} must be at most upper={self.upper}"
+                )
+        if self.certified and self.upper is None:
+            raise ValueError("certified=True needs an upper bound: there is none")
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values: inf as "inf", the relation as its string."""
-        return _as_json(self)
+        data = dataclasses.asdict(self)
+        for name, value in data.items():
+            if isinstance(value, float) and math.isinf(value):
+                data[name] = "inf"
+        return data | {"relation": str(self.relation), "warnings": list(self.warnings)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DeltaBound:
-    """What is known about delta at one epsilon; the fields of `PrivacyBound` otherwise.
+class PrivacyBound(Bound):
+    """What is known about epsilon at one delta.
+
+    Attributes:
+      delta: the delta asked about.
+
+    Example:
+      >>> bound = PrivacyBound(delta=1e-5, upper=1.5, certified=True,
+      ...                      method_upper="rdp", relation="add_remove")
+      >>> bound.upper, bound.to_json()["relation"]
+      (1.5, 'add_remove')
+    """
+
+    delta: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "delta", checks.probability(delta=self.delta))
+        super().__post_init__()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeltaBound(Bound):
+    """What is known about delta at one epsilon.
 
     Attributes:
       epsilon: the epsilon asked about.
-      lower: delta is at least this, or None.
-      estimate: an approximation without a proof, or None.
-      upper: delta is at most this, or None.
-      certified: whether `upper` is proven.
-      method_lower: the accountant behind `lower`.
-      method_upper: the accountant behind `upper`.
-      method_estimate: the accountant behind `estimate`.
-      relation: the neighbouring relation.
-      unit: the privacy unit, or None.
-      regime: "static" or "adaptive".
-      warnings: what a reader must know, one sentence each.
-
-    Raises:
-      ValueError: NaN, lower above upper, or certified without an upper bound.
 
     Example:
       >>> DeltaBound(epsilon=1.0, upper=1e-6, certified=True, method_upper="rdp",
@@ -91,26 +110,11 @@ class DeltaBound:
     """
 
     epsilon: float
-    lower: float | None = None
-    estimate: float | None = None
-    upper: float | None = None
-    certified: bool = False
-    method_lower: str | None = None
-    method_upper: str | None = None
-    method_estimate: str | None = None
-    relation: Relation | str
-    unit: str | None = None
-    regime: str = "static"
-    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         epsilon = checks.non_negative_or_inf(epsilon=self.epsilon)
         object.__setattr__(self, "epsilon", epsilon)
-        _settle(self)
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values: inf as "inf", the relation as its string."""
-        return _as_json(self)
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,30 +160,3 @@ class Budget:
             for name, value in data.items()
         }
         return cls(**numbers)
-
-
-def _settle(bound: PrivacyBound | DeltaBound) -> None:
-    """Check and coerce the fields that both kinds of bound share."""
-    object.__setattr__(bound, "relation", as_relation(bound.relation))
-    object.__setattr__(bound, "warnings", tuple(bound.warnings))
-    checks.one_of(("static", "adaptive"), regime=bound.regime)
-    known = {
-        name: checks.non_negative_or_inf(**{name: value})
-        for name in ("lower", "estimate", "upper")
-        if (value := getattr(bound, name)) is not None
-    }
-    for name, value in known.items():
-        object.__setattr__(bound, name, value)
-    if known.get("lower", 0.0) > known.get("upper", math.inf):
-        raise ValueError(f"lower={bound.lower} must be at most upper={bound.upper}")
-    if bound.certified and bound.upper is None:
-        raise ValueError("certified=True needs an upper bound: there is none")
-
-
-def _as_json(bound: PrivacyBound | DeltaBound) -> dict[str, Any]:
-    """The fields of a bound as JSON values."""
-    data = dataclasses.asdict(bound)
-    for name, value in data.items():
-        if isinstance(value, float) and math.isinf(value):
-            data[name] = "inf"
-    return data | {"relation": str(bound.relation), "warnings": list(bound.warnings)}

@@ -11,6 +11,8 @@ from collections.abc import Collection
 
 import numpy as np
 
+MOST = 10**100
+
 
 def finite(**value: object) -> float:
     """A finite real number, as float."""
@@ -77,10 +79,12 @@ def half_open_probability(**value: object) -> float:
 
 
 def rate(**value: object) -> float:
-    """A sampling rate in (0, 1], as float."""
+    """A sampling rate in (0, 1], as float; one below 1e-250 is none that is meant."""
     name, number = _real(value)
     if not 0 < number <= 1:
         raise ValueError(f"{name}={number!r} must be in (0, 1]")
+    if number < 1e-250:
+        raise ValueError(f"{name}={number!r} must be at least 1e-250")
     return number
 
 
@@ -92,6 +96,14 @@ def integer_at_least(minimum: int, /, **value: object) -> int:
     if given < minimum:
         raise ValueError(f"{name}={int(given)} must be at least {minimum}")
     return int(given)
+
+
+def count(minimum: int = 1, /, **value: object) -> int:
+    """An integer of at least `minimum` that still is a number as a float: to 10^100."""
+    number = integer_at_least(minimum, **value)
+    if number > MOST:
+        raise ValueError(f"{next(iter(value))} of {_digits(number)} is above 10^100")
+    return number
 
 
 def flag(**value: object) -> bool:
@@ -121,6 +133,11 @@ def one_of(options: Collection[str], /, **value: object) -> str:
         listed = ", ".join(sorted(options))
         raise ValueError(f"{name}={given!r} must be one of: {listed}")
     return given
+
+
+def _digits(number: int) -> str:
+    """How long a huge integer is: to print it can be refused itself."""
+    return f"about {number.bit_length() * 3 // 10 + 1} digits"
 
 
 def _only(value: dict[str, object]) -> tuple[str, object]:

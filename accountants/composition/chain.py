@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, signal
 
+from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.composition.grid import Losses
 
 Array = NDArray[Any]
-Terms = list[tuple[Losses, int]]
+Summands = list[tuple[Losses, int]]
 
 MAX_WIDTH = 2**21
 _UNIT = 2.0**-53
@@ -55,11 +56,6 @@ class Tilt:
     def log_bound(self, place: float, step: float) -> float:
         """log of the Rényi bound on delta at a loss, given in grid steps."""
         return self.log_moment - self.slope * place + log_peak(self.slope / step)
-
-
-def log_peak(t: float | Array) -> Any:
-    """log of the largest e^(-ty) (1 - e^-y) over y > 0."""
-    return -t * np.log1p(1 / t) - np.log1p(t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +163,7 @@ class ComposedLoss:
         return self.error * np.exp(np.minimum(exponent, _LARGEST))
 
 
-class Chain:
+class Convolution:
     """One direction of one round of releases, from which any number of rounds follows.
 
     Args:
@@ -175,7 +171,7 @@ class Chain:
       step: the distance of grid points.
     """
 
-    def __init__(self, terms: Terms, step: float):
+    def __init__(self, terms: Summands, step: float):
         self.step = step
         self._terms = [(losses, n) for losses, n in terms if losses.masses.any()]
         self._size = sum(count for _, count in terms)

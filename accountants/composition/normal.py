@@ -10,7 +10,7 @@ from the normal one, delta(eps) is within 2 D e^(K - t eps) G of the value for t
 normal law, and always at most e^(K - t eps) G, which is the Rényi bound.
 
 What quadrature and rounding can do to K, the mean and the variance enters D and a slack
-on K (`Tilt`); these allowances are argued and tested, not proven.
+on K (`Cumulants`); these allowances are argued and tested, not proven.
 """
 
 import math
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from dpkit.accountants.composition.tilt import Tilt
+from dpkit.accountants.composition.concentration import log_peak
+from dpkit.accountants.composition.tilt import Cumulants
 
 Array = NDArray[Any]
 
@@ -32,7 +33,7 @@ _LOG_ROOT = 0.5 * math.log(2 * math.pi)
 class NormalBounds:
     """Certified bounds from several tilts at once."""
 
-    def __init__(self, tilts: list[Tilt]):
+    def __init__(self, tilts: list[Cumulants]):
         usable = [tilt for tilt in tilts if tilt.tilt > 0]
         self._t = np.array([tilt.tilt for tilt in usable])
         self._k = np.array([tilt.log_moment for tilt in usable])
@@ -44,10 +45,10 @@ class NormalBounds:
 
     def log_deltas(self, epsilon: Any) -> tuple[Array, Array]:
         """Lower and upper bound on log delta, by each tilt; one epsilon for each."""
-        share, slip = self._shares(epsilon)
+        share, rounding = self._shares(epsilon)
         renyi = self._k - self._t * epsilon + self._peak
         slack = self._slack + 1e-15 * (np.abs(self._k) + np.abs(self._t * epsilon))
-        width = 2 * self._distance + slip
+        width = 2 * self._distance + rounding
         with np.errstate(divide="ignore"):
             low = np.log(np.maximum(share - width, 0.0)) + renyi - slack
             high = np.log(np.minimum(share + width, 1.0)) + renyi + slack
@@ -107,8 +108,3 @@ def _log_ratio(x: Array) -> Array:
     ahead += 0.5 * math.log(math.pi / 2)
     behind = special.log_ndtr(-np.minimum(x, 0.0)) + 0.5 * np.minimum(x, 0.0) ** 2
     return np.where(x >= 0, ahead, behind + _LOG_ROOT)
-
-
-def log_peak(t: Any) -> Any:
-    """log of max g = (t / (1 + t))^t / (1 + t)."""
-    return -t * np.log1p(1 / t) - np.log1p(t)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import dp_accounting as dp
 import numpy as np
 from dp_accounting import DpEvent
 from numpy.typing import NDArray
@@ -15,18 +14,16 @@ from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.composition import grid
 from dpkit.accountants.composition.chain import (
     MAX_WIDTH,
-    Chain,
     ComposedLoss,
-    Terms,
+    Convolution,
+    Summands,
     Tilt,
     settled,
 )
 from dpkit.accountants.composition.grid import Extent, Losses
 from dpkit.accountants.events.composing import flatten
-from dpkit.accountants.events.own import ParallelDpEvent
-from dpkit.accountants.pairs import gaussian as exact_gaussian
-from dpkit.accountants.pairs.noise import gaussian
-from dpkit.accountants.pairs.pld_profiles import check_supported, profiles_of
+from dpkit.accountants.pairs import gaussian, noise
+from dpkit.accountants.pairs.laws import law_of
 from dpkit.accountants.pairs.profiles import (
     EVERYTHING,
     NOTHING,
@@ -48,7 +45,7 @@ _MOST_RELEASES = 10**12
 _FINER_WIDTH = 2**19
 _MOST_FINER = 64
 _NEGLIGIBLE = 1e-6
-_SPARE = 1e-4
+_FREE = 1e-4
 _SMALLEST = 1e-290
 _DECADES = 1e-6
 
@@ -73,27 +70,27 @@ class Rounds:
         delta: float = 1e-10,
         fineness: float = FINENESS,
     ):
+        self.relation = relation
         self._delta = max(delta, _SMALLEST)
         self._fineness = fineness
         self._most = max(counts)
         releases = flatten(event)
-        for release, _ in releases:
-            check_supported(release, relation)
-        self._private = not any(
-            isinstance(release, dp.NonPrivateDpEvent) for release, _ in releases
-        )
-        self._moved, others = exact_gaussian.total_shift(releases, relation)
+        laws = [law_of(release, relation) for release, _ in releases]
+        for law in laws:
+            law.check("profiles")
+        self._private = all(law.private for law in laws)
+        self._shift, others = gaussian.total_shift(releases, relation)
         self._terms: list[tuple[Profile, int]] = []
         if self._private and others:
             uses = self._most * sum(count for _, count in others)
-            spare = self._delta * _SPARE / uses
+            free_delta = self._delta * _FREE / uses
             self._terms = [
                 (profile, n * times)
                 for e, n in others
-                for profile, times in _profiles(e, relation, spare)
+                for profile, times in _profiles(e, relation, free_delta)
             ]
-            if self._moved > 0:
-                self._terms.append((gaussian(1 / self._moved), 1))
+            if self._shift > 0:
+                self._terms.append((noise.gaussian(1 / self._shift), 1))
         self._size = sum(count for _, count in self._terms)
 
     def epsilon(
@@ -103,8 +100,8 @@ class Rounds:
         if not self._private:
             return None, math.inf
         if not self._terms:
-            moved = self._moved * math.sqrt(rounds)
-            return exact_gaussian.epsilon(moved, delta)
+            shift = self._shift * math.sqrt(rounds)
+            return gaussian.epsilon(shift, delta)
         upper = max(self.each_way(rounds, delta))
         if not (lower and self.bounded_below) or math.isinf(upper):
             return None, upper
@@ -133,7 +130,7 @@ class Rounds:
         if not self._private:
             return None, 1.0
         if not self._terms:
-            return exact_gaussian.delta(self._moved * math.sqrt(rounds), epsilon)
+            return gaussian.delta(self._shift * math.sqrt(rounds), epsilon)
         if self._most * self._size > _MOST_RELEASES:
             return None, 1.0
         at = np.array([epsilon])
@@ -153,8 +150,8 @@ class Rounds:
         if not self._private:
             return EVERYTHING
         if not self._terms:
-            moved = self._moved * math.sqrt(rounds)
-            return gaussian(1 / moved) if moved else NOTHING
+            shift = self._shift * math.sqrt(rounds)
+            return noise.gaussian(1 / shift) if shift else NOTHING
         if self._most * self._size > _MOST_RELEASES:
             return EVERYTHING
         sides = [self._side(chain, rounds) for chain in self._chains]
@@ -165,7 +162,7 @@ class Rounds:
         """Whether a lower bound can be given."""
         return all(profile.bounded_below for profile, _ in self._terms)
 
-    def _side(self, chain: Chain, rounds: int) -> Side:
+    def _side(self, chain: Convolution, rounds: int) -> Side:
         """One direction as a curve: the smallest bound over tilts for its parts."""
         tilts = [chain.tilt_for_epsilon(rounds, 0.0)]
         delta = 1.0
@@ -182,7 +179,7 @@ class Rounds:
         return [grid.extent(profile, tail) for profile, _ in self._terms]
 
     @functools.cached_property
-    def _chains(self) -> list[Chain]:
+    def _chains(self) -> list[Convolution]:
         """Each direction from above, on a grid fit for the most rounds."""
         rough = self._snapped(self._rough_step())
         return [
@@ -190,13 +187,13 @@ class Rounds:
             for which, terms in enumerate(self._directions(rough))
         ]
 
-    def _fitted(self, which: int, terms: Terms, rough: float) -> Chain:
+    def _fitted(self, which: int, terms: Summands, rough: float) -> Convolution:
         """One direction, on a grid fit for its tilted law, which a rough grid tells."""
-        chain = Chain(terms, rough)
+        chain = Convolution(terms, rough)
         tilt = chain.tilt_for_delta(self._most, self._delta)
         step = self._snapped(min(rough, self._step(chain, tilt)))
         while True:
-            chain = Chain(self._directions(step)[which], step)
+            chain = Convolution(self._directions(step)[which], step)
             tilt = chain.tilt_for_delta(self._most, self._delta)
             if chain.width(self._most, tilt) <= MAX_WIDTH:
                 return chain
@@ -210,7 +207,7 @@ class Rounds:
         ]
 
     def _from_below(
-        self, which: int, rounds: int, chain: Chain, tilt: Tilt
+        self, which: int, rounds: int, chain: Convolution, tilt: Tilt
     ) -> ComposedLoss:
         """One direction; outcomes that stand anywhere are merged on a finer grid."""
         step, slope = chain.step, tilt.slope
@@ -224,12 +221,12 @@ class Rounds:
             (*settled(losses, slope, uses), n)
             for losses, n in self._directions(step, below=True)[which]
         ]
-        chain = Chain([(losses, n) for losses, _, n in parts], step)
+        chain = Convolution([(losses, n) for losses, _, n in parts], step)
         composed = chain.composed(rounds, chain.tilt(rounds, slope))
         slack = rounds * step * math.fsum(n * each for _, each, n in parts)
         return dataclasses.replace(composed, slack=slack)
 
-    def _directions(self, step: float, *, below: bool = False) -> list[Terms]:
+    def _directions(self, step: float, *, below: bool = False) -> list[Summands]:
         """The losses of one direction if every release is symmetric, else of both."""
         make = grid.below if below else grid.above
         pairs: list[tuple[Losses, Losses]] = [
@@ -250,7 +247,7 @@ class Rounds:
         reach = max(e.forward + e.backward for e in self._extents)
         return max(math.sqrt(variance) / _ROUGH, reach / _MAX_POINTS, _LEAST_STEP)
 
-    def _step(self, chain: Chain, tilt: Tilt) -> float:
+    def _step(self, chain: Convolution, tilt: Tilt) -> float:
         """The step whose bias is 1 / (12 fineness^2) of epsilon.
 
         Connecting the dots keeps E[e^0] and E[e^-L]; in between and beyond, it adds
@@ -282,21 +279,21 @@ class Rounds:
 
 
 def _profiles(
-    event: DpEvent, relation: Relation, spare: float
+    event: DpEvent, relation: Relation, free_delta: float
 ) -> list[tuple[Profile, int]]:
-    """The profiles of one release; of a parallel event, the worst child's."""
-    if not isinstance(event, ParallelDpEvent):
-        return profiles_of(event, relation, spare)
-    profile = worst([_whole(child, relation, spare) for child in event.children])
+    """The profiles of one release; of disjoint parts, the worst one's."""
+    law = law_of(event, relation)
+    if not law.children:
+        return law.profiles(free_delta)
+    profile = worst([_whole(child, relation, free_delta) for child in law.children])
     return [(either_way(profile) if relation is Relation.REPLACE_ONE else profile, 1)]
 
 
-def _whole(event: DpEvent, relation: Relation, spare: float) -> Profile:
+def _whole(event: DpEvent, relation: Relation, free_delta: float) -> Profile:
     """The profile of a child, which may be a composition itself."""
     releases = flatten(event)
     if len(releases) == 1 and releases[0][1] == 1:
-        if not isinstance(releases[0][0], dp.NonPrivateDpEvent):
-            found = _profiles(releases[0][0], relation, spare)
-            if len(found) == 1 and found[0][1] == 1:
-                return found[0][0]
-    return Rounds(event, relation, delta=spare).profile()
+        found = _profiles(releases[0][0], relation, free_delta)
+        if len(found) == 1 and found[0][1] == 1:
+            return found[0][0]
+    return Rounds(event, relation, delta=free_delta).profile()

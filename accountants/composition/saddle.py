@@ -4,7 +4,7 @@ For any t > 0, with P_t proportional to e^(tL) P,
 
     delta(eps) = e^(K(t) - t eps) E_t[g(L - eps)],  g(y) = e^(-ty) (1 - e^-y) for y > 0.
 
-Certified. Every t gives valid bounds (normal_bounds.py); the best of all tried is
+Certified. Every t gives valid bounds (normal.py); the best of all tried is
 reported, at any delta.
 
 Estimate. The same integral under the third-order Edgeworth density, at the saddle
@@ -18,7 +18,6 @@ Saddle-Point Method in Differential Privacy", 2022, arXiv:2208.09595.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -28,12 +27,15 @@ from numpy.polynomial.hermite_e import hermeval
 from numpy.typing import NDArray
 from scipy import optimize
 
-from dpkit.accountants.composition.normal import NormalBounds, log_peak
-from dpkit.accountants.composition.tilt import Tilt
+from dpkit.accountants.composition.concentration import log_peak
+from dpkit.accountants.composition.normal import NormalBounds
+from dpkit.accountants.composition.tilt import Cumulants
+from dpkit.accountants.pairs.points import gauss_legendre
 
 Array = NDArray[Any]
-At = Callable[[float], Tilt | None]
+At = Callable[[float], Cumulants | None]
 
+_NODES = 160
 _FIRST, _RATIO, _LAST = 1e-3, 1.35, 1e6
 _LARGEST_RATIO = 0.25 / 0.56  # Lyapunov's, of a tilted law that is nearly normal
 
@@ -47,8 +49,8 @@ class Search:
       root: the saddle of the estimate, or None if it is not accepted.
     """
 
-    tilts: list[Tilt]
-    root: Tilt | None
+    tilts: list[Cumulants]
+    root: Cumulants | None
 
 
 def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
@@ -62,16 +64,17 @@ def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
       (lower, estimate or None, upper); upper is inf where no tilt could be tried.
 
     Example:
-      >>> rest = 1.0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0
-      >>> normal = lambda t: Tilt(t, t * (t + 1) / 2, t + 0.5, *rest)
+      >>> def normal(t):
+      ...     square = t * (t + 1) / 2
+      ...     return Cumulants(tilt=t, log_moment=square, mean=t + 0.5, variance=1.0)
       >>> [round(value, 3) for value in epsilon(normal, math.log(1e-5))]
       [4.377, 4.377, 4.377]
     """
 
-    def rest(tilt: Tilt) -> float:
+    def rest(tilt: Cumulants) -> float:
         return _log_estimate(tilt, _saddle(tilt)) - log_delta
 
-    def going_on(tilt: Tilt) -> bool:
+    def going_on(tilt: Cumulants) -> bool:
         return _log_renyi(tilt, _saddle(tilt)) > log_delta
 
     found = _search(at, rest, going_on)
@@ -104,13 +107,14 @@ def log_delta(at: At, epsilon: float) -> tuple[float, float | None, float]:
       (lower, estimate or None, upper); infinite loss is not in them.
 
     Example:
-      >>> rest = 1.0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0
-      >>> normal = lambda t: Tilt(t, t * (t + 1) / 2, t + 0.5, *rest)
+      >>> def normal(t):
+      ...     square = t * (t + 1) / 2
+      ...     return Cumulants(tilt=t, log_moment=square, mean=t + 0.5, variance=1.0)
       >>> [round(math.exp(x), 6) for x in log_delta(normal, 0.0)]
       [0.382925, 0.382925, 0.382925]
     """
 
-    def rest(tilt: Tilt) -> float:
+    def rest(tilt: Cumulants) -> float:
         return epsilon - _saddle(tilt)
 
     found = _search(at, rest, lambda tilt: rest(tilt) > 0)
@@ -129,13 +133,13 @@ def log_delta(at: At, epsilon: float) -> tuple[float, float | None, float]:
 
 
 def _search(
-    at: At, rest: Callable[[Tilt], float], going_on: Callable[[Tilt], bool]
+    at: At, rest: Callable[[Cumulants], float], going_on: Callable[[Cumulants], bool]
 ) -> Search:
     """Climb until `going_on` ends, and find where the falling `rest` crosses 0.
 
     The root counts only if every step up to it, and its own end, is steady.
     """
-    tilts: list[Tilt] = []
+    tilts: list[Cumulants] = []
     steady, root, before = True, None, math.nan
     t = _FIRST
     while t <= _LAST and (tilt := at(t)) is not None:
@@ -152,7 +156,7 @@ def _search(
     return Search(tilts, root)
 
 
-def _steady(before: Tilt | None, tilt: Tilt) -> bool:
+def _steady(before: Cumulants | None, tilt: Cumulants) -> bool:
     """Whether a tilted law is nearly normal, and not far from the one before."""
     if tilt.ratio > _LARGEST_RATIO:
         return False
@@ -164,10 +168,10 @@ def _steady(before: Tilt | None, tilt: Tilt) -> bool:
 
 
 def _solved(
-    at: At, rest: Callable[[Tilt], float], low: float, high: float
-) -> tuple[list[Tilt], Tilt | None]:
+    at: At, rest: Callable[[Cumulants], float], low: float, high: float
+) -> tuple[list[Cumulants], Cumulants | None]:
     """All tilts tried on the way to the root of `rest`, and the root if it is one."""
-    tried: dict[float, Tilt] = {}
+    tried: dict[float, Cumulants] = {}
 
     def value(log_t: float) -> float:
         tilt = at(math.exp(log_t))
@@ -189,7 +193,10 @@ def _solved(
 
 
 def _refined(
-    at: At, tilts: list[Tilt], uppers: Array, score: Callable[[NormalBounds], Array]
+    at: At,
+    tilts: list[Cumulants],
+    uppers: Array,
+    score: Callable[[NormalBounds], Array],
 ) -> tuple[NormalBounds, Array]:
     """The bounds and uppers of more and more tilts close to the best one."""
     tilts = list(tilts)
@@ -202,23 +209,23 @@ def _refined(
     return NormalBounds(tilts), uppers
 
 
-def _saddle(tilt: Tilt) -> float:
+def _saddle(tilt: Cumulants) -> float:
     """The epsilon whose Rényi bound is smallest at this t."""
     return tilt.mean - math.log1p(1 / tilt.tilt)
 
 
-def _log_renyi(tilt: Tilt, epsilon: float) -> float:
+def _log_renyi(tilt: Cumulants, epsilon: float) -> float:
     """log of the Rényi bound on delta."""
     return tilt.log_moment - tilt.tilt * epsilon + float(log_peak(tilt.tilt))
 
 
-def _log_estimate(tilt: Tilt, epsilon: float) -> float:
+def _log_estimate(tilt: Cumulants, epsilon: float) -> float:
     """log of delta under the third-order Edgeworth density; nan if it is negative."""
-    if tilt.variance < 1e-200:
+    if tilt.variance < 1e-100:  # its fifth power is no float
         return math.nan
     v = math.sqrt(tilt.variance)
     far = min(40 / tilt.tilt, max(tilt.mean - epsilon, 0.0) + 14 * v)
-    nodes, weights = _gauss_legendre()
+    nodes, weights = gauss_legendre(_NODES)
     y = 0.5 * far * (nodes + 1)
     z = (y + epsilon - tilt.mean) / v
     density = hermeval(z, _coefficients(tilt)) * np.exp(-0.5 * z * z)
@@ -229,15 +236,9 @@ def _log_estimate(tilt: Tilt, epsilon: float) -> float:
     return tilt.log_moment - tilt.tilt * epsilon + math.log(total)
 
 
-def _coefficients(tilt: Tilt) -> list[float]:
+def _coefficients(tilt: Cumulants) -> list[float]:
     """Of He_0, He_1, ... in the third-order Edgeworth density over the normal one."""
     v = math.sqrt(tilt.variance)
     r3, r4, r5 = (tilt.higher[i] / v ** (i + 3) for i in range(3))
     he = [1.0, 0.0, 0.0, r3 / 6, r4 / 24, r5 / 120, r3**2 / 72, r3 * r4 / 144]
     return [*he, 0.0, r3**3 / 1296]
-
-
-@functools.cache
-def _gauss_legendre() -> tuple[Array, Array]:
-    """Nodes and weights on [-1, 1]."""
-    return np.polynomial.legendre.leggauss(160)

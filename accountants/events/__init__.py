@@ -7,14 +7,8 @@ from dpkit.accountants.events.allocation import (
     RandomAllocationDpEvent,
     TruncatedAllocationDpEvent,
 )
-from dpkit.accountants.events.composing import (
-    flatten,
-    from_json,
-    repeat,
-    sequential,
-    to_json,
-    validate,
-)
+from dpkit.accountants.events.composing import flatten, repeat, sequential, validate
+from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.events.own import (
     ApproxDpEvent,
     BoundedRangeDpEvent,

@@ -55,7 +55,7 @@ def count(minimum: int = 1, default: Any = REQUIRED) -> Field:
     """A count or a size of at least `minimum`."""
 
     def check(name: str, value: Any) -> int:
-        return checks.integer_at_least(minimum, **{name: value})
+        return checks.count(minimum, **{name: value})
 
     return Field(check, default=default)
 

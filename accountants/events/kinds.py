@@ -13,12 +13,14 @@ import dp_accounting as dp
 from dp_accounting import dp_event
 
 from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events import fields, own
 from dpkit.accountants.events.allocation import (
     RandomAllocationDpEvent,
     TruncatedAllocationDpEvent,
 )
 
+_DIRECTED = (Relation.ADD_REMOVE, Relation.ZERO_OUT)
 _NOISE = fields.number(checks.noise)
 _RATE = fields.number(checks.rate)
 
@@ -35,6 +37,7 @@ class Kind:
       check: refuses fields that don't fit together.
       parts: the JSON name under which children stand, or None.
       single: whether `parts` is one child rather than a list.
+      relations: those under which somebody can read it; `relations_of` knows more.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Kind:
     check: Callable[..., None] = lambda **values: None
     parts: str | None = None
     single: bool = False
+    relations: tuple[Relation, ...] = tuple(Relation)
 
 
 def kind_of(event: object) -> Kind:
@@ -65,6 +69,23 @@ def kind_of(event: object) -> Kind:
     return _BY_CLASS[key]
 
 
+def relations_of(event: Any) -> tuple[Relation, ...]:
+    """The relations under which an event has a proof, its children aside.
+
+    A table holds for its own relation. Disjoint parts hold for a replaced record only
+    if it can't leave one part and enter another.
+
+    Example:
+      >>> relations_of(dp.SingleEpochTreeAggregationDpEvent(1.0, 8))
+      (<Relation.ZERO_OUT: 'zero_out'>,)
+    """
+    if isinstance(event, own.PmfPairDpEvent | own.RdpCurveDpEvent):
+        return (Relation(event.relation),)
+    if isinstance(event, own.ParallelDpEvent) and not event.index_based:
+        return _DIRECTED
+    return kind_of(event).relations
+
+
 def parts_of(event: Any) -> tuple[dp.DpEvent, ...]:
     """The children of an event, in order; empty for a release."""
     kind = kind_of(event)
@@ -80,13 +101,17 @@ def parts_of(event: Any) -> tuple[dp.DpEvent, ...]:
     return tuple(children)
 
 
-def _own(name: str, cls: type[own.OwnDpEvent]) -> tuple[Any, Kind]:
+def _own(
+    name: str,
+    cls: type[own.OwnDpEvent],
+    relations: tuple[Relation, ...] = tuple(Relation),
+) -> tuple[Any, Kind]:
     """The entry of one of our classes: JSON names are attribute names."""
 
     def read(event: own.OwnDpEvent) -> dict[str, Any]:
         return {field: getattr(event, field) for field in cls.FIELDS}
 
-    return cls, Kind(name, cls.FIELDS, read, cls)
+    return cls, Kind(name, cls.FIELDS, read, cls, relations=relations)
 
 
 def _renamed(
@@ -94,6 +119,7 @@ def _renamed(
     cls: type[dp.DpEvent],
     attributes: Mapping[str, tuple[str, fields.Field]],
     check: Callable[..., None] = lambda **values: None,
+    relations: tuple[Relation, ...] = tuple(Relation),
 ) -> tuple[Any, Kind]:
     """The entry of a dp-accounting class: JSON name -> (attribute, field)."""
 
@@ -103,12 +129,13 @@ def _renamed(
     def build(**values: Any) -> dp.DpEvent:
         return cls(**{attributes[key][0]: value for key, value in values.items()})
 
-    return cls, Kind(
-        name, {k: f for k, (_, f) in attributes.items()}, read, build, check
-    )
+    names = {key: field for key, (_, field) in attributes.items()}
+    return cls, Kind(name, names, read, build, check, relations=relations)
 
 
-def _poisson(name: str, base: type[Any], parameter: str) -> tuple[Any, Kind]:
+def _poisson(
+    name: str, base: type[Any], parameter: str, relations: tuple[Relation, ...]
+) -> tuple[Any, Kind]:
     """The entry of a Poisson-sampled noise."""
 
     def read(event: Any) -> dict[str, Any]:
@@ -118,7 +145,8 @@ def _poisson(name: str, base: type[Any], parameter: str) -> tuple[Any, Kind]:
     def build(sampling_rate: float, **noise: float) -> dp.DpEvent:
         return dp.PoissonSampledDpEvent(sampling_rate, base(noise[parameter]))
 
-    kind = Kind(name, {parameter: _NOISE, "sampling_rate": _RATE}, read, build)
+    names = {parameter: _NOISE, "sampling_rate": _RATE}
+    kind = Kind(name, names, read, build, relations=relations)
     return (dp.PoissonSampledDpEvent, base), kind
 
 
@@ -145,7 +173,8 @@ def _without_replacement() -> tuple[Any, Kind]:
         "batch_size": fields.count(),
         "dataset_size": fields.count(),
     }
-    kind = Kind("wor_gaussian", names, read, build, check)
+    replaced = (Relation.REPLACE_ONE,)
+    kind = Kind("wor_gaussian", names, read, build, check, relations=replaced)
     return (dp.SampledWithoutReplacementDpEvent, dp.GaussianDpEvent), kind
 
 
@@ -162,8 +191,8 @@ def _step_counts(name: str, value: Any) -> int | tuple[int, ...]:
     if isinstance(value, list | tuple):
         if not value:
             raise ValueError(f"{name} must not be empty")
-        return tuple(checks.integer_at_least(1, **{name: item}) for item in value)
-    return checks.integer_at_least(1, **{name: value})
+        return tuple(checks.count(**{name: item}) for item in value)
+    return checks.count(**{name: value})
 
 
 def _mean_fits(mean: float, shape: float) -> None:
@@ -241,7 +270,9 @@ def _releases() -> list[tuple[Any, Kind]]:
             dp.GaussianDpEvent,
             {"noise_multiplier": ("noise_multiplier", _NOISE)},
         ),
-        _poisson("poisson_gaussian", dp.GaussianDpEvent, "noise_multiplier"),
+        _poisson(
+            "poisson_gaussian", dp.GaussianDpEvent, "noise_multiplier", tuple(Relation)
+        ),
         _renamed(
             "truncated_poisson_gaussian",
             dp.TruncatedSubsampledGaussianDpEvent,
@@ -257,7 +288,7 @@ def _releases() -> list[tuple[Any, Kind]]:
         ),
         _without_replacement(),
         _renamed("laplace", dp.LaplaceDpEvent, {"scale": ("noise_multiplier", _NOISE)}),
-        _poisson("poisson_laplace", dp.LaplaceDpEvent, "scale"),
+        _poisson("poisson_laplace", dp.LaplaceDpEvent, "scale", _DIRECTED),
         _renamed(
             "discrete_laplace",
             dp_event.DiscreteLaplaceDpEvent,
@@ -273,6 +304,7 @@ def _releases() -> list[tuple[Any, Kind]]:
                 "probability": ("noise_parameter", fields.number(checks.probability)),
                 "categories": ("num_buckets", fields.count(2)),
             },
+            relations=(Relation.REPLACE_ONE, Relation.ZERO_OUT),
         ),
         _renamed(
             "mixture_gaussian",
@@ -283,6 +315,7 @@ def _releases() -> list[tuple[Any, Kind]]:
                 "probabilities": ("sampling_probs", probabilities),
             },
             check=_mixture_fits,
+            relations=_DIRECTED,
         ),
         _renamed(
             "zcdp",
@@ -299,16 +332,52 @@ def _releases() -> list[tuple[Any, Kind]]:
                 "noise_multiplier": ("noise_multiplier", _NOISE),
                 "step_counts": ("step_counts", fields.Field(_step_counts)),
             },
+            relations=(Relation.ZERO_OUT,),
         ),
         _renamed("non_private", dp.NonPrivateDpEvent, {}),
+    ]
+
+
+def _newer(module: Any) -> list[tuple[Any, Kind]]:
+    """Kinds of ours that newer versions of dp-accounting have classes for as well.
+
+    They are read as ours, and written as ours. Permute-and-flip is epsilon-private, but
+    not of bounded range, as the exponential mechanism is.
+    """
+
+    def integral(event: Any) -> dict[str, Any]:
+        if event.dimension != 1:
+            raise ValueError(
+                f"dimension={event.dimension!r} must be 1: for more use "
+                "ZCDpEvent(rho), rho = sensitivity^2 / (2 sigma^2), with the "
+                "sensitivity to what the relation changes"
+            )
+        whole = float(event.sensitivity).is_integer()
+        moved = int(event.sensitivity) if whole else event.sensitivity
+        return {"stddev": event.sigma, "sensitivity": moved}
+
+    def stated(event: Any) -> dict[str, Any]:
+        names = ("epsilon", "delta") if hasattr(event, "delta") else ("epsilon",)
+        return {name: getattr(event, name) for name in names}
+
+    read = {
+        "DiscreteGaussianDpEvent": (own.DiscreteGaussianDpEvent, integral),
+        "EpsilonDeltaDpEvent": (own.ApproxDpEvent, stated),
+        "ExponentialMechanismDpEvent": (own.BoundedRangeDpEvent, stated),
+        "PermuteAndFlipDpEvent": (own.PureDpEvent, stated),
+    }
+    return [
+        (cls, dataclasses.replace(_BY_CLASS[ours], read=reader))
+        for name, (ours, reader) in read.items()
+        if (cls := getattr(module, name, None)) is not None
     ]
 
 
 _BY_CLASS: dict[Any, Kind] = dict(
     [
         *_releases(),
-        _own("random_allocation", RandomAllocationDpEvent),
-        _own("truncated_random_allocation", TruncatedAllocationDpEvent),
+        _own("random_allocation", RandomAllocationDpEvent, _DIRECTED),
+        _own("truncated_random_allocation", TruncatedAllocationDpEvent, _DIRECTED),
         _own("discrete_gaussian", own.DiscreteGaussianDpEvent),
         _own("pmf_pair", own.PmfPairDpEvent),
         _own("rdp_curve", own.RdpCurveDpEvent),
@@ -320,3 +389,4 @@ _BY_CLASS: dict[Any, Kind] = dict(
     ]
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _BY_CLASS.values()}
+_BY_CLASS |= _newer(dp_event)

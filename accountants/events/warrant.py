@@ -4,14 +4,8 @@ import dataclasses
 
 from dp_accounting import DpEvent
 
-from dpkit.accountants.answers.errors import UnsupportedRelation
-from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.kinds import parts_of
-from dpkit.accountants.events.own import (
-    ParallelDpEvent,
-    PmfPairDpEvent,
-    RdpCurveDpEvent,
-)
+from dpkit.accountants.events.own import PmfPairDpEvent, RdpCurveDpEvent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,20 +32,3 @@ def warrant(event: DpEvent) -> Warrant:
             need = f"{node.name} assumes at least {node.min_contributors} contributors"
             warnings[need] = None
     return Warrant(certified, tuple(warnings))
-
-
-def check_relation(accountant: str, event: DpEvent, relation: Relation) -> None:
-    """Refuse what is wrong for every accountant: foreign tables, keyed partitions."""
-    if isinstance(event, PmfPairDpEvent | RdpCurveDpEvent):
-        if event.relation != relation:
-            raise UnsupportedRelation(
-                accountant, relation, event.name, (event.relation,)
-            )
-    replaces = relation is Relation.REPLACE_ONE
-    if isinstance(event, ParallelDpEvent) and replaces and not event.index_based:
-        raise UnsupportedRelation(
-            accountant,
-            relation,
-            "parallel releases on keyed parts (a replaced record can change part)",
-            (Relation.ADD_REMOVE, Relation.ZERO_OUT),
-        )

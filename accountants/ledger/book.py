@@ -16,7 +16,7 @@ from dpkit.accountants.answers.errors import (
     UnsupportedRelation,
 )
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.events.composing import from_json, to_json
+from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.events.warrant import warrant
 from dpkit.accountants.ledger.pricing import EventPrices, bound_to_json, once
 from dpkit.accountants.ledger.request import Request

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpkit.accountants.answers import checks
-from dpkit.accountants.events.composing import repeat, sequential, to_json
+from dpkit.accountants.events.composing import repeat, sequential
+from dpkit.accountants.events.notation import to_json
 from dpkit.accountants.ledger.pricing import EventPrices
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.storage.entry import Entry, canonical

@@ -10,7 +10,7 @@ from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
-from dpkit.accountants.events.composing import from_json
+from dpkit.accountants.events.notation import from_json
 from dpkit.accountants.ledger.book import Book
 from dpkit.accountants.ledger.pricing import EventPrices, bound_from_json
 from dpkit.accountants.ledger.request import request

@@ -12,7 +12,7 @@ from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import LedgerCorrupt
-from dpkit.accountants.events.composing import from_json, to_json
+from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.ledger.book import terms_of
 from dpkit.accountants.ledger.pricing import EventPrices
 from dpkit.accountants.ledger.state import CHARGES, State, after, costs

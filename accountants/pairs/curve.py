@@ -7,21 +7,138 @@ R_a(P || Q) = log E_Q[w^a] / (a - 1). Since E_Q[w] = 1,
 
 a mean of non-negative terms, so that a tiny divergence keeps its relative precision
 (q = 1e-9 is no zero). s = a gives R_a(P || Q); s = 1 - a gives R_a(Q || P). A small
-relative pad covers quadrature and rounding, so that each value is an upper bound.
+relative pad covers quadrature and rounding, so that each value is an upper bound. What
+is smaller than a float can hold comes out as a floor, not as 0: only a release that
+shows nothing (`trivial`) has no divergence.
 """
 
+import dataclasses
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+
+from dpkit.accountants.pairs.points import (
+    OutOfReach,
+    Points,
+    gauss_legendre,
+    sampled_loss,
+)
 
 Array = NDArray[Any]
+Curve = Callable[[Array], Array]
+
+FLOOR = 1e-300  # of (order - 1) times a divergence that is not 0
 
 _PAD = 1 + 1e-10
+_POINTS_PAD = 1 + 2e-10
 _MAX_POINTS = 60_000
 _MAX_STEEPNESS = 300.0
+_NODES = 400
+_REMEMBERED = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Values at some orders, read by chords of (a - 1) rho(a), which is convex.
+
+    That function is 0 at a = 1, so chords start there; above the last order the answer
+    is inf. Orders whose value is inf are left out.
+
+    Example:
+      >>> Table(np.array([2.0, 4.0]), np.array([0.1, 0.2]))(np.array([3.0, 5.0]))
+      array([0.175,   inf])
+    """
+
+    orders: Array
+    values: Array
+
+    def __call__(self, orders: Array) -> Array:
+        """The chord values at `orders`."""
+        kept = np.isfinite(self.values)
+        if not kept.any():
+            return np.full(orders.shape, np.inf)
+        knots = np.concatenate([[1.0], self.orders[kept]])
+        heights = np.concatenate([[0.0], (self.orders[kept] - 1) * self.values[kept]])
+        chords = np.interp(orders, knots, heights, right=np.inf)
+        return chords / (orders - 1) * (1 + 1e-12)
+
+
+class Remembered:
+    """A curve that keeps its answers: many questions ask for the same orders.
+
+    Args:
+      curve: the curve.
+      trivial: whether it may be 0.
+    """
+
+    def __init__(self, curve: Curve, trivial: bool):
+        self._curve = curve
+        self._floor = 0.0 if trivial else FLOOR
+        self._known: dict[bytes, Array] = {}
+
+    def __call__(self, orders: Array) -> Array:
+        """The curve's values, none below the floor."""
+        key = orders.tobytes()
+        if key not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            least = self._floor / (orders - 1)
+            self._known[key] = np.maximum(self._curve(orders), least)
+        return self._known[key]
+
+
+class OfPoints:
+    """The curve of a pair that is read at points; inf where it needs too many.
+
+    Args:
+      points: of the pair.
+      symmetric: whether both directions are equal; otherwise the worse counts.
+    """
+
+    def __init__(self, points: Points, *, symmetric: bool = False):
+        self._points = functools.lru_cache(maxsize=2)(points)
+        self._symmetric = symmetric
+
+    def __call__(self, orders: Array) -> Array:
+        """The values at `orders`, by points that serve up to a power of two."""
+        return np.array([self._at(float(order)) for order in orders])
+
+    def _at(self, order: float) -> float:
+        """The value at one order."""
+        try:
+            loss, log_mass = self._points(2.0 ** math.ceil(math.log2(order)))
+        except OutOfReach:
+            return math.inf
+        powers = (order,) if self._symmetric else (order, 1 - order)
+        moments = [log_moment(loss, log_mass, power) for power in powers]
+        return max(moments) / (order - 1) * _POINTS_PAD
+
+
+def sum_of(terms: list[tuple[Curve, int]]) -> Curve:
+    """The weighted sum of curves."""
+
+    def total(orders: Array) -> Array:
+        values = np.zeros(orders.shape)
+        for curve, count in terms:
+            values = values + float(count) * curve(orders)
+        return values
+
+    return total
+
+
+def knots_of(terms: list[tuple[Curve, int]]) -> Array:
+    """The orders of all tables among some curves."""
+    tables = [curve.orders for curve, _ in terms if isinstance(curve, Table)]
+    return np.unique(np.concatenate(tables)) if tables else np.empty(0)
+
+
+def smaller(first: Curve, second: Curve) -> Curve:
+    """Of two valid curves, what each order does better with."""
+    return lambda orders: np.minimum(first(orders), second(orders))
 
 
 def gaussian(orders: Array, noise_multiplier: float) -> Array:
@@ -29,94 +146,27 @@ def gaussian(orders: Array, noise_multiplier: float) -> Array:
     return orders / (2 * noise_multiplier**2) * _PAD
 
 
-def mixture(
-    orders: Array,
-    noise_multiplier: float,
-    shifts: Array,
-    probabilities: Array,
-    *,
-    add: bool = False,
-) -> Array:
-    """sum_i p_i N(c_i, s^2) against N(0, s^2), or the other way round with `add`.
+def sampled_gaussian(orders: Array, noise_multiplier: float, rate: float) -> Array:
+    """(1-q) N(0, s^2) + q N(1, s^2) against N(0, s^2).
 
     Trapezoid rule, spectrally exact: the integrand is analytic in a strip of half-width
-    pi s^2 / (2 max c), and the step is an eighth of s or a sixteenth of that strip's
-    scale. Orders whose tilted mass needs too long a grid come out as inf.
-    """
-    kept = probabilities > 0
-    shifts, probabilities = shifts[kept], probabilities[kept]
-    step = min(
-        noise_multiplier / 8, noise_multiplier**2 / (4 * max(shifts.max(), 1e-9))
-    )
-    args = (noise_multiplier, shifts, np.log(probabilities), step, add)
-    return np.array([_mixture_at(order, *args) for order in orders])
-
-
-def _mixture_at(
-    order: float, sd: float, shifts: Array, log_p: Array, step: float, add: bool
-) -> float:
-    """`mixture` at one order."""
-    top = float(shifts.max())
-    low, high = -12.0 * sd, order * top + 12.0 * sd
-    if add:
-        low, high = low - _add_reach(order - 1, sd, shifts, log_p), 12.0 * sd
-    if (high - low) / step > _MAX_POINTS:
-        return float("inf")
-    x = np.arange(low, high + step, step)
-    if len(shifts) == 2 and shifts.min() == 0:
-        exponent = top * (2 * x - top) / (2 * sd**2)
-        loss = sampled_loss(exponent, float(np.exp(log_p[np.argmax(shifts)])))
-    else:
-        exponents = np.outer(2 * x, shifts) - shifts**2
-        loss = special.logsumexp(exponents / (2 * sd**2) + log_p, axis=1)
-    log_density = -0.5 * (x / sd) ** 2 + np.log(step / (sd * np.sqrt(2 * np.pi)))
-    power = 1 - order if add else order
-    return log_moment(loss, log_density, power) / (order - 1) * _PAD
-
-
-def replaced(orders: Array, noise_multiplier: float, rate: float) -> Array:
-    """(1-q) N(0) + q N(1) against (1-q) N(0) + q N(-1): equal both ways.
-
-    By the same quadrature as `mixture`; the mass of P^a Q^(1-a) lies between -1 and a.
+    pi s^2 / 2, and the step is an eighth of s or a sixteenth of that strip's scale.
+    Orders whose tilted mass needs too long a grid come out as inf.
     """
     sd = noise_multiplier
     step = min(sd / 8, sd**2 / 4)
-    return np.array([_replaced_at(order, sd, rate, step) for order in orders])
+    return np.array([_sampled_at(order, sd, rate, step) for order in orders])
 
 
-def _replaced_at(order: float, sd: float, rate: float, step: float) -> float:
-    """`replaced` at one order."""
-    low, high = -1 - 12.0 * sd, order + 12.0 * sd
+def _sampled_at(order: float, sd: float, rate: float, step: float) -> float:
+    """`sampled_gaussian` at one order."""
+    low, high = -12.0 * sd, order + 12.0 * sd
     if (high - low) / step > _MAX_POINTS:
-        return float("inf")
+        return math.inf
     x = np.arange(low, high + step, step)
-    ahead = sampled_loss((2 * x - 1) / (2 * sd**2), rate)
-    behind = sampled_loss((-2 * x - 1) / (2 * sd**2), rate)
+    loss = sampled_loss((2 * x - 1) / (2 * sd**2), rate)
     log_density = -0.5 * (x / sd) ** 2 + np.log(step / (sd * np.sqrt(2 * np.pi)))
-    return log_moment(ahead - behind, log_density + behind, order) / (order - 1) * _PAD
-
-
-def sampled_loss(exponent: Array, rate: float | Array) -> Array:
-    """log(1 - q + q e^z), precise where it is near 0 and finite where e^z is not."""
-    small, large = np.minimum(exponent, 30.0), np.maximum(exponent, 30.0)
-    far = large + np.log(rate) + np.log1p((1 - rate) / rate * np.exp(-large))
-    with np.errstate(divide="ignore"):
-        near = np.log1p(rate * np.expm1(small))
-    return np.where(rate == 1, exponent, np.where(exponent < 30.0, near, far))
-
-
-def _add_reach(t: float, sd: float, shifts: Array, log_p: Array) -> float:
-    """How far below 0 the mass of N(0) w^(-t) moves: the root of x = -t m(x)."""
-    low, high = -t * float(shifts.max()), 0.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        weights = log_p + shifts * (2 * middle - shifts) / (2 * sd**2)
-        mean_shift = float(special.softmax(weights) @ shifts)
-        if middle + t * mean_shift > 0:
-            high = middle
-        else:
-            low = middle
-    return -low
+    return log_moment(loss, log_density, order) / (order - 1) * _PAD
 
 
 def laplace(orders: Array, scale: float) -> Array:
@@ -134,7 +184,7 @@ def poisson_laplace(orders: Array, scale: float, rate: float) -> Array:
     steep the pure bound log(1 + q (e^(1/b) - 1)) stands in.
     """
     width = 1 / scale
-    nodes, weights = _quadrature()
+    nodes, weights = gauss_legendre(_NODES)
     x = 0.5 * (nodes + 1)
     ratio = np.concatenate([[-width, width], width * (2 * x - 1)])
     inside = np.log(0.5 * weights) + np.log(width / 2) - width * x
@@ -164,7 +214,7 @@ def finite(orders: Array, p: Array, q: Array) -> Array:
     loss, log_q = np.log(p) - np.log(q), np.log(q)
     pad = 1e-15 * len(p) * orders / (orders - 1)
     values = np.array([_worse_moment(loss, log_q, order) for order in orders])
-    return values * _PAD + np.where(loss.any(), pad, 0.0)
+    return values * _PAD + np.where(np.any(p != q), pad, 0.0)
 
 
 def _whole(p: Array) -> bool:
@@ -193,8 +243,8 @@ def bounded_range(orders: Array, epsilon: float) -> Array:
 
     Reference: Dong, Durfee, Rogers 2020, arXiv:1909.13830.
     """
-    if epsilon == 0:
-        return np.zeros(orders.shape)
+    if epsilon < 1e-150:
+        return np.full(orders.shape, epsilon)
     worst = np.array([_worst_split(order, epsilon) for order in orders])
     cap = np.minimum(orders * epsilon**2 / 8, epsilon)
     return np.minimum(worst * (1 + 1e-9), cap)
@@ -242,9 +292,3 @@ def _excess(loss: Array, power: float, tiny: NDArray[np.bool_]) -> Array:
         series += (power**k - power) * term
     excess[tiny] = series
     return excess
-
-
-@functools.cache
-def _quadrature() -> tuple[Array, Array]:
-    """Nodes and weights of Gauss and Legendre; slow to make, so not on import."""
-    return np.polynomial.legendre.leggauss(400)

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpkit.accountants.answers.relations import Relation, shift
+from dpkit.accountants.answers.relations import Relation
 
 Array = NDArray[Any]
-
-_WIDEST = 1e5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +97,12 @@ def randomized_response(
     return _pair([truth, others], [1 / categories, 1 - 1 / categories])
 
 
-def discrete_laplace(rate: float, sensitivity: int, relation: Relation) -> FinitePair:
-    """Mass tanh(a/2) e^(-a|k|), moved by the sensitivity.
+def discrete_laplace(rate: float, moved: int) -> FinitePair:
+    """Mass tanh(a/2) e^(-a|k|), and the same moved by a whole number.
 
     Outside the interval between the two centres the ratio is constant, so all outcomes
-    there fall together: sensitivity + 1 outcomes remain.
+    there fall together: one more than it is moved by remain.
     """
-    moved = sensitivity * shift(relation)
     inside = np.arange(1, moved)
     edge = 1 / (1 + math.exp(-rate))
     q = np.concatenate(
@@ -118,16 +115,8 @@ def discrete_laplace(rate: float, sensitivity: int, relation: Relation) -> Finit
     return FinitePair(p=q[::-1].copy(), q=q)
 
 
-def discrete_gaussian(
-    stddev: float, sensitivity: int, relation: Relation
-) -> FinitePair:
-    """Mass ~ e^(-k^2 / 2 s^2), moved by the sensitivity; cut below 1e-288."""
-    if stddev > _WIDEST:
-        raise ValueError(
-            f"stddev={stddev!r} of a discrete Gaussian is above {_WIDEST:g}, too wide "
-            "for its loss distribution: use accountant='rdp'"
-        )
-    moved = sensitivity * shift(relation)
+def discrete_gaussian(stddev: float, moved: int) -> FinitePair:
+    """Mass ~ e^(-k^2 / 2 s^2), and the same moved; cut below 1e-288."""
     reach = math.ceil(36.5 * stddev) + 1
     k = np.arange(-reach, reach + moved + 1)
     weights = np.exp(-0.5 * (k / stddev) ** 2)

@@ -20,6 +20,7 @@ from dpkit.accountants.answers.relations import Relation, shift
 _PAD = 1e-12
 _UNIT = 4e-16
 _TINY = 5e-324
+_FAR = 1e150
 
 
 def total_shift(
@@ -35,30 +36,34 @@ def total_shift(
     return math.sqrt(math.fsum(noises)), others
 
 
-def log_delta(moved: float, epsilon: float) -> tuple[float, float]:
-    """log delta(eps) of a pair `moved` deviations apart, below and above rounding."""
-    first = float(special.log_ndtr(moved / 2 - epsilon / moved))
-    tail = float(special.log_ndtr(-moved / 2 - epsilon / moved))
+def log_delta(distance: float, epsilon: float) -> tuple[float, float]:
+    """log delta(eps) of a pair so many deviations apart, below and above rounding."""
+    if epsilon / distance > _FAR:
+        return -math.inf, -0.4 * _FAR  # exponents are squares of what is near this
+    first = float(special.log_ndtr(distance / 2 - epsilon / distance))
+    tail = float(special.log_ndtr(-distance / 2 - epsilon / distance))
     share = -math.expm1(min(epsilon + tail - first, 0.0))
     rounding = _UNIT * (2 + abs(first) + abs(tail) + epsilon)
     low = math.log(share - rounding) if share > rounding else -math.inf
     return first + low, first + math.log(share + rounding)
 
 
-def epsilon(moved: float, delta: float) -> tuple[float, float]:
+def epsilon(distance: float, delta: float) -> tuple[float, float]:
     """Lower and upper bound on epsilon, a rounding error apart."""
-    if moved == 0:
+    if distance == 0:
         return 0.0, 0.0
-    if math.isinf(moved):
+    if math.isinf(distance):
         return math.inf, math.inf
-    return _solve(moved, delta, 0) * (1 - _PAD), _solve(moved, delta, 1) * (1 + _PAD)
+    return _solve(distance, delta, 0) * (1 - _PAD), _solve(distance, delta, 1) * (
+        1 + _PAD
+    )
 
 
-def _solve(moved: float, delta: float, side: int) -> float:
+def _solve(distance: float, delta: float, side: int) -> float:
     """Where one side of the rounded profile meets delta."""
 
     def excess(value: float) -> float:
-        return max(log_delta(moved, value)[side], -1e300) - math.log(delta)
+        return max(log_delta(distance, value)[side], -1e300) - math.log(delta)
 
     if excess(0.0) <= 0:
         return 0.0
@@ -71,12 +76,12 @@ def _solve(moved: float, delta: float, side: int) -> float:
     return float(root)
 
 
-def delta(moved: float, epsilon: float) -> tuple[float, float]:
+def delta(distance: float, epsilon: float) -> tuple[float, float]:
     """Lower and upper bound on delta, a rounding error apart."""
-    if moved == 0:
+    if distance == 0:
         return 0.0, 0.0
-    if math.isinf(moved):
+    if math.isinf(distance):
         return 1.0, 1.0
-    low, high = log_delta(moved, epsilon)
+    low, high = log_delta(distance, epsilon)
     upper = math.exp(high) * (1 + _PAD)
     return math.exp(low) * (1 - _PAD), min(1.0, max(upper, _TINY))

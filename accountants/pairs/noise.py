@@ -90,9 +90,10 @@ def without_replacement(noise: float, rate: float) -> Profile:
 def truncated_poisson_gaussian(
     noise: float,
     rate: float,
+    *,
     dataset_size: int,
     max_batch_size: int,
-    spare: float = 0.0,
+    free_delta: float = 0.0,
 ) -> Profile:
     """Poisson sampling cut to a random subset of at most B records, N at most.
 
@@ -106,8 +107,8 @@ def truncated_poisson_gaussian(
     in the reference, smaller data sets can leak more than the formula says.)
 
     D_2 is the larger of the pair just described and the symmetric one of the reference.
-    An overflow of probability at most `spare` counts as no privacy at all, which is as
-    sound and shortens the losses.
+    An overflow of probability at most `free_delta` counts as no privacy at all: as
+    sound, and losses are shorter.
 
     Reference: Ganesh et al., "Tighter Privacy Analysis for Truncated Poisson Sampling",
     2025, arXiv:2508.15089.
@@ -117,7 +118,7 @@ def truncated_poisson_gaussian(
         return kept
     log_over = float(stats.binom.logsf(max_batch_size - 1, dataset_size - 1, rate))
     over = min(1.0, math.exp(log_over) * (1 + 1e-9) + 1e-300)
-    pushed = EVERYTHING if over <= spare else _pushed_out(noise / 2, rate)
+    pushed = EVERYTHING if over <= free_delta else _pushed_out(noise / 2, rate)
 
     def mixed(plain: Side, out: Side) -> Side:
         return Side(lambda e: over * out(e) + (1 - over) * plain(e))

@@ -15,17 +15,17 @@ part between them, for Gauss-Legendre. Pairs of finitely many outcomes are exact
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from dpkit.accountants.pairs.curve import sampled_loss
 from dpkit.accountants.pairs.finite import FinitePair
 
 Array = NDArray[Any]
+Points = Callable[[float], tuple[Array, Array]]
 
 _DEVIATIONS = 9.0
 _MORE = 4.0  # so that moments of the loss keep their precision too
@@ -36,6 +36,13 @@ _PANEL = 16
 
 class OutOfReach(Exception):
     """A tilt would need more points than is reasonable."""
+
+
+class SampledGaussian(NamedTuple):
+    """(1-q) N(0, s^2) + q N(1, s^2) against N(0, s^2): its points come many at once."""
+
+    noise: float
+    rate: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +142,7 @@ def sampled_laplace(scale: float, rate: float, reach: float) -> tuple[Array, Arr
     if width / length > _MOST_POINTS / _PANEL:
         raise OutOfReach
     panels = max(1, math.ceil(2 * width / length))
-    nodes, weights = _gauss_legendre()
+    nodes, weights = gauss_legendre(_PANEL)
     half = width / panels
     centres = -width + half * (2 * np.arange(panels) + 1)
     inside = (centres[:, None] + half * nodes).ravel()
@@ -196,6 +203,15 @@ def _log_normal(x: Array, noise: Any, step: Any) -> Array:
 
 
 @functools.cache
-def _gauss_legendre() -> tuple[Array, Array]:
-    """Nodes and weights of one panel on [-1, 1]."""
-    return np.polynomial.legendre.leggauss(_PANEL)
+def gauss_legendre(nodes: int) -> tuple[Array, Array]:
+    """Nodes and weights on [-1, 1]; slow to make, so made once, and not on import."""
+    return np.polynomial.legendre.leggauss(nodes)
+
+
+def sampled_loss(exponent: Array, rate: float | Array) -> Array:
+    """log(1 - q + q e^z), precise where it is near 0 and finite where e^z is not."""
+    small, large = np.minimum(exponent, 30.0), np.maximum(exponent, 30.0)
+    far = large + np.log(rate) + np.log1p((1 - rate) / rate * np.exp(-large))
+    with np.errstate(divide="ignore"):
+        near = np.log1p(rate * np.expm1(small))
+    return np.where(rate == 1, exponent, np.where(exponent < 30.0, near, far))

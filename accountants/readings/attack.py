@@ -164,7 +164,7 @@ def attack_risk(
         backward,
         relation,
         warrant(whole).certified,
-        pld.NAME if found is _by_losses else rdp.NAME,
+        (pld.PLD if found is _by_losses else rdp.RDP).name,
     )
 
 

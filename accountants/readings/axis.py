@@ -60,8 +60,8 @@ class Axis:
             raise ValueError(f"digits={digits}: must be at most {DIGITS}")
         low, high = bracket or _BRACKETS[free]
         if free == "steps":
-            low = checks.integer_at_least(1, lowest=low)
-            high = checks.integer_at_least(1, highest=high)
+            low = checks.count(lowest=low)
+            high = checks.count(highest=high)
         else:
             check = checks.rate if free == "sampling_rate" else checks.positive
             low, high = check(lowest=low), check(highest=high)

@@ -12,10 +12,9 @@ adapts to outputs needs a ledger.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dp_accounting import DpEvent
 
@@ -23,24 +22,22 @@ from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import DeltaBound, PrivacyBound
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.composition.rounds import Rounds
-from dpkit.accountants.events.composing import flatten, repeat, sequential, validate
-from dpkit.accountants.events.kinds import parts_of
-from dpkit.accountants.events.own import BoundedRangeDpEvent
+from dpkit.accountants.events.composing import repeat, sequential, validate
 from dpkit.accountants.readings import edgeworth, gdp, pld, pure, rdp, zcdp
+from dpkit.accountants.readings.reading import Reading
 
 Bound = TypeVar("Bound", PrivacyBound, DeltaBound)
-_MANY = 10**8
-_FAR = 1e-100
 _AGREEMENT = 1e-6
-ACCOUNTANTS: dict[str, ModuleType] = {
-    "rdp": rdp,
-    "pld": pld,
-    "edgeworth": edgeworth,
-    "gdp": gdp,
-    "zcdp": zcdp,
-    "pure": pure,
-}
-_WINNERS = (pld, pure, rdp)
+# Asked in this order: who may win without the others first.
+READINGS: tuple[Reading[Any], ...] = (
+    pld.PLD,
+    pure.PURE,
+    rdp.RDP,
+    edgeworth.EDGEWORTH,
+    zcdp.ZCDP,
+    gdp.GDP,
+)
+ACCOUNTANTS: dict[str, Reading[Any]] = {reading.name: reading for reading in READINGS}
 
 
 def epsilon(
@@ -88,15 +85,15 @@ def epsilon(
     delta = checks.half_open_probability(delta=delta)
     unit = unit if unit is None else checks.text(unit=unit)
     checks.one_of(("best", *ACCOUNTANTS), accountant=accountant)
+
+    def ask(reading: Reading[Any]) -> PrivacyBound:
+        return reading.epsilon(whole, delta, relation=relation, lower=lower)
+
     if accountant != "best":
-        found = _ask(ACCOUNTANTS[accountant], whole, delta, relation, lower)
-        return replace(found, unit=unit)
+        return replace(ask(ACCOUNTANTS[accountant]), unit=unit)
     if delta == 0:
         return replace(_at_zero(whole, relation), unit=unit)
-    bounds = []
-    for module in _tried(whole, relation, delta):
-        if module is not rdp or _rdp_can_win(whole, bounds, delta):
-            bounds.append(_ask(module, whole, delta, relation, lower))
+    bounds = _asked(ask, whole, relation, delta)
     return replace(_best(bounds), unit=unit)
 
 
@@ -107,6 +104,7 @@ def delta_of(
     relation: Relation | str,
     accountant: str = "best",
     unit: str | None = None,
+    lower: bool = True,
 ) -> DeltaBound:
     """What is known about delta at epsilon, once all of these events have happened.
 
@@ -118,6 +116,7 @@ def delta_of(
       relation: "add_remove", "replace_one" or "zero_out"; it has no default.
       accountant: "best", or one of ACCOUNTANTS alone.
       unit: the privacy unit, to be shown with the answer.
+      lower: whether to look for a lower bound too, which can take as long again.
 
     Returns:
       A bound; gates and headlines use `upper`, and only if `certified`.
@@ -139,12 +138,13 @@ def delta_of(
     epsilon = checks.non_negative(epsilon=epsilon)
     unit = unit if unit is None else checks.text(unit=unit)
     checks.one_of(("best", *ACCOUNTANTS), accountant=accountant)
-    modules = [ACCOUNTANTS[accountant]] if accountant != "best" else None
-    bounds = [
-        module.delta_of(whole, epsilon, relation=relation)
-        for module in modules or _tried(whole, relation)
-    ]
-    return replace(_best(bounds), unit=unit)
+
+    def ask(reading: Reading[Any]) -> DeltaBound:
+        return reading.delta_of(whole, epsilon, relation=relation, lower=lower)
+
+    if accountant != "best":
+        return replace(ask(ACCOUNTANTS[accountant]), unit=unit)
+    return replace(_best(_asked(ask, whole, relation, 1.0)), unit=unit)
 
 
 def epsilon_curve(
@@ -189,7 +189,7 @@ def epsilon_curve(
     relation = as_relation(relation)
     delta = checks.open_probability(delta=delta)
     unit = unit if unit is None else checks.text(unit=unit)
-    wanted = [checks.integer_at_least(1, count=count) for count in counts]
+    wanted = [checks.count(count=count) for count in counts]
     at = dict[int, PrivacyBound]()
     best: PrivacyBound | None = None
     for count, bound in _descending(event, sorted(set(wanted)), delta, relation):
@@ -205,32 +205,20 @@ def _descending(
     """Bounds for each count, the largest first."""
     if not counts:
         return
-    rounds = None
     composes = pld.composes(event, relation)
-    if composes:
-        rounds = Rounds(event, relation, counts, delta)
+    rounds = Rounds(event, relation, counts, delta) if composes else None
     for count in reversed(counts):
-        bounds = []
+        bounds: list[PrivacyBound] = []
         if rounds is not None:
-            bounds.append(
-                pld.bound_at(rounds, count, event, delta, relation, lower=False)
-            )
-        if _rdp_can_win(event, bounds, delta):
+            bounds.append(pld.PLD.epsilon_after(rounds, count, event, delta))
+        if rdp.RDP.worth_asking(event, delta, _known(bounds)):
             whole = repeat(event, count)
-            bounds += [
-                module.epsilon(whole, delta, relation=relation)
-                for module in _tried(whole, relation, delta)
-                if not (composes and module is pld)
-            ]
+
+            def ask(reading: Reading[Any], whole: DpEvent = whole) -> PrivacyBound:
+                return reading.epsilon(whole, delta, relation=relation)
+
+            bounds = _asked(ask, whole, relation, delta, bounds)
         yield count, _best(bounds)
-
-
-def _ask(
-    module: ModuleType, event: DpEvent, delta: float, relation: Relation, lower: bool
-) -> PrivacyBound:
-    """One accountant's answer; only the loss distributions' lower bound costs time."""
-    options = {"lower": lower} if module is pld else {}
-    return module.epsilon(event, delta, relation=relation, **options)
 
 
 def _whole(event: DpEvent | Iterable[DpEvent]) -> DpEvent:
@@ -241,44 +229,53 @@ def _whole(event: DpEvent | Iterable[DpEvent]) -> DpEvent:
     return sequential(event)
 
 
-def _tried(event: DpEvent, relation: Relation, delta: float = 1.0) -> list[ModuleType]:
-    """The accountants that read an event; if there is none, rdp, to say why."""
-    winners = (*_WINNERS, edgeworth) if _coarse(event, delta) else _WINNERS
-    return [m for m in winners if m.supports(event, relation)] or [rdp]
+def _asked(
+    ask: Callable[[Reading[Any]], Bound],
+    event: DpEvent,
+    relation: Relation,
+    delta: float,
+    bounds: Sequence[Bound] = (),
+) -> list[Bound]:
+    """The answers there are, and those of all who read the event and may win.
 
-
-def _coarse(event: DpEvent, delta: float) -> bool:
-    """Whether a grid may be too coarse: for so many releases, or so far out."""
-    return delta < _FAR or sum(count for _, count in flatten(event)) > _MANY
-
-
-def _rdp_can_win(event: DpEvent, bounds: list[PrivacyBound], delta: float) -> bool:
-    """Whether Rényi may beat what is there.
-
-    It may where there is no finite answer yet, or a grid is coarse, or with bounded
-    range, which the loss distributions read as pure.
+    If nobody reads it, the Rényi accountant says why.
     """
-    answered = [b for b in bounds if b.certified and b.method_upper != pure.NAME]
-    if all(b.upper is None or math.isinf(b.upper) for b in answered):
-        return True
-    if _coarse(event, delta):
-        return True
-    pending = [event]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, BoundedRangeDpEvent):
-            return True
-        pending.extend(parts_of(node))
-    return False
+    found = list(bounds)
+    for reading in READINGS:
+        if any(reading.name == bound.method_upper for bound in bounds):
+            continue
+        known = _known(found)
+        if reading.worth_asking(event, delta, known):
+            if reading.supports(event, relation):
+                found.append(ask(reading))
+                delta = min(delta, _smallest_delta(found))
+    return found or [ask(rdp.RDP)]
+
+
+def _known(bounds: Sequence[Bound]) -> bool:
+    """Whether a certified answer says something; basic composition is never tight."""
+    return any(
+        b.certified
+        and b.method_upper != pure.PURE.name
+        and b.upper is not None
+        and b.upper < (math.inf if isinstance(b, PrivacyBound) else 1.0)
+        for b in bounds
+    )
+
+
+def _smallest_delta(bounds: Sequence[Bound]) -> float:
+    """The smallest certified delta among answers about delta, else 1."""
+    uppers = [b.upper for b in bounds if isinstance(b, DeltaBound) and b.certified]
+    return min((upper for upper in uppers if upper is not None), default=1.0)
 
 
 def _at_zero(event: DpEvent, relation: Relation) -> PrivacyBound:
     """Epsilon at delta = 0, which only pure releases have."""
-    if not pure.supports(event, relation):
+    if not pure.PURE.supports(event, relation):
         raise ValueError(
             "delta=0 needs pure releases throughout: give a delta in (0, 1)"
         )
-    return pure.epsilon(event, 0.0, relation=relation)
+    return pure.PURE.epsilon(event, 0.0, relation=relation)
 
 
 def _rank(bound: PrivacyBound | DeltaBound) -> tuple[bool, float]:

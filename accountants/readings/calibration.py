@@ -11,7 +11,6 @@ at the answer of a cheap accountant, need four or five bounds.
 import dataclasses
 import math
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
 from dp_accounting import DpEvent
@@ -20,9 +19,9 @@ from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.errors import NotCertified
 from dpkit.accountants.answers.relations import Relation, as_relation
-from dpkit.accountants.readings import best as accounting
-from dpkit.accountants.readings import gdp, rdp
+from dpkit.accountants.readings import best, gdp, rdp
 from dpkit.accountants.readings.axis import DIGITS, Axis
+from dpkit.accountants.readings.reading import Reading
 
 _CEILING = 50.0
 _ROUGH = 1e-3
@@ -121,7 +120,7 @@ def calibrate(
     axis = Axis.of(free, bracket, digits)
 
     def bound_at(value: Any) -> PrivacyBound:
-        return accounting.epsilon(
+        return best.epsilon(
             make_event(value),
             delta,
             relation=relation,
@@ -129,18 +128,19 @@ def calibrate(
             lower=False,
         )
 
-    def cheaply(module: ModuleType) -> Callable[[Any], float]:
+    def cheaply(reading: Reading[Any]) -> Callable[[Any], float]:
         def read(value: Any) -> float:
-            bound = module.epsilon(make_event(value), delta, relation=relation)
-            return bound.estimate if bound.upper is None else bound.upper
+            bound = reading.epsilon(make_event(value), delta, relation=relation)
+            value = bound.estimate if bound.upper is None else bound.upper
+            return math.inf if value is None else value
 
         return read
 
     search = _Search(bound_at, epsilon, axis)
     sample = make_event(axis.value(axis.middle))
-    for module in (gdp, rdp):
-        if delta > 0 and module.supports(sample, relation):
-            search.start_from(_Falling(cheaply(module), epsilon, axis))
+    for reading in (gdp.GDP, rdp.RDP):
+        if delta > 0 and reading.supports(sample, relation):
+            search.start_from(_Falling(cheaply(reading), epsilon, axis))
             break
     return search.solve("epsilon")
 
@@ -177,7 +177,7 @@ def solve(
       >>> from dp_accounting import GaussianDpEvent
       >>> def advantage(noise):
       ...     event = GaussianDpEvent(noise)
-      ...     return accounting.delta_of(event, 0.0, relation="add_remove")
+      ...     return best.delta_of(event, 0.0, relation="add_remove")
       >>> solve(advantage, target=0.38292493).value
       1.0
     """

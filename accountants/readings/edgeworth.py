@@ -6,33 +6,22 @@ is nearly normal, with an estimate, most often to five digits. The two direction
 a relation are two chains that are never mixed, and the worse answer counts. Unsampled
 Gaussians enter exactly, and alone have a closed form. Any delta can be asked for.
 
-The forms "aea", "one_sided" and "eeai" are the accountant as it was published, kept for
-comparison: the first two are estimates that can be far below the truth.
-
 Reference: Wang, Gao, Zhang, Shen, Su, "Analytical Composition of Differential Privacy
 via the Edgeworth Accountant", 2022, arXiv:2206.04236.
 """
 
-import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 from dp_accounting import DpEvent
 
-from dpkit.accountants.answers import checks
-from dpkit.accountants.answers.bounds import DeltaBound, PrivacyBound
-from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.answers.relations import Relation, as_relation
+from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.composition import saddle
 from dpkit.accountants.composition.tilt import LossSum
-from dpkit.accountants.events.composing import flatten, validate
-from dpkit.accountants.events.warrant import Warrant, warrant
 from dpkit.accountants.pairs import gaussian
-from dpkit.accountants.pairs.loss_pairs import NAME, check_supported
 from dpkit.accountants.readings import rdp
-from dpkit.accountants.readings.edgeworth_series import published
-
-FORMS = ("tilted", "aea", "one_sided", "eeai")
+from dpkit.accountants.readings.reading import Answer, Reading, coarse
 
 _PAD = 1e-12
 _TINY = 5e-324
@@ -41,35 +30,16 @@ _LOOSE = "no estimate: the loss is not nearly normal; accountant='pld' may be ti
 Interval = tuple[float, float | None, float]
 
 
-def epsilon(
-    event: DpEvent,
-    delta: float,
-    *,
-    relation: Relation | str,
-    form: str = "tilted",
-    order: int = 3,
-) -> PrivacyBound:
-    """Lower bound, estimate and upper bound on epsilon at delta.
+class Tilted(NamedTuple):
+    """A composition's loss, and what it is the loss of."""
 
-    Privacy: static regime only (every parameter fixed before any output is seen).
+    losses: LossSum
+    event: DpEvent
+    relation: Relation
 
-    Args:
-      event: what was released.
-      delta: in (0, 1).
-      relation: the neighbouring relation.
-      form: "tilted" is certified, and gives no estimate where it would not be accurate.
-        "aea" (two-sided) and "one_sided" give the published estimate alone. "eeai"
-        gives that estimate with the untilted interval, which is rigorous but says
-        nothing for small delta.
-      order: of the series in the published forms, 1 to 4; the tilted one has order 3.
 
-    Returns:
-      A bound; `upper` is certified in the forms "tilted" and "eeai".
-
-    Raises:
-      ValueError: a bad event, delta, form or order.
-      UnsupportedEvent: a part that has no known pair of its own.
-      UnsupportedRelation: a part that has no proof under the relation.
+class Edgeworth(Reading[Tilted]):
+    """A certified interval, and an estimate where the tilted loss is nearly normal.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
@@ -79,123 +49,55 @@ def epsilon(
       >>> bound.certified, round(bound.estimate, 6), round(bound.upper, 3)
       (True, 0.946867, 0.95)
     """
-    relation = as_relation(relation)
-    delta = checks.open_probability(delta=delta)
-    form = checks.one_of(FORMS, form=form)
-    order = checks.integer_at_least(1, order=order)
-    if order > 4:
-        raise ValueError(f"order={order!r} must be at most 4")
-    validate(event)
-    losses = LossSum(event, relation)
-    behind = warrant(event)
-    if form == "tilted":
-        return _tilted(event, losses, delta, relation, behind)
-    return published(losses, delta, relation, form, order, behind)
 
+    name = "edgeworth"
 
-def delta_of(event: DpEvent, epsilon: float, *, relation: Relation | str) -> DeltaBound:
-    """Lower bound, estimate and upper bound on delta at epsilon, by the tilted form.
+    def read(self, event: DpEvent, relation: Relation) -> Tilted:
+        """The loss, ready to be tilted."""
+        return Tilted(LossSum(event, relation), event, relation)
 
-    Privacy: static regime only (every parameter fixed before any output is seen).
-
-    Args:
-      event: what was released.
-      epsilon: at least 0, finite.
-      relation: the neighbouring relation.
-
-    Returns:
-      A bound whose `upper` is certified.
-
-    Raises:
-      ValueError: a bad event or epsilon.
-      UnsupportedEvent: a part that has no known pair of its own.
-      UnsupportedRelation: a part that has no proof under the relation.
-
-    Example:
-      >>> from dp_accounting import GaussianDpEvent
-      >>> delta_of(GaussianDpEvent(1.0), 0.0, relation="zero_out").upper.__round__(9)
-      0.382924923
-    """
-    relation = as_relation(relation)
-    epsilon = checks.non_negative(epsilon=epsilon)
-    validate(event)
-    losses = LossSum(event, relation)
-    if not losses.private:
-        found: Interval = (1.0, 1.0, 1.0)
-    elif losses.only_gaussian:
-        low, high = gaussian.delta(losses.moved, epsilon)
-        found = low, high, high
-    else:
-        found = _worse([_delta(losses, epsilon, side) for side in (False, True)])
-    behind = warrant(event)
-    lower, estimate, upper = found
-    return DeltaBound(
-        epsilon=epsilon,
-        lower=lower,
-        estimate=estimate,
-        upper=upper,
-        certified=behind.certified,
-        method_lower=NAME,
-        method_upper=NAME,
-        method_estimate=None if estimate is None else NAME,
-        relation=relation,
-        warnings=behind.warnings + (() if estimate is not None else (_LOOSE,)),
-    )
-
-
-def supports(event: DpEvent, relation: Relation | str) -> bool:
-    """Whether this accountant reads the event under the relation.
-
-    Args:
-      event: a valid event.
-      relation: the neighbouring relation.
-
-    Returns:
-      False where `epsilon` would raise UnsupportedEvent or UnsupportedRelation.
-
-    Example:
-      >>> from dp_accounting import ZCDpEvent
-      >>> supports(ZCDpEvent(0.5), "add_remove")
-      False
-    """
-    validate(event)
-    relation = as_relation(relation)
-    try:
-        for release, _ in flatten(event):
-            check_supported(release, relation)
-    except (UnsupportedEvent, UnsupportedRelation):
-        return False
-    return True
-
-
-def _tilted(
-    event: DpEvent, losses: LossSum, delta: float, relation: Relation, behind: Warrant
-) -> PrivacyBound:
-    """The certified interval, and the estimate where it is accepted."""
-    if not losses.private:
-        found: Interval = (math.inf, math.inf, math.inf)
-    elif losses.only_gaussian:
-        low, high = gaussian.epsilon(losses.moved, delta)
-        found = low, high, high
-    else:
+    def epsilon_at(self, read: Tilted, delta: float, *, lower: bool) -> Answer:
+        """The worse of both directions; by Rényi where no tilt could be tried."""
+        losses = read.losses
+        if not losses.private:
+            return _answer((math.inf, math.inf, math.inf))
+        if losses.only_gaussian:
+            low, high = gaussian.epsilon(losses.shift, delta)
+            return _answer((low, high, high))
         found = _worse([_epsilon(losses, delta, side) for side in (False, True)])
+        if math.isinf(found[2]) and rdp.supports(read.event, read.relation):
+            renyi = rdp.RDP.read(read.event, read.relation)
+            upper = rdp.RDP.epsilon_at(renyi, delta, lower=lower).upper
+            return Answer(upper=upper, warnings=(_LOOSE,), method=rdp.RDP.name)
+        return _answer(found)
+
+    def delta_at(self, read: Tilted, epsilon: float, *, lower: bool) -> Answer:
+        """The worse of both directions."""
+        losses = read.losses
+        if not losses.private:
+            return _answer((1.0, 1.0, 1.0))
+        if losses.only_gaussian:
+            low, high = gaussian.delta(losses.shift, epsilon)
+            return _answer((low, high, high))
+        return _answer(
+            _worse([_delta(losses, epsilon, side) for side in (False, True)])
+        )
+
+    def worth_asking(self, event: DpEvent, delta: float, known: bool) -> bool:
+        """Where a grid is coarse: elsewhere the loss distributions are tighter."""
+        return coarse(event, delta)
+
+
+EDGEWORTH = Edgeworth()
+epsilon, delta_of = EDGEWORTH.epsilon, EDGEWORTH.delta_of
+supports = EDGEWORTH.supports
+
+
+def _answer(found: Interval) -> Answer:
+    """An interval as an answer."""
     lower, estimate, upper = found
-    warnings = behind.warnings + (() if estimate is not None else (_LOOSE,))
-    if math.isinf(upper) and losses.private and rdp.supports(event, relation):
-        fallback = rdp.epsilon(event, delta, relation=relation)
-        return dataclasses.replace(fallback, warnings=warnings)
-    return PrivacyBound(
-        delta=delta,
-        lower=lower,
-        estimate=estimate,
-        upper=upper,
-        certified=behind.certified,
-        method_lower=NAME,
-        method_upper=NAME,
-        method_estimate=None if estimate is None else NAME,
-        relation=relation,
-        warnings=warnings,
-    )
+    warnings = (_LOOSE,) if estimate is None else ()
+    return Answer(lower=lower, estimate=estimate, upper=upper, warnings=warnings)
 
 
 def _epsilon(losses: LossSum, delta: float, backward: bool) -> Interval:

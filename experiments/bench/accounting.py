@@ -7,17 +7,25 @@ known (closed forms, inverted moment generating functions, quadrature).
 
     python -m experiments.bench.accounting --markdown docs/bench/accounting.md
     python -m experiments.bench.accounting --long     # a peer's row that takes minutes
+    python -m experiments.bench.accounting --against FOLDER   # and another checkout
+
+With `--against`, each checkout answers in a worker of its own that imports from its own
+folder; rounds are interleaved, so that both see the same load.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
+import itertools
 import json
 import math
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,14 +33,30 @@ from typing import Any
 
 import dp_accounting as dp
 import numpy as np
+from dp_accounting.dp_event import MixtureOfGaussiansDpEvent
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
-from dpkit.accountants import RandomAllocationDpEvent, calibrate, repeat, sequential
-from dpkit.accountants.pairs import gaussian, pld_profiles
-from dpkit.accountants.readings import edgeworth, pld, rdp
+import dpkit
+from dpkit.accountants import (
+    RandomAllocationDpEvent,
+    calibrate,
+    delta_of,
+    edgeworth,
+    gdp,
+    pld,
+    rdp,
+    repeat,
+    sequential,
+)
+
+try:
+    from dpkit.accountants.pairs.laws.allocation import pair_of
+except ImportError:  # an older checkout, with an older name
+    pair_of = importlib.import_module("dpkit.accountants.pld_profiles").law
 
 RELATION = "add_remove"
+_FRESH = itertools.count(1)
 
 
 @dataclasses.dataclass
@@ -69,7 +93,9 @@ def rows(long: bool) -> list[Row]:
             for s, q in zip(noises, rates, strict=True)
         ]
     )
-    moved = math.sqrt(10.0)
+    fixed = repeat(
+        dp.SampledWithoutReplacementDpEvent(1000, 500, dp.GaussianDpEvent(4.0)), 100
+    )
     small = repeat(sampled(10.0, 1 - 1e-12), 1000)
     found = [
         Row("DP-SGD", "dp-accounting PLD", lambda: peer(PLDAccountant, run), 6.1877124),
@@ -82,6 +108,14 @@ def rows(long: bool) -> list[Row]:
         Row("1,000 kinds", "pld", lambda: upper(pld, many, lower=False)),
         Row("random allocation", "pld", lambda: fresh(allocated), 3.435618),
         Row("noise for epsilon 1", "best", noise_for_one),
+        Row("delta at epsilon 6", "best", lambda: delta_at_six(run)),
+        Row("three shifts", "rdp", three_shifts),
+        Row("a replaced record", "rdp", replaced),
+        Row(
+            "half the records in a batch",
+            "pld",
+            lambda: upper(pld, fixed, relation="replace_one"),
+        ),
     ]
     if long:
         found.insert(
@@ -89,14 +123,14 @@ def rows(long: bool) -> list[Row]:
             Row("1,000 kinds", "dp-accounting PLD", lambda: peer(PLDAccountant, many)),
         )
     for delta in (1e-30, 1e-100):
-        truth = gaussian.epsilon(moved, delta)[0]
+        truth = gaussian_epsilon(math.sqrt(0.1), delta)
 
         def tiny(delta: float = delta) -> float | None:
             return upper(pld, small, delta, lower=False)
 
         found.append(Row(f"delta {delta:g}", "pld", tiny, truth))
     large = repeat(sampled(0.05, 1 - 1e-12), 4)
-    truth = gaussian.epsilon(40.0, 1e-5)[0]
+    truth = gaussian_epsilon(1 / 40, 1e-5)
     found.append(Row("epsilon 970", "pld", lambda: upper(pld, large), truth))
     return found
 
@@ -107,16 +141,44 @@ def peer(accountant: Any, event: dp.DpEvent) -> float:
 
 
 def upper(
-    module: Any, event: dp.DpEvent, delta: float = 1e-5, **options: Any
+    module: Any,
+    event: dp.DpEvent,
+    delta: float = 1e-5,
+    relation: str = RELATION,
+    **options: Any,
 ) -> float | None:
     """The certified epsilon of one accountant."""
-    bound = module.epsilon(event, delta, relation=RELATION, **options)
+    bound = module.epsilon(event, delta, relation=relation, **options)
     return bound.upper if bound.certified else None
+
+
+def gaussian_epsilon(noise_multiplier: float, delta: float) -> float | None:
+    """Epsilon of one Gaussian, by its closed form."""
+    event = dp.GaussianDpEvent(noise_multiplier)
+    return gdp.epsilon(event, delta, relation=RELATION).lower
+
+
+def delta_at_six(event: dp.DpEvent) -> float | None:
+    """The certified delta at epsilon 6, and a lower bound."""
+    return delta_of(event, 6.0, relation=RELATION).upper
+
+
+def three_shifts() -> float | None:
+    """A hundred mixtures of Gaussians, of noise that no earlier round had."""
+    noise = 1 + 1e-13 * next(_FRESH)
+    step = MixtureOfGaussiansDpEvent(noise, [0, 1, 2, 3], [0.94, 0.03, 0.02, 0.01])
+    return upper(rdp, repeat(step, 100))
+
+
+def replaced() -> float | None:
+    """A run with a replaced record, of noise that no earlier round had."""
+    step = sampled(1 + 1e-13 * next(_FRESH), 0.01)
+    return upper(rdp, repeat(step, 10_000), relation="replace_one")
 
 
 def fresh(event: dp.DpEvent) -> float | None:
     """The same, without the law that an earlier round left."""
-    pld_profiles.law.cache_clear()
+    pair_of.cache_clear()
     return upper(pld, event, lower=False)
 
 
@@ -142,6 +204,88 @@ def run(rounds: int, long: bool) -> list[Row]:
     return asked
 
 
+@dataclasses.dataclass
+class Worker:
+    """A checkout that answers in a process of its own."""
+
+    folder: Path
+    process: Any = None
+
+    def __enter__(self) -> Worker:
+        command = [sys.executable, "-P", __file__, "--worker"]
+        path = {"PYTHONPATH": str(self.folder)}
+        process: Any = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | path,
+            cwd=self.folder,
+        )
+        self.process = process
+        source = Path(json.loads(process.stdout.readline()))
+        if not source.is_relative_to(self.folder):
+            raise RuntimeError(f"the worker of {self.folder} imports {source}")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
+    def ask(self, row: int) -> tuple[float, float | None]:
+        """CPU seconds and the answer of one row."""
+        self.process.stdin.write(f"{row}\n")
+        self.process.stdin.flush()
+        seconds, answer = json.loads(self.process.stdout.readline())
+        return seconds, answer
+
+
+def serve() -> None:
+    """Answers rows by number, until there is nothing to read."""
+    asked = rows(long=False)
+    print(json.dumps(str(Path(dpkit.__file__).resolve())), flush=True)
+    for line in sys.stdin:
+        start = time.process_time()
+        answer = asked[int(line)].ask()
+        print(json.dumps([time.process_time() - start, answer]), flush=True)
+
+
+def against(folder: Path, rounds: int) -> str:
+    """The rows by both checkouts, as Markdown."""
+    here = Path(dpkit.__file__).resolve().parents[1]
+    asked = [
+        (i, row)
+        for i, row in enumerate(rows(long=False))
+        if not row.reading.startswith("dp-accounting")
+    ]
+    taken: dict[tuple[int, int], list[float]] = {}
+    answers: dict[tuple[int, int], float | None] = {}
+    with Worker(folder.resolve()) as before, Worker(here) as now:
+        for number in range(rounds + 1):
+            for i, _ in asked:
+                sides = [(0, before), (1, now)]
+                for side, worker in sides if number % 2 else reversed(sides):
+                    seconds, answers[side, i] = worker.ask(i)
+                    if number:
+                        taken.setdefault((side, i), []).append(seconds)
+    lines = [
+        "| question | reading | before | now | CPU ms before | now | ratio |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for i, row in asked:
+        first, second = (statistics.median(taken[side, i]) for side in (0, 1))
+        old, new = ("none" if a is None else f"{a:.9g}" for a in both(answers, i))
+        lines.append(
+            f"| {row.question} | {row.reading} | {old} | {new} | {1e3 * first:.3g} "
+            f"| {1e3 * second:.3g} | {second / first:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def both(answers: dict[tuple[int, int], float | None], row: int) -> list[float | None]:
+    """The answers of both checkouts to one row."""
+    return [answers[side, row] for side in (0, 1)]
+
+
 def table(asked: list[Row]) -> str:
     """The rows as Markdown."""
     base = statistics.median(asked[0].seconds)
@@ -163,8 +307,19 @@ def table(asked: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def page(asked: list[Row], rounds: int) -> str:
-    """The documentation page around the table."""
+def page(asked: list[Row], rounds: int, comparison: str | None) -> str:
+    """The documentation page around the tables."""
+    beside = ""
+    if comparison:
+        beside = f"""
+## Against the release before
+
+CPU time, medians of {rounds} interleaved rounds, each checkout in a process of its own.
+
+{comparison}
+
+Made by the same command with `--against FOLDER`, a checkout of that release.
+"""
     return f"""# Accounting: time and precision
 
 Medians of {rounds} interleaved rounds in one process, CPU time, {platform.machine()},
@@ -178,7 +333,7 @@ times each; random allocation is one of 29 steps in each of 10 epochs, noise mul
 Made by
 
     python -m experiments.bench.accounting --markdown docs/bench/accounting.md
-"""
+{beside}"""
 
 
 def main() -> None:
@@ -188,7 +343,13 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="minutes more")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--markdown", type=Path, help="write the page here")
+    parser.add_argument("--against", type=Path, help="another checkout")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.worker:
+        serve()
+        return
+    comparison = against(options.against, options.rounds) if options.against else None
     asked = run(options.rounds, options.long)
     if options.json:
         figures = [
@@ -204,8 +365,8 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(page(asked, options.rounds))
-    print(table(asked))
+        options.markdown.write_text(page(asked, options.rounds, comparison))
+    print(table(asked), comparison or "", sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -132,11 +132,11 @@ def test_other_events_are_refused_by_name(event):
     assert not gdp.supports(event, "add_remove")
 
 
-def test_replacing_has_no_limit_formula():
-    with pytest.raises(UnsupportedRelation):
-        epsilon(poisson(1, 0.1), 1e-5, "replace_one")
-    assert not gdp.supports(poisson(1, 0.1), "replace_one")
-    assert gdp.supports(gaussian(1), "replace_one")
+def test_replacing_has_no_limit_formula_but_the_bound_without_sampling():
+    found = epsilon(poisson(1, 0.1), 1e-5, "replace_one")
+    assert found.upper == epsilon(gaussian(1), 1e-5, "replace_one").upper
+    assert (found.certified, found.lower) == (True, None)
+    assert found.warnings == (gdp.NO_AMPLIFICATION,)
 
 
 ALLOCATED = pytest.mark.skipif(

@@ -464,7 +464,6 @@ def test_no_privacy_and_no_release():
     ("event", "relation"),
     [
         (poisson_laplace(1, 0.1), "replace_one"),
-        (truncated(1, 0.1, 100, 50), "replace_one"),
         (without_replacement(1, 5, 10), "zero_out"),
         (dp.RandomizedResponseDpEvent(0.5, 2), "add_remove"),
         (pmf_pair((0.5, 0.5), (0.4, 0.6)), "replace_one"),
@@ -485,15 +484,23 @@ def test_relations_without_a_proof_are_refused(event, relation):
         dp.ZCDpEvent(0.1),
         dp.SingleEpochTreeAggregationDpEvent(1.0, 3),
         dp_event.RepeatAndSelectDpEvent(gaussian(1), 2.0, 1.0),
-        rdp_curve([2], [0.1]),
+        rdp_curve([2], [0.1], "zero_out"),
     ],
     ids=repr,
 )
 def test_events_without_a_pair_are_refused_by_name(event):
     with pytest.raises(UnsupportedEvent, match="use accountant='rdp'") as refused:
-        bound(repeat(event, 2), 1e-5)
+        bound(repeat(event, 2), 1e-5, "zero_out")
     assert refused.value.event == event
-    assert not pld.supports(event, "add_remove")
+    assert not pld.supports(event, "zero_out")
+
+
+def test_truncated_batches_with_a_replaced_record_are_read_by_their_overflow():
+    event, plain = truncated(2, 0.1, 1000, 200), poisson(2, 0.1)
+    found = bound(event, 1e-5, "replace_one")
+    assert bound(plain, 1e-5, "replace_one").upper < found.upper
+    assert found.upper < rdp.epsilon(event, 1e-5, relation="replace_one").upper
+    assert found.certified
 
 
 def test_bounded_range_is_read_as_pure():
@@ -594,6 +601,6 @@ def test_contradictions_of_certified_bounds_are_errors(monkeypatch):
             delta=delta, lower=9.0, upper=9.0, certified=True, relation=relation
         )
 
-    monkeypatch.setattr(pld, "epsilon", wrong)
+    monkeypatch.setattr(pld.PLD, "epsilon", wrong)
     with pytest.raises(ArithmeticError, match="one of them is wrong"):
         epsilon(repeat(PureDpEvent(0.1), 3), 1e-5, relation="add_remove")

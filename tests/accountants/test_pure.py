@@ -7,6 +7,7 @@ import pytest
 from dp_accounting import dp_event
 
 from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.relations import as_relation
 from dpkit.accountants.events import (
     ApproxDpEvent,
     BoundedRangeDpEvent,
@@ -20,7 +21,7 @@ from tests.accountants.worked_runs import gaussian, pmf_pair, poisson_laplace
 
 
 def guarantee(event, relation="zero_out"):
-    return pure.guarantee(event, pure.as_relation(relation))
+    return pure.guarantee(event, as_relation(relation))
 
 
 @pytest.mark.parametrize(

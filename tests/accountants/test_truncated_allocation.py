@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events import repeat, sequential
 from dpkit.accountants.events.allocation import (
     RandomAllocationDpEvent,
@@ -57,7 +58,9 @@ def test_the_epsilon_is_the_one_whose_delta_has_room_for_the_overflow(module, si
 @pytest.mark.slow
 def test_overflow_adds_up_over_a_composition():
     whole = sequential([repeat(ROUND, 3), gaussian(5.0)])
-    kept, slip = truncation.plain([(ROUND, 3), (gaussian(5.0), 1)])
+    kept, slip = truncation.plain(
+        [(ROUND, 3), (gaussian(5.0), 1)], Relation.ADD_REMOVE, "curve"
+    )
     assert kept == [(RandomAllocationDpEvent(2.0, 29), 30), (gaussian(5.0), 1)]
     assert slip == pytest.approx(870 * binomial.upper_tail(60_000, 1 / 29, 2388))
     plain = sequential([repeat(ROUND.plain, 3), gaussian(5.0)])

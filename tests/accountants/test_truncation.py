@@ -4,9 +4,15 @@ import math
 
 import pytest
 
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.pairs.overflow import overflow_probability
 from dpkit.accountants.readings import truncation
 from tests.accountants.worked_runs import gaussian, poisson, truncated
 from tests.oracles import binomial
+
+
+def plain(releases):
+    return truncation.plain(releases, Relation.ADD_REMOVE, "curve")
 
 
 @pytest.mark.parametrize(
@@ -15,29 +21,28 @@ from tests.oracles import binomial
 )
 def test_overflow_probability_is_the_binomial_tail(records, rate, batch):
     exact = binomial.upper_tail(records, rate, batch)
-    found = truncation.overflow_probability(truncated(1, rate, records, batch))
+    found = overflow_probability(records, rate, batch)
     assert exact <= found <= exact * (1 + 1e-7) + 1e-299
 
 
 def test_known_overflow_probabilities():
     # N = 60000, q = 256/60000: B = 352 gives 5.16e-9, B = 384 gives 3.2e-14 (mpmath).
     for batch, value in [(352, 5.16e-9), (384, 3.2e-14)]:
-        event = truncated(1, 256 / 60_000, 60_000, batch)
-        found = truncation.overflow_probability(event)
+        found = overflow_probability(60_000, 256 / 60_000, batch)
         assert found == pytest.approx(value, rel=2e-2)
 
 
 def test_a_batch_that_holds_everyone_never_overflows():
-    assert truncation.overflow_probability(truncated(1, 0.5, 20, 20)) == 0
+    assert overflow_probability(20, 0.5, 20) == 0
 
 
 def test_plain_releases_and_the_sum_of_slips():
     event = truncated(1, 0.1, 1000, 150)
-    kept, slip = truncation.plain([(event, 7), (gaussian(2), 3)])
+    kept, slip = plain([(event, 7), (gaussian(2), 3)])
     assert kept == [(poisson(1, 0.1), 7), (gaussian(2), 3)]
     assert slip == pytest.approx(7 * binomial.upper_tail(1000, 0.1, 150))
     whole = truncated(1, 1.0, 1000, 1000)
-    assert truncation.plain([(whole, 1)]) == ([(gaussian(1), 1)], 0.0)
+    assert plain([(whole, 1)]) == ([(gaussian(1), 1)], 0.0)
 
 
 def test_the_fixed_point_is_the_smallest_valid_epsilon():

@@ -277,7 +277,7 @@ def test_it_grows_with_everything():
     ids=repr,
 )
 def test_relations_without_a_proof_are_refused(event, relation):
-    with pytest.raises(UnsupportedRelation, match="zcdp"):
+    with pytest.raises(UnsupportedRelation, match="every accountant"):
         upper(sequential([gaussian(1), event]), 1e-5, relation)
     assert not zcdp.supports(event, relation)
 

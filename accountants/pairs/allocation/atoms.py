@@ -2,7 +2,7 @@ r"""A law of sums of lognormals that is above the true one in convex order.
 
 Atoms stand at e^(i h). Every step that rounds moves an atom to its two neighbours on
 the grid and keeps the mean; that raises E f for every convex f, and so both privacy
-profiles of random allocation (`allocation_law`). What lies below the grid is split
+profiles of random allocation (law.py). What lies below the grid is split
 between its first point and an atom at zero. What lies above is cut down to its last
 point, and the mean that is lost there is counted.
 """

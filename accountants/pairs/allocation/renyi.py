@@ -1,6 +1,6 @@
 r"""Rényi divergences of random allocation, in both directions, at integer orders.
 
-With A = 1 - s/t + (W_1 + ... + W_s) / t as in `allocation_law`:
+With A = 1 - s/t + (W_1 + ... + W_s) / t as in law.py:
 
 - remove: E[A^a] = a! [x^a] e^(x (t-s)/t) (sum_b x^b e^(b (b-1) / 2 s^2) / (b! t^b))^s,
   powers of a truncated series with positive terms, in logarithms.

@@ -17,32 +17,38 @@ via the Edgeworth Accountant", 2022, arXiv:2206.04236.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from dp_accounting import DpEvent
 from numpy.polynomial.hermite_e import hermeval
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
-from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.composition.tilt import LossSum, Tilt
-from dpkit.accountants.events.warrant import Warrant
-from dpkit.accountants.pairs.loss_pairs import NAME
+from dpkit.accountants.answers.relations import Relation, as_relation
+from dpkit.accountants.composition.tilt import Cumulants, LossSum
+from dpkit.accountants.events.composing import validate
+from dpkit.accountants.events.warrant import warrant
+from dpkit.accountants.pairs.points import gauss_legendre
 
 Array = NDArray[Any]
 
 _ROOT = math.sqrt(2 * math.pi)
 _SCAN = 2000
+_NODES = 300
+FORMS = ("aea", "one_sided", "eeai")
 _UNPROVEN = "an Edgeworth series without a proof: it can be far below the truth"
 _NEGATIVE = "the series fell below epsilon=0, which shows that it fails here"
 _VACUOUS = "the Berry-Esseen distance is not below delta: the interval says nothing"
 
 
-def two_sided(null: Tilt, alternative: Tilt, epsilon: Any, order: int) -> Array:
+def two_sided(
+    null: Cumulants, alternative: Cumulants, epsilon: Any, order: int
+) -> Array:
     """The published estimate of delta at each epsilon.
 
     Args:
@@ -55,8 +61,8 @@ def two_sided(null: Tilt, alternative: Tilt, epsilon: Any, order: int) -> Array:
       delta at each epsilon; it may be negative.
 
     Example:
-      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
-      >>> q = Tilt(-1.0, 0.0, -0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
+      >>> p = Cumulants(tilt=0.0, log_moment=0.0, mean=0.5, variance=1.0)
+      >>> q = Cumulants(tilt=-1.0, log_moment=0.0, mean=-0.5, variance=1.0)
       >>> two_sided(q, p, 0.0, 1).round(9).item()
       0.382924923
     """
@@ -64,7 +70,7 @@ def two_sided(null: Tilt, alternative: Tilt, epsilon: Any, order: int) -> Array:
     return _above(alternative, e, order) - _above(null, e, order, power=e)
 
 
-def one_sided(alternative: Tilt, epsilon: Any, order: int) -> Array:
+def one_sided(alternative: Cumulants, epsilon: Any, order: int) -> Array:
     """The estimate of delta at each epsilon from the loss under P alone.
 
     Args:
@@ -76,12 +82,12 @@ def one_sided(alternative: Tilt, epsilon: Any, order: int) -> Array:
       delta at each epsilon; it may be negative.
 
     Example:
-      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
+      >>> p = Cumulants(tilt=0.0, log_moment=0.0, mean=0.5, variance=1.0)
       >>> one_sided(p, 0.0, 1).round(9).item()
       0.382924923
     """
     e = np.asarray(epsilon, dtype=float)[..., None]
-    nodes, weights = _gauss_legendre()
+    nodes, weights = gauss_legendre(_NODES)
     v = math.sqrt(alternative.variance)
     far = np.minimum(40.0, np.maximum(alternative.mean - e, 0.0) + 14 * v)
     y = 0.5 * far * (nodes + 1)
@@ -90,7 +96,7 @@ def one_sided(alternative: Tilt, epsilon: Any, order: int) -> Array:
 
 
 def last_crossing(
-    delta_at: Callable[[Array], Array], delta: float, alternative: Tilt
+    delta_at: Callable[[Array], Array], delta: float, alternative: Cumulants
 ) -> float:
     """The largest epsilon, possibly below 0, at which an estimate falls to `delta`.
 
@@ -104,7 +110,7 @@ def last_crossing(
       `delta`, inf if it is above at the highest one.
 
     Example:
-      >>> p = Tilt(0.0, 0.0, 0.5, 1.0, (0.0,) * 4, 0.0, 0.0, 0.0, 0.0)
+      >>> p = Cumulants(tilt=0.0, log_moment=0.0, mean=0.5, variance=1.0)
       >>> round(last_crossing(lambda e: one_sided(p, e, 0), 1e-5, p), 6)
       4.377178
     """
@@ -126,46 +132,62 @@ def last_crossing(
 
 
 def published(
-    losses: LossSum,
+    event: DpEvent,
     delta: float,
-    relation: Relation,
+    *,
+    relation: Relation | str,
     form: str,
-    order: int,
-    behind: Warrant,
+    order: int = 3,
 ) -> PrivacyBound:
     """The published estimate of epsilon, alone or with the untilted interval.
 
     Args:
-      losses: of the whole composition.
+      event: what was released.
       delta: in (0, 1).
       relation: the neighbouring relation.
-      form: "aea", "one_sided" or "eeai".
-      order: of the series.
-      behind: the event's warrant.
+      form: "aea" (two-sided), "one_sided", or "eeai": the latter with an interval that
+        is rigorous but says nothing for small delta.
+      order: of the series, 1 to 4.
 
     Returns:
       The worse of both directions; certified only with an interval.
 
     Raises:
-      ValueError: infinite losses, or no cumulants.
+      ValueError: a bad argument, infinite losses, or no cumulants.
+
+    Example:
+      >>> from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+      >>> from dpkit.accountants import repeat
+      >>> run = repeat(PoissonSampledDpEvent(0.01, GaussianDpEvent(4.0)), 10_000)
+      >>> found = published(run, 1e-5, relation="add_remove", form="aea")
+      >>> round(found.estimate, 4), found.certified
+      (0.9469, False)
     """
+    relation = as_relation(relation)
+    delta = checks.open_probability(delta=delta)
+    form = checks.one_of(FORMS, form=form)
+    order = checks.integer_at_least(1, order=order)
+    if order > 4:
+        raise ValueError(f"order={order!r} must be at most 4")
+    validate(event)
+    losses = LossSum(event, relation)
     if max(losses.escaped) > 0 or not losses.private:
-        raise ValueError(f"form={form!r} needs finite losses: use form='tilted'")
+        raise ValueError(f"form={form!r} needs finite losses")
     estimates, intervals = [], []
     for backward in (False, True):
         null, alternative = (losses.at(t, backward=backward) for t in (-1.0, 0.0))
         if null is None or alternative is None or alternative.variance < 1e-200:
-            raise ValueError(f"form={form!r} has no cumulants here: use form='tilted'")
+            raise ValueError(f"form={form!r} has no cumulants here")
         curve = _series(form, order, null, alternative)
         estimates.append(last_crossing(curve, delta, alternative))
         intervals.append(_untilted(alternative, delta))
-    estimate = max(estimates)
+    estimate, ground = max(estimates), warrant(event)
     bound = PrivacyBound(
         delta=delta,
         estimate=max(estimate, 0.0),
-        method_estimate=f"{NAME} {form}, order {order}",
+        method_estimate=f"edgeworth {form}, order {order}",
         relation=relation,
-        warnings=(*behind.warnings, _UNPROVEN, *((_NEGATIVE,) if estimate < 0 else ())),
+        warnings=(*ground.warnings, _UNPROVEN, *((_NEGATIVE,) if estimate < 0 else ())),
     )
     if form != "eeai":
         return bound
@@ -176,14 +198,14 @@ def published(
         bound,
         lower=max(interval[0] for interval in intervals),
         upper=upper,
-        certified=behind.certified,
-        method_lower=f"{NAME} eeai",
-        method_upper=f"{NAME} eeai",
+        certified=ground.certified,
+        method_lower="edgeworth eeai",
+        method_upper="edgeworth eeai",
     )
 
 
 def _series(
-    form: str, order: int, null: Tilt, alternative: Tilt
+    form: str, order: int, null: Cumulants, alternative: Cumulants
 ) -> Callable[[Array], Array]:
     """The published estimate of delta as a function of epsilon."""
     if form == "aea":
@@ -191,7 +213,7 @@ def _series(
     return lambda e: one_sided(alternative, e, order)
 
 
-def _untilted(alternative: Tilt, delta: float) -> tuple[float, float]:
+def _untilted(alternative: Cumulants, delta: float) -> tuple[float, float]:
     """Lower and upper bound on epsilon: delta for the normal law, give or take D."""
     apart = alternative.distance + 1e-9
     if apart >= delta:
@@ -209,7 +231,7 @@ def _untilted(alternative: Tilt, delta: float) -> tuple[float, float]:
     return lower * (1 - 1e-9), upper * (1 + 1e-9)
 
 
-def _above(tilt: Tilt, x: Array, order: int, power: Any = 0.0) -> Array:
+def _above(tilt: Cumulants, x: Array, order: int, power: Any = 0.0) -> Array:
     """e^power (1 - F(x)) by the series."""
     v = math.sqrt(tilt.variance)
     z = (x - tilt.mean) / v
@@ -238,9 +260,3 @@ def _coefficients(ratios: list[float], order: int) -> list[float]:
         for degree, value in group.items():
             found[degree] += value
     return found
-
-
-@functools.cache
-def _gauss_legendre() -> tuple[Array, Array]:
-    """Nodes and weights on [-1, 1]."""
-    return np.polynomial.legendre.leggauss(300)

@@ -1,0 +1,102 @@
+"""Releases that hold compositions: disjoint parts, and the best of several runs."""
+
+import math
+
+import numpy as np
+from dp_accounting import DpEvent
+from numpy.typing import NDArray
+
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.events.composing import flatten
+from dpkit.accountants.events.kinds import parts_of
+from dpkit.accountants.pairs import borrowed
+from dpkit.accountants.pairs.curve import Curve, knots_of, sum_of
+from dpkit.accountants.pairs.laws.base import Law, curve_of, law_of
+
+
+class Parallel(Law, kinds=("parallel",)):
+    """The worst child; its profile is made by composition/rounds.py."""
+
+    @property
+    def children(self) -> tuple[DpEvent, ...]:
+        """One event for each part."""
+        return parts_of(self.event)
+
+    def lacks(self, view: str) -> str:
+        """What its children lack, which `check` says, and points."""
+        return "" if view == "profiles" else super().lacks(view)
+
+    def check(self, view: str) -> None:
+        """Refuse what a child lacks, as the child's."""
+        super().check(view)
+        for child in self.children:
+            for release, _ in flatten(child):
+                law_of(release, self.relation).check(view)
+
+    def curve(self) -> Curve:
+        """The worst child at each order."""
+        curves = [composed_curve(child, self.relation)[0] for child in self.children]
+        return lambda orders: np.max([curve(orders) for curve in curves], axis=0)
+
+    def guarantee(self) -> tuple[float, float]:
+        """The worst child in each number."""
+        each = [composed_guarantee(child, self.relation) for child in self.children]
+        return max(e for e, _ in each), max(d for _, d in each)
+
+    @property
+    def trivial(self) -> bool:
+        """Whether all children are."""
+        return all(_trivial(child, self.relation) for child in self.children)
+
+
+class RepeatAndSelect(Law, kinds=("repeat_and_select",)):
+    """The best of a random number of runs."""
+
+    def curve(self) -> Curve:
+        """From the curve of one run."""
+        (child,) = parts_of(self.event)
+        curve, _ = composed_curve(child, self.relation)
+        trivial = _trivial(child, self.relation)
+        return borrowed.repeat_and_select(curve, **self.fields, trivial=trivial)
+
+
+def composed_curve(
+    event: DpEvent, relation: Relation
+) -> tuple[Curve, NDArray[np.float64]]:
+    """The curve of a composition, and the orders worth trying besides a grid.
+
+    Raises:
+      UnsupportedEvent: a part that has no Rényi curve.
+      UnsupportedRelation: a part that has no proof under the relation.
+
+    Example:
+      >>> from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
+      >>> twice = SelfComposedDpEvent(GaussianDpEvent(1.0), 2)
+      >>> composed_curve(twice, Relation.ZERO_OUT)[0](np.array([2.0])).round(6)
+      array([2.])
+    """
+    terms = [(curve_of(part, relation), count) for part, count in flatten(event)]
+    return sum_of(terms), knots_of(terms)
+
+
+def composed_guarantee(event: DpEvent, relation: Relation) -> tuple[float, float]:
+    """(epsilon, delta) of a composition, summed outwards.
+
+    Raises:
+      UnsupportedEvent: a part that is not (epsilon, delta)-private by itself.
+      UnsupportedRelation: a part that has no proof under the relation.
+
+    Example:
+      >>> from dpkit.accountants.events import PureDpEvent, repeat
+      >>> composed_guarantee(repeat(PureDpEvent(0.25), 4), Relation.ZERO_OUT)
+      (1.0000000000000004, 0.0)
+    """
+    parts = [(law_of(p, relation).guarantee(), count) for p, count in flatten(event)]
+    epsilons = math.fsum(count * part[0] for part, count in parts)
+    deltas = math.fsum(count * part[1] for part, count in parts)
+    return epsilons * (1 + 4e-16), deltas * (1 + 4e-16)
+
+
+def _trivial(event: DpEvent, relation: Relation) -> bool:
+    """Whether nothing can be learnt from a composition."""
+    return all(law_of(part, relation).trivial for part, _ in flatten(event))

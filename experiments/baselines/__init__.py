@@ -1,0 +1,1 @@
+"""Other people's algorithms, as published, to be compared with ours."""
