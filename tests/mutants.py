@@ -28,6 +28,7 @@ class Mutant:
 
 
 PROMISES = "tests/test_promises.py::test_"
+GUARANTEE = "dpkit/report/guarantee.py"
 MUTANTS = (
     Mutant(
         "one stream for noise and batches",
@@ -38,10 +39,10 @@ MUTANTS = (
     ),
     Mutant(
         "one key for grouping and sampling",
-        "dpkit/training/roots.py",
+        "dpkit/jobs/roots.py",
         'return _key(self.sampling, b"grouping key")',
         "return self.sampling_key",
-        "tests/dpkit/training/test_roots.py::test_roots_and_keys_all_differ",
+        "tests/dpkit/jobs/test_roots.py::test_roots_and_keys_all_differ",
     ),
     Mutant(
         "one key for all rows",
@@ -52,10 +53,10 @@ MUTANTS = (
     ),
     Mutant(
         "the result before the files that it names",
-        "dpkit/training/result.py",
-        "    write(folder.params, _npz(done.params))\n",
-        "    write(folder.result, json.dumps(result).encode())\n"
-        "    write(folder.params, _npz(done.params))\n",
+        "dpkit/jobs/result.py",
+        "    for name, content in done.files.items():\n",
+        "    write(folder.result, text.encode())\n"
+        "    for name, content in done.files.items():\n",
         f"{PROMISES}a_death_before_the_last_file_leaves_a_run_that_goes_on",
     ),
     Mutant(
@@ -66,24 +67,24 @@ MUTANTS = (
         f"{PROMISES}the_cost_shown_on_the_way_is_never_below_the_steps_that_ran",
     ),
     Mutant(
-        "a run's report rounds to the nearest",
-        "dpkit/report/page.py",
-        "return f\"≤ {number(epsilon, side='up')}\", warrant",
-        "return f\"≤ {number(epsilon, side='nearest')}\", warrant",
+        "a certified epsilon is rounded to the nearest",
+        GUARANTEE,
+        'return f"≤ {number(value, side=\'up\')}", f"certified',
+        'return f"≤ {number(value, side=\'nearest\')}", f"certified',
         f"{PROMISES}a_report_rounds_no_bound_down",
     ),
     Mutant(
-        "an account's report rounds to the nearest",
-        "dpkit/report/statement.py",
-        "shown = f\"≤ {number(epsilon, side='up')}\"",
-        "shown = f\"≤ {number(epsilon, side='nearest')}\"",
+        "epsilon in a sentence is rounded to the nearest",
+        GUARANTEE,
+        'side="up" if self.certified else "nearest"',
+        'side="nearest"',
         f"{PROMISES}the_report_of_a_ledger_rounds_no_bound_down",
     ),
     Mutant(
-        "printed bounds are rounded to the nearest",
+        "a printed delta is rounded to the nearest",
         "dpkit/cli/bounds.py",
-        "return f\"≤ {number(bound.upper, side='up')}, certified",
-        "return f\"≤ {number(bound.upper, side='nearest')}, certified",
+        '("delta", number(bound.delta, side="up"))',
+        '("delta", number(bound.delta))',
         f"{PROMISES}printed_bounds_are_never_rounded_down",
     ),
     Mutant(

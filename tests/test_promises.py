@@ -19,12 +19,13 @@ from dpkit import Budget, DPSGDPlan, Ledger, RunFolder, epsilon, fit
 from dpkit.accountants import PrivacyBound
 from dpkit.accountants.readings.best import delta_of
 from dpkit.cli.bounds import bound_in_words, delta_in_words
-from dpkit.report import of_ledger, render, render_account
-from dpkit.training import as_optax, clipped_grad, load_config, run
+from dpkit.report import of_ledger, render_account
+from dpkit.training import Execution, as_optax, clipped_grad, load_config, run
 from dpkit.training.autotune import choose_microbatch
+from dpkit.training.report import render
 from tests.dpkit.report.test_account import filled
-from tests.dpkit.report.test_page import CONFIG, HISTORY, RESULT
 from tests.dpkit.training.test_job import QUICK
+from tests.dpkit.training.test_report import CONFIG, HISTORY, RESULT
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 TERMS: dict[str, Any] = {
@@ -60,7 +61,7 @@ def test_one_root_gives_noise_and_batches_streams_of_their_own(monkeypatch):
     )
     root, params, records = jax.random.key(3), jnp.zeros(2), jnp.ones((50, 2))
     gradient = clipped_grad(lambda w, x, key: jnp.vdot(w, x), clip_norm=1.0)
-    batches = folded(monkeypatch, root, lambda: list(plan.batches(root, 50)))
+    batches = folded(monkeypatch, root, lambda: list(plan.batches(root, num_records=50)))
 
     def one_step():
         optimizer = as_optax(plan, root)
@@ -103,9 +104,7 @@ def test_every_row_has_randomness_of_its_own_in_every_step():
         optimizer=optax.sgd(1.0),
         ledger=ledger,
         average_decay=None,
-        microbatch_size=64,
-        mode="vmap",
-        devices=1,
+        execution=Execution(microbatch_size=64, mode="vmap", devices=1),
         insecure_seed=1,
     )
     moved = 64 * np.linalg.norm(done.params)
@@ -167,9 +166,7 @@ def test_the_cost_shown_on_the_way_is_never_below_the_steps_that_ran():
         plan=plan,
         optimizer=optax.sgd(0.1),
         ledger=ledger,
-        microbatch_size=8,
-        mode="microbatch",
-        devices=1,
+        execution=Execution(microbatch_size=8, mode="microbatch", devices=1),
         on_progress=lambda p: shown.update({p.step: p.epsilon}),
     )
     for step in (1, 2, 3, 4, 20, 39, 40):
@@ -213,7 +210,7 @@ def test_printed_bounds_are_never_rounded_down():
     pair: dict[str, Any] = {"certified": True, "relation": "add_remove"}
     bound = PrivacyBound(delta=1.00004e-5, upper=2.99941, method_upper="pld", **pair)
     words = dict(bound_in_words(bound))
-    assert words["epsilon"] == "≤ 3, certified (pld)"
+    assert words["epsilon"] == "≤ 3, certified upper bound (pld)"
     assert words["delta"] == "1.001e-5"
     event = DPSGDPlan.create(
         max_records=10,
@@ -232,8 +229,8 @@ def test_printed_bounds_are_never_rounded_down():
 class Sleeper:
     """A step that takes as long as its microbatch size says."""
 
-    def __init__(self, size):
-        self.seconds = {2: 0.06, 4: 0.0, 8: 0.12}[size]
+    def __init__(self, way):
+        self.seconds = {2: 0.06, 4: 0.0, 8: 0.12}[way.microbatch_size]
 
     def zeros(self, example, filled):
         return jnp.zeros(filled)
@@ -248,4 +245,5 @@ class Sleeper:
 
 def test_the_fastest_microbatch_is_chosen():
     make: Any = Sleeper
-    assert choose_microbatch(make, None, None, 16, candidates=(2, 4, 8)) == 4
+    found = choose_microbatch(make, Execution(), None, None, 16, candidates=(2, 4, 8))
+    assert found == Execution(microbatch_size=4)
