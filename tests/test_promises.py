@@ -61,7 +61,9 @@ def test_one_root_gives_noise_and_batches_streams_of_their_own(monkeypatch):
     )
     root, params, records = jax.random.key(3), jnp.zeros(2), jnp.ones((50, 2))
     gradient = clipped_grad(lambda w, x, key: jnp.vdot(w, x), clip_norm=1.0)
-    batches = folded(monkeypatch, root, lambda: list(plan.batches(root, num_records=50)))
+    batches = folded(
+        monkeypatch, root, lambda: list(plan.batches(root, num_records=50))
+    )
 
     def one_step():
         optimizer = as_optax(plan, root)
