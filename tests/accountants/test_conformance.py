@@ -1,5 +1,6 @@
 """Every kind of event, by every accountant, under every relation."""
 
+import functools
 import itertools
 import math
 import re
@@ -69,7 +70,9 @@ CASES = list(itertools.product(EVENTS, Relation))
 DELTA = 1e-5
 
 
-def answers(event, relation) -> dict[str, Any]:
+@functools.cache
+def answers(name, relation) -> dict[str, Any]:
+    event = EVENTS[name]
     return {
         reading.name: reading.epsilon(event, DELTA, relation=relation)
         for reading in READINGS
@@ -84,7 +87,7 @@ def test_every_kind_is_listed_under_its_name():
 
 @pytest.mark.parametrize(("name", "relation"), CASES)
 def test_a_kind_has_a_certified_reading_under_its_relations_alone(name, relation):
-    found = answers(EVENTS[name], relation)
+    found = answers(name, relation)
     if name == "metric_local_pure" or relation not in relations_of(EVENTS[name]):
         assert not found
         return
@@ -96,7 +99,7 @@ def test_a_kind_has_a_certified_reading_under_its_relations_alone(name, relation
 
 @pytest.mark.parametrize(("name", "relation"), CASES)
 def test_certified_readings_contradict_nobody(name, relation):
-    found = answers(EVENTS[name], relation)
+    found = answers(name, relation)
     proven = {n: b for n, b in found.items() if b.certified}
     for upper, lower in itertools.product(proven.values(), repeat=2):
         assert (lower.lower or 0.0) <= upper.upper * (1 + 1e-9)

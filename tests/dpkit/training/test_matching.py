@@ -1,5 +1,6 @@
 """A sum without noise goes into the noise that matches it, and nowhere else."""
 
+import functools
 import re
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from dpkit import Budget, BudgetExceeded, DPSGDPlan, Ledger
 from dpkit.mechanisms import AutoS, ClippedSum
 from dpkit.training import MaskedRows, as_optax, clipped_grad
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 RECORDS = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
 START = {"w": jnp.zeros(4), "b": jnp.zeros(())}
 NUMBERS: dict[str, Any] = {
@@ -33,12 +35,14 @@ def loss(params, x, key):
     return (jnp.vdot(params["w"], x) + params["b"] - x.sum()) ** 2
 
 
+@functools.cache
 def first(plan=PLAN):
     return next(iter(plan.batches(ROOT, RECORDS)))
 
 
-def summed(plan=PLAN, **options):
-    return plan.gradient(loss, **options)(START, first(plan))[0]
+@functools.cache
+def summed(**options):
+    return PLAN.gradient(loss, **options)(START, first())[0]
 
 
 def noised(total, plan=PLAN, inner=None):
