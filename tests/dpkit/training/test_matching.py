@@ -3,11 +3,13 @@
 import re
 from typing import Any, cast
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.training.train_state import TrainState
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dpkit import Budget, BudgetExceeded, DPSGDPlan, Ledger
@@ -171,7 +173,6 @@ def test_a_batch_without_its_mask_is_refused():
     with pytest.raises(ValueError, match=r"mask=None for \d+ rows.*batch.mask"):
         noised(total)
     noised(bare(START, batch.rows, batch.mask)[0])
-    noised(bare(START, batch.rows[batch.mask], None)[0])  # no row is padding
 
 
 def test_a_tree_is_no_sum():
@@ -301,3 +302,153 @@ def test_batches_of_records_are_the_batches_of_their_number():
     for wrong in ({}, {"records": RECORDS, "num_records": 120}, {"records": 120}):
         with pytest.raises(TypeError, match="num_records="):
             cast(Any, PLAN.batches)(ROOT, **wrong)
+
+
+def test_more_or_fewer_rows_than_a_batch_has_are_refused():
+    """All records with a mask that is all True are no Poisson batch."""
+    gradient, slots = PLAN.gradient(loss), PLAN.sampler.max_batch_size
+    pad = jax.device_count() - 1  # what rows may be padded by for a mesh
+
+    def total(rows, filled):
+        mask = np.arange(rows) < filled
+        return gradient(START, MaskedRows(np.resize(RECORDS, (rows, 4)), mask))[0]
+
+    for rows in (slots - 1, slots + pad + 1, 10 * slots):
+        with pytest.raises(ValueError, match=rf"{rows} rows.*{slots} slots"):
+            noised(total(rows, rows))
+    for rows in (slots, slots + pad):
+        noised(total(rows, slots))
+
+
+def test_rows_without_a_mask_are_no_batch_of_a_plan():
+    """Whatever their number: some of them may be padding that was not told apart."""
+    plan = DPSGDPlan.create(**NUMBERS | {"max_batch_size": 45})
+    bare: Any = clipped_grad(loss, clip_norm=1.0)
+    batch = first(plan)
+    for rows in (batch.rows, batch.rows[:-1], batch.rows[batch.mask]):
+        with pytest.raises(ValueError, match=r"mask=None.*batch\.mask"):
+            noised(bare(START, rows, None)[0], plan)
+
+
+def test_stacked_sums_are_refused():
+    """Neither with parameters beside them, nor without."""
+    batch = first()
+    mapped = jax.vmap(PLAN.gradient(loss, mode="vmap"), (None, None, 0))
+    keys = jax.random.split(jax.random.key(0), (3, len(batch.mask)))
+    stacked, _ = mapped(START, batch, keys)
+    transformation: Any = as_optax(PLAN, ROOT)
+    state = transformation.init(START)
+    for params in (START, None):
+        for update in (transformation.update, jax.jit(transformation.update)):
+            with pytest.raises(ValueError, match=r"\(3,\).* sums.*one batch"):
+                update(stacked, state, params)
+    # One of them again is one.
+    transformation.update(jax.tree.map(lambda leaf: leaf[0], stacked), state, START)
+    # As are those that are made and noised inside of one program.
+    gradient = PLAN.gradient(loss, mode="vmap")
+    jax.vmap(
+        lambda k: transformation.update(gradient(START, batch, k)[0], state, START)
+    )(keys)
+
+
+def test_a_sum_of_other_shapes_than_the_parameters_is_refused():
+    total = summed()
+    other = {"w": jnp.zeros(5), "b": jnp.zeros(())}
+    transformation: Any = as_optax(PLAN, ROOT)
+    with pytest.raises(ValueError, match=r"\['w'\].*\(4,\).*\(5,\)"):
+        transformation.update(total, transformation.init(other), other)
+
+
+def floating(leaf):
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+HALVED = {
+    "a map over floating leaves": lambda total: jax.tree.map(
+        lambda leaf: 0.01 * leaf if floating(leaf) else leaf, total
+    ),
+    "equinox": lambda total: jax.tree.map(
+        lambda leaf: None if leaf is None else 0.01 * leaf,
+        equinox.filter(total, equinox.is_inexact_array),
+        is_leaf=lambda leaf: leaf is None,
+    ),
+    "equinox, put together": lambda total: equinox.combine(
+        *(
+            lambda dynamic, static: (
+                jax.tree.map(lambda leaf: 0.01 * leaf, dynamic),
+                static,
+            )
+        )(*equinox.partition(total, equinox.is_inexact_array))
+    ),
+}
+
+
+@pytest.mark.parametrize("way", HALVED)
+def test_code_that_picks_floating_leaves_finds_none_in_a_sum(way):
+    """Such code would change a sum before its noise: nothing changes, or an error."""
+    total = summed()
+    assert not any(floating(leaf) for leaf in jax.tree.leaves(total))
+    try:
+        changed = HALVED[way](total)
+        update, _ = noised(changed)
+    except (TypeError, ValueError):
+        return
+    assert update["w"].tobytes() == noised(total)[0]["w"].tobytes()
+
+
+BEFORE = {
+    "clip": optax.clip(1.0),
+    "clip_by_global_norm": optax.clip_by_global_norm(1.0),
+    "clip_by_block_rms": optax.clip_by_block_rms(1.0),
+    "normalize_by_update_norm": optax.normalize_by_update_norm(),
+    "scale": optax.scale(0.01),
+    "scale_by_learning_rate": optax.scale_by_learning_rate(0.01),
+    "scale_by_schedule": optax.scale_by_schedule(lambda step: 0.01),
+    "trace": optax.trace(0.9),
+    "ema": optax.ema(0.9),
+    "scale_by_adam": optax.scale_by_adam(),
+    "scale_by_sign": optax.scale_by_sign(),
+    "add_decayed_weights": optax.add_decayed_weights(0.1),
+    "add_noise": optax.add_noise(0.1, 0.1, 0),
+    "masked": optax.masked(optax.scale(0.01), {"w": True, "b": False}),
+}
+TREES = {
+    "scale": lambda total: optax.tree.scale(0.01, total),
+    "mul": lambda total: optax.tree.mul(total, total),
+    "add": lambda total: optax.tree.add(total, total),
+    "sub": lambda total: optax.tree.sub(START, total),
+    "add_scale": lambda total: optax.tree.add_scale(START, 0.01, total),
+    "norm": optax.tree.norm,
+    "vdot": lambda total: optax.tree.vdot(total, total),
+    "clip": lambda total: optax.tree.clip(total, -1.0, 1.0),
+    "cast": lambda total: optax.tree.cast(total, jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+@pytest.mark.parametrize("compile", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_nothing_stands_before_the_noise(name, compile):
+    total = summed()
+    optimizer = optax.chain(BEFORE[name], as_optax(PLAN, ROOT))
+    with pytest.raises((TypeError, ValueError, NotImplementedError, AssertionError)):
+        compile(optimizer.update)(total, optimizer.init(START), START)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_optax_has_no_arithmetic_on_a_sum(name):
+    with pytest.raises((TypeError, ValueError, NotImplementedError, AssertionError)):
+        TREES[name](summed())
+
+
+def test_a_train_state_of_flax_takes_a_sum_through_its_noise_alone():
+    def state(optimizer):
+        return TrainState.create(apply_fn=lambda: None, params=START, tx=optimizer)
+
+    with pytest.raises((TypeError, ValueError), match=ADVICE):
+        state(optax.sgd(0.1)).apply_gradients(grads=summed())
+    private = state(optax.chain(as_optax(PLAN, ROOT), optax.sgd(0.1)))
+    params: Any = private.apply_gradients(grads=summed()).params
+    want: Any = optax.apply_updates(START, noised(summed())[0])
+    assert params["w"].tobytes() == want["w"].tobytes()
+    with pytest.raises((TypeError, ValueError)):
+        equinox.apply_updates(START, summed())
