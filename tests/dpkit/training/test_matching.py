@@ -1,5 +1,6 @@
 """A sum without noise goes into the noise that matches it, and nowhere else."""
 
+import functools
 import re
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as orbax
 import pytest
 from flax.training.train_state import TrainState
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -39,6 +41,7 @@ def first(plan=PLAN):
     return next(iter(plan.batches(ROOT, RECORDS)))
 
 
+@functools.cache
 def summed(plan=PLAN, **options):
     return plan.gradient(loss, **options)(START, first(plan))[0]
 
@@ -233,6 +236,60 @@ def test_a_stale_clip_norm_releases_nothing_within_the_plan():
     total, _ = gradient(START, first(plan), state=start)
     assert np.isfinite(tx.update(total, start, START)[0]["w"]).all()
     assert np.isnan(tx.update(total, late, START)[0]["w"]).all()
+
+
+def test_a_loop_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
+    """Orbax keeps parameters and the optimizer's state; the noise is in it."""
+    plan = DPSGDPlan.create(**MOVING["quantile"])
+    optimizer = optax.chain(as_optax(plan, ROOT), optax.adam(0.1))
+    gradient = plan.gradient(loss, mode="vmap")
+
+    @jax.jit
+    def step(kept, batch):
+        params, state = kept
+        total, _ = gradient(params, batch, state=state)
+        updates, state = optimizer.update(total, state, params)
+        return optax.apply_updates(params, updates), state
+
+    def words(kept):
+        leaves = jax.tree.leaves((kept[0], kept[1][1], kept[1][0].memory))
+        return [np.asarray(leaf).tobytes() for leaf in leaves]
+
+    start = (START, optimizer.init(START))
+    batches, kept = list(plan.batches(ROOT, RECORDS)), start
+    for number, batch in enumerate(batches):
+        if number == 3:
+            with orbax.StandardCheckpointer() as checkpointer:
+                checkpointer.save(tmp_path / "kept", kept)
+        kept = step(kept, batch)
+    with orbax.StandardCheckpointer() as checkpointer:
+        again = checkpointer.restore(tmp_path / "kept", jax.tree.map(jnp.copy, start))
+    assert int(again[1][0].step) == 3
+    for number in range(3, plan.steps):
+        again = step(again, MaskedRows(*batches[number]))
+    assert words(again) == words(kept)
+    # A sum that has no noise yet is not to be read from a disk.
+    with pytest.raises(ValueError, match=ADVICE):
+        with orbax.StandardCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "sum", summed())
+        with orbax.StandardCheckpointer() as checkpointer:
+            checkpointer.restore(tmp_path / "sum", jax.eval_shape(summed))
+
+
+def test_two_sums_from_one_state_differ_by_what_they_differ():
+    """Why a state is used once, as `as_optax` says: the noise is the same."""
+    transformation: Any = as_optax(PLAN, ROOT)
+    state = transformation.init(START)
+    sums = [
+        PLAN.gradient(loss)(START, batch)[0]
+        for batch in list(PLAN.batches(ROOT, RECORDS))[:2]
+    ]
+    one, two = (transformation.update(total, state, START)[0]["w"] for total in sums)
+    bare = [np.asarray(total.private_value["w"]) / 30 for total in sums]
+    np.testing.assert_allclose(one - two, bare[0] - bare[1], atol=1e-5)
+    _, later = transformation.update(sums[0], state, START)
+    two = transformation.update(sums[1], later, START)[0]["w"]
+    assert np.abs((one - two) - (bare[0] - bare[1])).min() > 1e-4
 
 
 def test_a_sum_crosses_compiled_programs_and_may_be_donated():
