@@ -59,7 +59,7 @@ class Fading(Steady):
         raise ValueError("steps differ: use charge or event")
 
     def stddev_at(self, step):
-        return self._at(0).stddev * self.factor**step
+        return self._at(0).stddev * self.factor ** jnp.asarray(step, jnp.float32)
 
     def init(self, total_like):
         return jnp.zeros((), jnp.int32)
