@@ -4,7 +4,7 @@ A run draws batches (`Sampler`), adds up clipped records, and publishes the sum 
 noise: that is a stream's part. It says how records are clipped, what the steps cost,
 and what is published of one step's sum; whatever a step hands on to the next is its
 state. Everything that trains is written against this page alone, so a new kind of noise
-is one file with one class, and a row in `tests/conformance.py`.
+is one file with one class, and a row in `tests/streams.py`.
 
     state = stream.init(total_like)                  before the first step
     clip = stream.clip_for(state)                    what clips the records of a step

@@ -32,6 +32,7 @@ def clipped(plan, value, norms=(), memory=()) -> ClippedSum:
     return ClippedSum(
         value,
         stream.clipping,
+        rows=plan.sampler.max_batch_size,
         limit=stream.limit(memory),
         statistics=stream.statistics(norms, memory),
     )

@@ -148,8 +148,8 @@ class ClippedGrad:
         mask = mask if mask is None else jnp.asarray(mask)
         size = check_batch(batch, mask, keys)
         batch = jax.tree.map(jnp.asarray, batch)
-        unmasked = size if mask is None else None
-        mask = jnp.ones(size, bool) if mask is None else mask
+        masked = mask is not None
+        mask = mask if masked else jnp.ones(size, bool)
         names = check_loss(
             self.loss_fn,
             jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params),
@@ -169,7 +169,7 @@ class ClippedGrad:
             total, aux = local(params, rows)
         else:
             total, aux = _sharded_sum(self.mesh, local, params, rows)
-        return ClippedSum(total, _named(self.clip), unmasked_rows=unmasked), aux
+        return ClippedSum(total, _named(self.clip), rows=size, masked=masked), aux
 
     def _local_sum(self, params: Any, rows: Any) -> tuple[Any, PrivateAux]:
         """The sum over the rows that this device holds."""

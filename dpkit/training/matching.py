@@ -113,6 +113,7 @@ class PlanGradient:
         matching = ClippedSum(
             total.private_value,
             self.stream.clipping,
+            rows=total.rows,
             limit=self.stream.limit(memory),
             statistics=self.stream.statistics(aux.norms, memory),
         )

@@ -28,7 +28,10 @@ def as_optax(
     that S is the sum of `plan.gradient` over the plan's own batches, one call a step;
     what is clipped otherwise, or is no un-noised sum at all, is refused when traced.
     Charge that event before the first call. The state holds the key: whoever has it
-    can subtract the noise, so never publish it.
+    can subtract the noise, so never publish it. A state is for one sum: two different
+    sums that are updated from the same state get the same noise, and the difference
+    of their updates is exact. Carry the state on, and never start again from an older
+    one with other rows.
 
     Args:
       plan: gives the noise and the divisor.
@@ -43,8 +46,8 @@ def as_optax(
     Raises:
       TypeError: key is not a typed key; on a call, what is no `ClippedSum`, or one
         narrower than float32.
-      ValueError: on a call, a sum that was clipped in another way than the plan's, or
-        without the mask of its batch.
+      ValueError: on a call, a sum that was clipped in another way than the plan's, of
+        other rows than the slots of one batch, or without their mask.
 
     Example:
       >>> import jax, optax
@@ -60,7 +63,7 @@ def as_optax(
         return NoiseState(key, jnp.zeros((), jnp.int32), memory)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        check_matching(plan, updates)
+        check_matching(plan, updates, params)
         like = updates.private_value if params is None else params
         mean, memory = released_mean(
             plan, state.key, state.step, updates, like, state.memory, generator
@@ -145,17 +148,24 @@ def released_mean(
     return mean, memory
 
 
-def check_matching(plan: DPSGDPlan, total: Any) -> None:
+def check_matching(plan: DPSGDPlan, total: Any, params: Any = None) -> None:
     """Refuses what is no sum for a plan's noise, when it is traced.
 
     Raises:
       TypeError: no `ClippedSum`, or one narrower than float32.
-      ValueError: clipped otherwise, or over rows of which none was said to be padding.
+      ValueError: clipped otherwise; of rows that are no batch of the plan, or whose
+        padding nobody told apart; several sums, or one of other shapes than params.
     """
     if not isinstance(total, ClippedSum):
         raise TypeError(
             f"updates={type(total).__name__}: noise needs the ClippedSum of "
             "plan.gradient(loss_fn), with nothing before as_optax in the chain"
+        )
+    if total.stack != ():
+        raise ValueError(
+            f"a stack of shape {total.stack} of un-noised sums, or a part of one: "
+            "noise is for the sum of one batch; map over gradient and "
+            "optimizer.update together, with a root for each"
         )
     wanted = plan.stream.clipping
     if total.clipping != wanted:
@@ -163,19 +173,41 @@ def check_matching(plan: DPSGDPlan, total: Any) -> None:
             f"the sum is clipped by {total.clipping}, the plan's noise is for "
             f"{wanted}: make the sum with plan.gradient(loss_fn)"
         )
-    rows, slots = total.unmasked_rows, plan.sampler.max_batch_size
-    if rows is not None and rows >= slots:
+    slots, devices = plan.sampler.max_batch_size, jax.device_count()
+    if not total.masked:
         raise ValueError(
-            f"mask=None for {rows} rows, but the plan pads its batches to {slots}: "
-            "pass batch.mask, or what plan.batches(root, records) yields to "
+            f"mask=None for {total.rows} rows, but the plan pads its batches to "
+            f"{slots}: pass batch.mask, or what plan.batches(root, records) yields to "
             "plan.gradient(loss_fn)"
         )
+    if not slots <= total.rows < slots + devices:
+        raise ValueError(
+            f"the sum is of {total.rows} rows, but the plan's batches have {slots} "
+            f"slots, padded for {devices} devices at most: give all rows of one batch "
+            "of plan.batches(root, records), and no others"
+        )
     _refuse_narrow(total.private_value)
+    if params is not None:
+        _refuse_shapes(total.private_value, params)
 
 
 def _mean(y: jax.Array, divisor: Any, usable: jax.Array, dtype: Any) -> jax.Array:
     """The sum over the constant divisor, or NaN."""
     return jnp.where(usable, y / divisor, jnp.full_like(y, jnp.nan)).astype(dtype)
+
+
+def _refuse_shapes(total: Any, params: Any) -> None:
+    """A sum of another model's gradients."""
+    shapes, wanted = (
+        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (total, params))
+    )
+    for name in sorted(shapes.keys() | wanted.keys()):
+        if shapes.get(name) != wanted.get(name):
+            raise ValueError(
+                f"clipped_sum{name} has shape {shapes.get(name)}, the parameter "
+                f"{wanted.get(name)}: give the sum of these parameters' gradients"
+            )
 
 
 def _refuse_narrow(tree: Any) -> None:

@@ -4,11 +4,14 @@ import functools
 import re
 from typing import Any, cast
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as orbax
 import pytest
+from flax.training.train_state import TrainState
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from dpkit import Budget, BudgetExceeded, DPSGDPlan, Ledger
@@ -41,8 +44,8 @@ def first(plan=PLAN):
 
 
 @functools.cache
-def summed(**options):
-    return PLAN.gradient(loss, **options)(START, first())[0]
+def summed(plan=PLAN, **options):
+    return plan.gradient(loss, **options)(START, first(plan))[0]
 
 
 def noised(total, plan=PLAN, inner=None):
@@ -175,7 +178,6 @@ def test_a_batch_without_its_mask_is_refused():
     with pytest.raises(ValueError, match=r"mask=None for \d+ rows.*batch.mask"):
         noised(total)
     noised(bare(START, batch.rows, batch.mask)[0])
-    noised(bare(START, batch.rows[batch.mask], None)[0])  # no row is padding
 
 
 def test_a_tree_is_no_sum():
@@ -236,6 +238,60 @@ def test_a_stale_clip_norm_releases_nothing_within_the_plan():
     total, _ = gradient(START, first(plan), state=start)
     assert np.isfinite(tx.update(total, start, START)[0]["w"]).all()
     assert np.isnan(tx.update(total, late, START)[0]["w"]).all()
+
+
+def test_a_loop_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
+    """Orbax keeps parameters and the optimizer's state; the noise is in it."""
+    plan = DPSGDPlan.create(**MOVING["quantile"])
+    optimizer = optax.chain(as_optax(plan, ROOT), optax.adam(0.1))
+    gradient = plan.gradient(loss, mode="vmap")
+
+    @jax.jit
+    def step(kept, batch):
+        params, state = kept
+        total, _ = gradient(params, batch, state=state)
+        updates, state = optimizer.update(total, state, params)
+        return optax.apply_updates(params, updates), state
+
+    def words(kept):
+        leaves = jax.tree.leaves((kept[0], kept[1][1], kept[1][0].memory))
+        return [np.asarray(leaf).tobytes() for leaf in leaves]
+
+    start = (START, optimizer.init(START))
+    batches, kept = list(plan.batches(ROOT, RECORDS)), start
+    for number, batch in enumerate(batches):
+        if number == 3:
+            with orbax.StandardCheckpointer() as checkpointer:
+                checkpointer.save(tmp_path / "kept", kept)
+        kept = step(kept, batch)
+    with orbax.StandardCheckpointer() as checkpointer:
+        again = checkpointer.restore(tmp_path / "kept", jax.tree.map(jnp.copy, start))
+    assert int(again[1][0].step) == 3
+    for number in range(3, plan.steps):
+        again = step(again, MaskedRows(*batches[number]))
+    assert words(again) == words(kept)
+    # A sum that has no noise yet is not to be read from a disk.
+    with pytest.raises(ValueError, match=ADVICE):
+        with orbax.StandardCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "sum", summed())
+        with orbax.StandardCheckpointer() as checkpointer:
+            checkpointer.restore(tmp_path / "sum", jax.eval_shape(summed))
+
+
+def test_two_sums_from_one_state_differ_by_what_they_differ():
+    """Why a state is used once, as `as_optax` says: the noise is the same."""
+    transformation: Any = as_optax(PLAN, ROOT)
+    state = transformation.init(START)
+    sums = [
+        PLAN.gradient(loss)(START, batch)[0]
+        for batch in list(PLAN.batches(ROOT, RECORDS))[:2]
+    ]
+    one, two = (transformation.update(total, state, START)[0]["w"] for total in sums)
+    bare = [np.asarray(total.private_value["w"]) / 30 for total in sums]
+    np.testing.assert_allclose(one - two, bare[0] - bare[1], atol=1e-5)
+    _, later = transformation.update(sums[0], state, START)
+    two = transformation.update(sums[1], later, START)[0]["w"]
+    assert np.abs((one - two) - (bare[0] - bare[1])).min() > 1e-4
 
 
 def test_a_sum_crosses_compiled_programs_and_may_be_donated():
@@ -305,3 +361,153 @@ def test_batches_of_records_are_the_batches_of_their_number():
     for wrong in ({}, {"records": RECORDS, "num_records": 120}, {"records": 120}):
         with pytest.raises(TypeError, match="num_records="):
             cast(Any, PLAN.batches)(ROOT, **wrong)
+
+
+def test_more_or_fewer_rows_than_a_batch_has_are_refused():
+    """All records with a mask that is all True are no Poisson batch."""
+    gradient, slots = PLAN.gradient(loss), PLAN.sampler.max_batch_size
+    pad = jax.device_count() - 1  # what rows may be padded by for a mesh
+
+    def total(rows, filled):
+        mask = np.arange(rows) < filled
+        return gradient(START, MaskedRows(np.resize(RECORDS, (rows, 4)), mask))[0]
+
+    for rows in (slots - 1, slots + pad + 1, 10 * slots):
+        with pytest.raises(ValueError, match=rf"{rows} rows.*{slots} slots"):
+            noised(total(rows, rows))
+    for rows in (slots, slots + pad):
+        noised(total(rows, slots))
+
+
+def test_rows_without_a_mask_are_no_batch_of_a_plan():
+    """Whatever their number: some of them may be padding that was not told apart."""
+    plan = DPSGDPlan.create(**NUMBERS | {"max_batch_size": 45})
+    bare: Any = clipped_grad(loss, clip_norm=1.0)
+    batch = first(plan)
+    for rows in (batch.rows, batch.rows[:-1], batch.rows[batch.mask]):
+        with pytest.raises(ValueError, match=r"mask=None.*batch\.mask"):
+            noised(bare(START, rows, None)[0], plan)
+
+
+def test_stacked_sums_are_refused():
+    """Neither with parameters beside them, nor without."""
+    batch = first()
+    mapped = jax.vmap(PLAN.gradient(loss, mode="vmap"), (None, None, 0))
+    keys = jax.random.split(jax.random.key(0), (3, len(batch.mask)))
+    stacked, _ = mapped(START, batch, keys)
+    transformation: Any = as_optax(PLAN, ROOT)
+    state = transformation.init(START)
+    for params in (START, None):
+        for update in (transformation.update, jax.jit(transformation.update)):
+            with pytest.raises(ValueError, match=r"\(3,\).* sums.*one batch"):
+                update(stacked, state, params)
+    # One of them again is one.
+    transformation.update(jax.tree.map(lambda leaf: leaf[0], stacked), state, START)
+    # As are those that are made and noised inside of one program.
+    gradient = PLAN.gradient(loss, mode="vmap")
+    jax.vmap(
+        lambda k: transformation.update(gradient(START, batch, k)[0], state, START)
+    )(keys)
+
+
+def test_a_sum_of_other_shapes_than_the_parameters_is_refused():
+    total = summed()
+    other = {"w": jnp.zeros(5), "b": jnp.zeros(())}
+    transformation: Any = as_optax(PLAN, ROOT)
+    with pytest.raises(ValueError, match=r"\['w'\].*\(4,\).*\(5,\)"):
+        transformation.update(total, transformation.init(other), other)
+
+
+def floating(leaf):
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+HALVED = {
+    "a map over floating leaves": lambda total: jax.tree.map(
+        lambda leaf: 0.01 * leaf if floating(leaf) else leaf, total
+    ),
+    "equinox": lambda total: jax.tree.map(
+        lambda leaf: None if leaf is None else 0.01 * leaf,
+        equinox.filter(total, equinox.is_inexact_array),
+        is_leaf=lambda leaf: leaf is None,
+    ),
+    "equinox, put together": lambda total: equinox.combine(
+        *(
+            lambda dynamic, static: (
+                jax.tree.map(lambda leaf: 0.01 * leaf, dynamic),
+                static,
+            )
+        )(*equinox.partition(total, equinox.is_inexact_array))
+    ),
+}
+
+
+@pytest.mark.parametrize("way", HALVED)
+def test_code_that_picks_floating_leaves_finds_none_in_a_sum(way):
+    """Such code would change a sum before its noise: nothing changes, or an error."""
+    total = summed()
+    assert not any(floating(leaf) for leaf in jax.tree.leaves(total))
+    try:
+        changed = HALVED[way](total)
+        update, _ = noised(changed)
+    except (TypeError, ValueError):
+        return
+    assert update["w"].tobytes() == noised(total)[0]["w"].tobytes()
+
+
+BEFORE = {
+    "clip": optax.clip(1.0),
+    "clip_by_global_norm": optax.clip_by_global_norm(1.0),
+    "clip_by_block_rms": optax.clip_by_block_rms(1.0),
+    "normalize_by_update_norm": optax.normalize_by_update_norm(),
+    "scale": optax.scale(0.01),
+    "scale_by_learning_rate": optax.scale_by_learning_rate(0.01),
+    "scale_by_schedule": optax.scale_by_schedule(lambda step: 0.01),
+    "trace": optax.trace(0.9),
+    "ema": optax.ema(0.9),
+    "scale_by_adam": optax.scale_by_adam(),
+    "scale_by_sign": optax.scale_by_sign(),
+    "add_decayed_weights": optax.add_decayed_weights(0.1),
+    "add_noise": optax.add_noise(0.1, 0.1, 0),
+    "masked": optax.masked(optax.scale(0.01), {"w": True, "b": False}),
+}
+TREES = {
+    "scale": lambda total: optax.tree.scale(0.01, total),
+    "mul": lambda total: optax.tree.mul(total, total),
+    "add": lambda total: optax.tree.add(total, total),
+    "sub": lambda total: optax.tree.sub(START, total),
+    "add_scale": lambda total: optax.tree.add_scale(START, 0.01, total),
+    "norm": optax.tree.norm,
+    "vdot": lambda total: optax.tree.vdot(total, total),
+    "clip": lambda total: optax.tree.clip(total, -1.0, 1.0),
+    "cast": lambda total: optax.tree.cast(total, jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+@pytest.mark.parametrize("compile", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_nothing_stands_before_the_noise(name, compile):
+    total = summed()
+    optimizer = optax.chain(BEFORE[name], as_optax(PLAN, ROOT))
+    with pytest.raises((TypeError, ValueError, NotImplementedError, AssertionError)):
+        compile(optimizer.update)(total, optimizer.init(START), START)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_optax_has_no_arithmetic_on_a_sum(name):
+    with pytest.raises((TypeError, ValueError, NotImplementedError, AssertionError)):
+        TREES[name](summed())
+
+
+def test_a_train_state_of_flax_takes_a_sum_through_its_noise_alone():
+    def state(optimizer):
+        return TrainState.create(apply_fn=lambda: None, params=START, tx=optimizer)
+
+    with pytest.raises((TypeError, ValueError), match=ADVICE):
+        state(optax.sgd(0.1)).apply_gradients(grads=summed())
+    private = state(optax.chain(as_optax(PLAN, ROOT), optax.sgd(0.1)))
+    params: Any = private.apply_gradients(grads=summed()).params
+    want: Any = optax.apply_updates(START, noised(summed())[0])
+    assert params["w"].tobytes() == want["w"].tobytes()
+    with pytest.raises((TypeError, ValueError)):
+        equinox.apply_updates(START, summed())
