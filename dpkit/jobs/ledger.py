@@ -27,6 +27,7 @@ from dpkit.accountants.answers.errors import (
 )
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import Ledger
+from dpkit.accountants.ledger.state import CHARGES
 from dpkit.accountants.readings.best import epsilon
 from dpkit.accountants.storage.lines import location
 from dpkit.accountants.storage.store import Store
@@ -214,9 +215,15 @@ def may_be_charged(folder: RunFolder, ledger: Ledger) -> bool:
     return any(key.partition("/")[0] == run_id for key in keys)
 
 
+def charged_by_nobody(ledger: Ledger) -> bool:
+    """Whether a charge has no key, as those of a session do."""
+    charges = [e for e in ledger.entries() if e.kind in CHARGES]
+    return any("key" not in entry.body for entry in charges)
+
+
 def explained(error: BudgetExceeded, ledger: Ledger) -> BudgetExceeded:
     """The refusal of a run whose folder's ledger already holds one, saying so."""
-    if all(entry.kind not in ("reserve", "spend") for entry in ledger.entries()):
+    if all(entry.kind not in CHARGES for entry in ledger.entries()):
         return error
     advice = (
         f"{error.advice}; this folder's ledger already holds a run, and its private/, "

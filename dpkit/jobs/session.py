@@ -232,9 +232,11 @@ class Session:
             )
         self._refuse_forgetful(ledger)
         cost = None
-        if self.part is not None:
-            others = [c for k, c in self.facts["charged"].items() if k != key]
-            whole = not name
+        charged = self.facts["charged"]
+        if key in charged:  # its price doesn't depend on what was charged after it
+            cost = charged[key]
+        elif self.part is not None:
+            others, whole = list(charged.values()), not name
             cost = self.part.cost(repeat(event, count), ledger.relation, others, whole)
         self._named.add(key)
         if not self._durable:

@@ -34,7 +34,6 @@ def facts_of(config: Config, done: FitResult) -> dict[str, Any]:
         "clipping": config.privacy.clipping,
         "test_accuracy": done.history[-1]["test_accuracy"] if done.history else None,
         "seconds": round(done.seconds, 3) if timed else None,
-        **({} if timed else {"finished": None}),
         "constant_time": timed,
         "params_sha256": done.params_sha256,
         "model": config.model.name,
@@ -61,8 +60,8 @@ def outcome(
     whole = {**facts, **terms, "delta": done.bound.delta}
     whole["accountant"] = done.bound.method_upper
     return Outcome(
-        bound=done.bound,
         facts=facts,
+        timed=facts["constant_time"],
         files={"params.npz": _npz(done.params)},
         **told(whole, facts["history"]),
     )
