@@ -78,8 +78,8 @@ CASES = [
 ]
 FRAME = (
     "schema_version job epsilon certified delta accountant relation unit dataset "
-    "ledger ledger_head run_id started finished insecure_seed config_sha256 versions shown "
-    "falsified"
+    "ledger ledger_head run_id started finished insecure_seed config_sha256 "
+    "versions shown falsified"
 ).split()
 every_job = pytest.mark.parametrize("case", CASES, ids=lambda case: case.job.name)
 
