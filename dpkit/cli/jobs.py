@@ -213,12 +213,14 @@ def declared(path: str | Path, **given: Any) -> "Declaration":
 
 def _job_of_file(path: Path) -> str | None:
     """The job that a file configures; None for a declaration, or no TOML at all."""
-    from dpkit.jobs.config import parsed, sections_of
+    import tomllib
+
+    from dpkit.jobs.config import sections_of
 
     if path.suffix != ".toml" or not path.exists():
         return None
     try:
-        table = parsed(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
     if {"events", "dpsgd", "relation"} & set(table):
@@ -244,8 +246,7 @@ def _show_cost(cost: "Cost", *, as_json: bool) -> None:
         emit(cost.to_json())
     else:
         rows = [] if cost.bound is None else bound_in_words(cost.bound)
-        told = {name: value for name, value in cost.terms.items()}
-        shown = [("data set", told.get("dataset"))]
+        shown = [("data set", cost.terms["dataset"])]
         shown += [(k.replace("_", " "), _shown(k, v)) for k, v in cost.estimate.items()]
         rows += [("warning", text) for text in cost.warnings]
         facts([*rows, *shown, ("spent", "nothing: this was a dry run")])

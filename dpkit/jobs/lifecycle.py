@@ -322,7 +322,7 @@ def _session(
     if config.ledger is not None:
         session.label = config.ledger.label
     if config.share is not None:
-        session.part = ledgers.Part(_budget(config, prepared))
+        session.part = _budget(config, prepared)
     session.agree(
         job=job.name,
         config_sha256=config.sha256,

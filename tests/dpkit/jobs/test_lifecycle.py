@@ -351,12 +351,10 @@ def test_a_name_is_charged_once_a_run(tmp_path):
 
 
 def test_the_charges_of_a_run_stay_within_its_part(tmp_path):
-    from dpkit.jobs.ledger import Part
-
     ledger = CASES[0].ledger(None)
     begun = session(tmp_path, ledger)
     begun.agree(data="x")
-    begun.part = Part(Budget(2.5, 0.0))
+    begun.part = Budget(2.5, 0.0)
     for name in "ab":
         begun.charge(ledger, LaplaceDpEvent(1.0), name)
     before = ledger.head
@@ -364,7 +362,7 @@ def test_the_charges_of_a_run_stay_within_its_part(tmp_path):
         begun.charge(ledger, LaplaceDpEvent(1.0), "c")
     again = session(tmp_path, ledger)  # what was charged before counts
     again.agree(data="x")
-    again.part = Part(Budget(2.5, 0.0))
+    again.part = Budget(2.5, 0.0)
     again.charge(ledger, LaplaceDpEvent(1.0), "b")
     with pytest.raises(BudgetExceeded, match="share"):
         again.charge(ledger, LaplaceDpEvent(1.0), "c")
