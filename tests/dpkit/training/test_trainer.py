@@ -479,7 +479,7 @@ def fit_on(records):
         ({"optimizer": None}, TypeError),
         ({"optimizer": optax.MultiSteps(optax.sgd(0.1), 2)}, TypeError),
     ],
-    ids=str,
+    ids=["devices", "execution", "folder", "no optimizer", "MultiSteps"],
 )
 def test_settings_that_would_fail_later_are_refused(setting, error):
     ledger = new_ledger()
