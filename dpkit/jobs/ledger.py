@@ -173,8 +173,9 @@ def part_cost(
 
     Example:
       >>> from dpkit.accountants import PureDpEvent
-      >>> part_cost(Budget(1.0, 0.0), PureDpEvent(0.75), Relation.ADD_REMOVE, [], True)
-      [0.75, 0.0]
+      >>> part = Budget(1.0, 0.0)
+      >>> part_cost(part, PureDpEvent(0.75), Relation.ADD_REMOVE, [], whole=True)[1]
+      0.0
     """
     spent = sum(e for e, _ in others)
     left = part.delta - sum(d for _, d in others)
