@@ -1,9 +1,12 @@
 """Settings of every test: two CPU devices, no reused keys, no silent broadcasting."""
 
 import tempfile
+from collections.abc import Iterator
 
 import jax
 import pytest
+
+from tests.accountants.postgres_server import Server
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_debug_key_reuse", True)
@@ -23,3 +26,11 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server for this session: one in each process, for some tests crash it."""
+    server = Server()
+    yield server
+    server.remove()

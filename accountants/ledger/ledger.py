@@ -344,6 +344,27 @@ class Ledger(Sole):
         """
         return spending.spent(self._book, delta, scope)
 
+    def charged(self, key: str) -> PrivacyBound | None:
+        """What the charges of one run cost by themselves, as they were counted.
+
+        Args:
+          key: of the run: its charges have this key, or key/NAME.
+
+        Returns:
+          For one reservation its own bound, else the sum by the ledger's filter, at the
+          delta that was taken; None: nothing has the key.
+
+        Example:
+          >>> from dpkit.accountants import PureDpEvent
+          >>> ledger = Ledger.open(None, budget=Budget(9.0, 0.0), relation="add_remove",
+          ...                      unit="example", dataset="toy 1.0")
+          >>> for key in ("run/a", "run/b", "other"):
+          ...     entry = ledger.charge(PureDpEvent(0.5), label=key, key=key)
+          >>> ledger.charged("run").upper
+          1.0
+        """
+        return spending.charged(self._book, key)
+
     def remaining(
         self,
         event: DpEvent,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dp_accounting import DpEvent
@@ -18,7 +19,15 @@ from dpkit.accountants.ledger.state import CHARGES, costs, state_of
 from dpkit.accountants.rules.account import Account
 from dpkit.accountants.rules.counting import cost, largest_count
 from dpkit.accountants.rules.terms import ALL
-from dpkit.accountants.rules.totals import ZERO, Cost, above, add, at_least, exact
+from dpkit.accountants.rules.totals import (
+    ZERO,
+    Cost,
+    Totals,
+    above,
+    add,
+    at_least,
+    exact,
+)
 from dpkit.accountants.storage.entry import Entry
 
 MOST = 10**9
@@ -26,7 +35,6 @@ MOST = 10**9
 
 def spent(book: Book, delta: float | None, scope: str) -> PrivacyBound:
     """`Ledger.spent`."""
-    terms = book.terms
     touched = scope if scope == ALL else (checks.text(scope=scope),)
     with book.store.reading() as session:
         accounts = book.accounts(session, state_of(session.head()), touched)
@@ -41,16 +49,38 @@ def spent(book: Book, delta: float | None, scope: str) -> PrivacyBound:
         plan = _sole_plan(book, only, costs(only.body)[account.scope], at, scale)
         if plan is not None:
             return plan
-    upper = _report(book, account, scale)
-    return PrivacyBound(
-        delta=at,
-        upper=upper,
-        certified=True,
-        method_upper=f"ledger, filter {account.rule}",
-        relation=terms.relation,
-        unit=terms.unit,
-        regime="adaptive",
-    )
+    return _answer(book, account, at, _report(book, account, scale))
+
+
+def charged(book: Book, key: str) -> PrivacyBound | None:
+    """`Ledger.charged`."""
+    with book.store.reading() as session:
+        entries = {entry.seq: entry for entry in session.all()}
+        state = state_of(entries[max(entries)])
+        account = next(a for a in book.accounts(session, state, ALL) if a.scope == ALL)
+    aborted = {e.body["ref"] for e in entries.values() if e.kind == "abort"}
+    seqs = {
+        # What a sealed plan has paid for costs as much as the plan.
+        entry.seq if entry.body["plan"] is None else entry.body["plan"]
+        for entry in entries.values()
+        if entry.kind in CHARGES
+        and str(entry.body.get("key")).partition("/")[0] == key
+        and entry.seq not in aborted
+    }
+    if not seqs:
+        return None
+    found = [entries[seq] for seq in sorted(seqs)]
+    if len(found) == 1 and "bound" in found[0].body:
+        return bound_from_json(found[0].body["bound"])
+    totals = Totals()
+    for entry in found:
+        cost = costs(entry.body)[ALL]
+        totals = totals.plus(cost, entry.body["count"], seq=entry.seq)
+    delta = totals.delta
+    if account.filter is not None and any(totals.renyi):
+        delta = add(delta, exact(account.filter.delta))
+    upper = above(replace(account, totals=totals).spent())
+    return _answer(book, account, above(delta), upper)
 
 
 def remaining(
@@ -95,6 +125,19 @@ def _sole_plan(
         if exact(bound.delta) == cost.delta:
             return _at(bound, delta)
     return _at(prices.bound(entry.body["count"], share), delta)
+
+
+def _answer(book: Book, account: Account, delta: float, upper: float) -> PrivacyBound:
+    """The filter's bound on charges that were chosen along the way."""
+    return PrivacyBound(
+        delta=delta,
+        upper=upper,
+        certified=True,
+        method_upper=f"ledger, filter {account.rule}",
+        relation=book.terms.relation,
+        unit=book.terms.unit,
+        regime="adaptive",
+    )
 
 
 def _at(bound: PrivacyBound, delta: float) -> PrivacyBound:

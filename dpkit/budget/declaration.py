@@ -249,7 +249,10 @@ def read(path: str | Path, **given: Any) -> Declaration:
 
 
 def of_event(
-    event: DpEvent, terms: Mapping[str, Any], delta: float | None
+    event: DpEvent,
+    terms: Mapping[str, Any],
+    delta: float | None,
+    assumed: Sequence[str] = (),
 ) -> Declaration:
     """The declaration of a run whose event is known, a repeated one as its steps.
 
@@ -257,6 +260,7 @@ def of_event(
       event: all of it.
       terms: has `relation` and `unit`.
       delta: at which epsilon is meant, or None.
+      assumed: as in `Declaration`.
 
     Example:
       >>> from dpkit.accountants import PureDpEvent, repeat
@@ -273,7 +277,7 @@ def of_event(
         for part in parts
     ]
     terms = {name: terms[name] for name in ("relation", "unit")}
-    return Declaration(**terms, delta=delta, items=items)
+    return Declaration(**terms, delta=delta, items=items, assumed=assumed)
 
 
 def _parsed(path: Path) -> Any:

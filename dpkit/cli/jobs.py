@@ -110,11 +110,11 @@ def job_command(name: str, text: str) -> Callable[..., None]:
     ) -> None:
         from dpkit import jobs
 
-        read = jobs.load(config_type(name), config, changes or ())
-        if dry_run:
-            _show_cost(jobs.dry_run(job_of(name), read), as_json=json)
-        elif out is None:
+        if out is None and not dry_run:
             raise ValueError("missing option --out: name the run's folder")
+        read = jobs.load(config_type(name), config, changes or ())
+        if out is None or dry_run:
+            _show_cost(jobs.dry_run(job_of(name), read), as_json=json)
         else:
             run_job(name, read, out, ledger=ledger, offline=offline, as_json=json)
 
@@ -205,18 +205,22 @@ def declared(path: str | Path, **given: Any) -> "Declaration":
     cost = jobs.dry_run(job_of(name), config, estimate=False)
     if cost.event is None:
         raise ValueError(f"{path}: this job chooses its releases along the way")
-    run = of_event(cost.event, cost.terms, cost.budget.delta)
+    for text in cost.warnings:
+        note(f"dpkit: {path}: {text}")
+    run = of_event(cost.event, cost.terms, cost.budget.delta, cost.warnings)
     return run.asked(path, **given)
 
 
 def _job_of_file(path: Path) -> str | None:
     """The job that a file configures; None for a declaration, or no TOML at all."""
-    from dpkit.jobs.config import parsed, sections_of
+    import tomllib
+
+    from dpkit.jobs.config import sections_of
 
     if path.suffix != ".toml" or not path.exists():
         return None
     try:
-        table = parsed(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
     if {"events", "dpsgd", "relation"} & set(table):
@@ -242,9 +246,9 @@ def _show_cost(cost: "Cost", *, as_json: bool) -> None:
         emit(cost.to_json())
     else:
         rows = [] if cost.bound is None else bound_in_words(cost.bound)
-        told = {name: value for name, value in cost.terms.items()}
-        shown = [("data set", told.get("dataset"))]
+        shown = [("data set", cost.terms["dataset"])]
         shown += [(k.replace("_", " "), _shown(k, v)) for k, v in cost.estimate.items()]
+        rows += [("warning", text) for text in cost.warnings]
         facts([*rows, *shown, ("spent", "nothing: this was a dry run")])
     refuse_uncertified(cost.bound is None or cost.bound.certified)
 
@@ -263,7 +267,9 @@ def _outcome(done: "Run") -> list[tuple[str, Any]]:
     from dpkit.jobs.result import guarantee
 
     told = guarantee(done.result)
-    known = [] if told is None else [*told.facts(), ("in words", told.headline)]
+    known = [("epsilon", "no claim: nothing was charged")]
+    if told is not None:
+        known = [*told.facts(), ("in words", told.headline)]
     return [
         *((name, text) for name, text, _ in done.result.get("shown", [])),
         *known,

@@ -168,7 +168,10 @@ def load(kind: type[C], source: str | Path, changes: Sequence[str] = ()) -> C:
       ValueError: test.insecure_sed is not known: did you mean 'insecure_seed'?
     """
     text = _text(source)
-    table = parsed(text)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"the configuration is not TOML: {error}") from None
     for change in changes:
         _set(table, change)
     config = _converted(kind, table)
@@ -191,22 +194,6 @@ def checked(config: C) -> C:
     return again
 
 
-def parsed(text: str) -> dict[str, Any]:
-    """TOML text as a table.
-
-    Raises:
-      ValueError: it is none.
-
-    Example:
-      >>> parsed("a = 1")
-      {'a': 1}
-    """
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"the configuration is not TOML: {error}") from None
-
-
 def to_toml(values: Mapping[str, Any]) -> str:
     """Values as TOML; None is left out.
 
@@ -214,7 +201,8 @@ def to_toml(values: Mapping[str, Any]) -> str:
       >>> to_toml({"a": {"b": [1, 2.0], "c": {"d": "x"}, "e": None}})
       '[a]\\nb = [1, 2.0]\\nc = { d = "x" }\\n'
     """
-    lines = [f"{k} = {_toml(v)}" for k, v in values.items() if not _skipped(v)]
+    given = [(k, v) for k, v in values.items() if not isinstance(v, Mapping)]
+    lines = [f"{k} = {_toml(v)}" for k, v in given if v is not None]
     for name, table in values.items():
         if isinstance(table, Mapping):
             lines += ["", f"[{name}]"] if lines else [f"[{name}]"]
@@ -275,7 +263,10 @@ def sections_of(kind: type[JobConfig]) -> dict[str, inspect.StructType]:
       >>> list(sections_of(JobConfig))
       ['ledger', 'test']
     """
-    return {field.name: _struct(field.type) for field in _described(kind).fields}
+    return {
+        field.name: _struct(field.type)
+        for field in _struct(inspect.type_info(kind)).fields
+    }
 
 
 def in_words(kind: inspect.Type) -> str:
@@ -373,14 +364,14 @@ def _refuse_endless(value: Any, name: str) -> None:
 def _explained(kind: type[JobConfig], table: Any, error: Exception) -> str:
     """What to say of a table that doesn't convert."""
     text, _, at = str(error).partition(" - at `$.")
-    path = re.findall(r"\w+", at)
-    struct, value, names = _described(kind), table, []
-    found: Any = struct
-    for part in path:
+    value, names = table, []
+    owner, found = None, inspect.type_info(kind)
+    for part in re.findall(r"\w+", at):
         value = value[int(part) if part.isdigit() else part]
         if not part.isdigit():
             names.append(part)
-            found = next(f.type for f in _struct(found).fields if f.name == part)
+            owner = _struct(found)
+            found = next(f.type for f in owner.fields if f.name == part)
     name = ".".join(names)
     if error.__cause__ is not None:  # by a check of our own, in __post_init__
         return f"{name}.{error.__cause__}" if name else str(error.__cause__)
@@ -389,10 +380,7 @@ def _explained(kind: type[JobConfig], table: Any, error: Exception) -> str:
         return _about_key(_struct(found), name, quoted[1], "unknown" in text)
     if isinstance(_plain(found), inspect.StructType):
         return f"{name}={_shown(value)} must be a section, [{name}]"
-    owner = _struct(struct)
-    for part in names[:-1]:
-        owner = _struct(next(f.type for f in owner.fields if f.name == part))
-    hint = _instead(owner).get(f"{names[-1]}={value}")
+    hint = owner and _instead(owner).get(f"{names[-1]}={value}")
     if hint:
         return f"{name}={value!r}: {hint}"
     if isinstance(_plain(found), inspect.LiteralType) and isinstance(value, str):
@@ -417,11 +405,6 @@ def _guess(struct: inspect.StructType, key: str) -> str:
     meant = _instead(struct).get(key)
     near = [meant] if meant else difflib.get_close_matches(key, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-
-
-def _described(kind: type[JobConfig]) -> inspect.StructType:
-    """A configuration's sections and settings."""
-    return _struct(inspect.type_info(kind))
 
 
 def _plain(kind: inspect.Type) -> inspect.Type:
@@ -451,11 +434,6 @@ def _shown(value: Any) -> str:
     """A value in a message; a URL may hold a password, and is not repeated."""
     text = repr(value)
     return "…" if "://" in text else text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _skipped(value: Any) -> bool:
-    """What is no setting of the top level."""
-    return value is None or isinstance(value, Mapping)
 
 
 def _toml(value: Any) -> str:

@@ -27,6 +27,7 @@ from dpkit.accountants.answers.errors import (
 )
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import Ledger
+from dpkit.accountants.ledger.state import CHARGES
 from dpkit.accountants.readings.best import epsilon
 from dpkit.accountants.storage.lines import location
 from dpkit.accountants.storage.store import Store
@@ -146,60 +147,50 @@ class Place:
             store.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """What a run may take of a shared ledger, besides what the ledger itself refuses.
+def part_cost(
+    part: Budget,
+    event: DpEvent,
+    relation: Relation,
+    others: Sequence[Sequence[float]],
+    whole: bool,
+) -> list[float]:
+    """Epsilon and delta that a charge takes of a run's part of a shared ledger.
 
     The charges of a run are added up, each at a part of delta that was fixed before it:
-    basic composition, which holds for releases chosen on earlier ones as well.
+    basic composition, which holds for releases chosen on earlier ones as well. What the
+    ledger itself refuses comes on top.
+
+    Args:
+      part: all that the run may take.
+      event: all of the charge.
+      relation: the ledger's.
+      others: what the run's earlier charges took.
+      whole: whether no other charge will follow.
+
+    Raises:
+      BudgetExceeded: more than is left.
+      NotCertified: no accountant bounds it.
 
     Example:
       >>> from dpkit.accountants import PureDpEvent
-      >>> part = Part(Budget(1.0, 0.0))
-      >>> part.cost(PureDpEvent(0.75), Relation.ADD_REMOVE, [], whole=True)[1]
+      >>> part = Budget(1.0, 0.0)
+      >>> part_cost(part, PureDpEvent(0.75), Relation.ADD_REMOVE, [], whole=True)[1]
       0.0
     """
-
-    budget: Budget
-
-    def cost(
-        self,
-        event: DpEvent,
-        relation: Relation,
-        others: Sequence[Sequence[float]],
-        whole: bool,
-    ) -> list[float]:
-        """Epsilon and delta that a charge takes of the part.
-
-        Args:
-          event: all of it.
-          relation: the ledger's.
-          others: what the run's other charges took.
-          whole: whether no other charge will follow.
-
-        Raises:
-          BudgetExceeded: more than is left.
-          NotCertified: no accountant bounds it.
-        """
-        spent = sum(e for e, _ in others)
-        left = self.budget.delta - sum(d for _, d in others)
-        asked, delta = self._priced(event, relation, left if whole else left / 2)
-        if spent + asked > self.budget.epsilon:
-            advice = "ledger.share is this run's part: raise it, or ask for less"
-            raise BudgetExceeded(asked, spent, self.budget, "all", advice)
-        return [asked, delta]
-
-    def _priced(
-        self, event: DpEvent, relation: Relation, delta: float
-    ) -> tuple[float, float]:
-        """The event's epsilon, at delta 0 where it has one there."""
-        for at in (0.0, delta):
-            with contextlib.suppress(UnsupportedEvent, ValueError):
-                bound = epsilon(event, at, relation=relation)
-                upper = bound.upper if bound.certified else None
-                if upper is not None and math.isfinite(upper):
-                    return upper, at
-        raise NotCertified(f"no accountant certifies an epsilon at delta={delta!r}")
+    spent = sum(e for e, _ in others)
+    left = part.delta - sum(d for _, d in others)
+    for delta in (0.0, left if whole else left / 2):
+        with contextlib.suppress(UnsupportedEvent, ValueError):
+            bound = epsilon(event, delta, relation=relation)
+            asked = bound.upper if bound.certified else None
+            if asked is not None and math.isfinite(asked):
+                break
+    else:
+        raise NotCertified("no accountant certifies an epsilon within ledger.share")
+    if spent + asked > part.epsilon:
+        advice = "ledger.share is this run's part: raise it, or ask for less"
+        raise BudgetExceeded(asked, spent, part, "all", advice)
+    return [asked, delta]
 
 
 def may_be_charged(folder: RunFolder, ledger: Ledger) -> bool:
@@ -208,15 +199,20 @@ def may_be_charged(folder: RunFolder, ledger: Ledger) -> bool:
         return False
     try:
         run_id = str(folder.load_state()[1].get("run_id"))
-        keys = [str(entry.body.get("key")) for entry in ledger.entries()]
+        return ledger.charged(run_id) is not None
     except (ValueError, LedgerCorrupt, OSError):
         return True
-    return any(key.partition("/")[0] == run_id for key in keys)
+
+
+def charged_by_nobody(ledger: Ledger) -> bool:
+    """Whether a charge has no key, as those of a session do."""
+    charges = [e for e in ledger.entries() if e.kind in CHARGES]
+    return any("key" not in entry.body for entry in charges)
 
 
 def explained(error: BudgetExceeded, ledger: Ledger) -> BudgetExceeded:
     """The refusal of a run whose folder's ledger already holds one, saying so."""
-    if all(entry.kind not in ("reserve", "spend") for entry in ledger.entries()):
+    if all(entry.kind not in CHARGES for entry in ledger.entries()):
         return error
     advice = (
         f"{error.advice}; this folder's ledger already holds a run, and its private/, "

@@ -38,6 +38,7 @@ from dpkit.jobs.session import Session, environment
 from dpkit.report.words import number
 
 C = TypeVar("C", bound=JobConfig, contravariant=True)
+_SEED = "NO PRIVACY: test.insecure_seed fixes the noise, and anybody can take it away"
 
 
 class Prepared(Protocol):
@@ -73,7 +74,7 @@ class Prepared(Protocol):
         return {}
 
     def run(self, session: Session, ledger: Ledger, on_progress: OnProgress) -> Outcome:
-        """Agrees on the data, charges, works."""
+        """Agrees on the data, charges through the session alone, works."""
         ...
 
 
@@ -135,6 +136,7 @@ class Cost:
       event: all that it would release, or None: chosen along the way.
       budget: what it may cost, and the delta at which that is meant.
       estimate: noise, steps, memory, time, by name.
+      warnings: what a reader of the bound must know, one sentence each.
 
     Example:
       >>> Cost({}, None, Budget(1.0, 0.0), {"steps": 3}).to_json()["estimate"]
@@ -145,6 +147,7 @@ class Cost:
     event: DpEvent | None
     budget: Budget
     estimate: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     @functools.cached_property
     def bound(self) -> PrivacyBound | None:
@@ -157,7 +160,8 @@ class Cost:
     def to_json(self) -> dict[str, Any]:
         """The same as JSON values."""
         bound = None if self.bound is None else self.bound.to_json()
-        return {**self.terms, "bound": bound, "estimate": dict(self.estimate)}
+        told = {"bound": bound, "estimate": dict(self.estimate)}
+        return {**self.terms, **told, "warnings": list(self.warnings)}
 
 
 def run(
@@ -202,15 +206,15 @@ def run(
       ...     terms = {"relation": "zero_out", "unit": "user", "dataset": "toy"}
       ...     budget, facts = Budget(0.0, 0.0), {}
       ...     def run(self, session, ledger, on_progress):
-      ...         return Outcome(bound=ledger.spent(), title="Nothing was released")
+      ...         return Outcome(title="Nothing was released")
       >>> class Idle:
       ...     name, config = "idle", JobConfig
       ...     def prepare(self, config, *, offline, tell, data=True):
       ...         return Nothing()
       >>> config = load(JobConfig, "# nothing to set\\n")
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     run(Idle(), config, folder).result["epsilon"]
-      0.0
+      ...     run(Idle(), config, folder).result["epsilon"] is None
+      True
     """
     config = checked(config)
     folder = RunFolder(out)
@@ -236,7 +240,7 @@ def run(
                 try:
                     session.agree(ledger=book.id)
                     done = prepared.run(session, book, tell)
-                    _refuse_unpaid(job, session, done)
+                    _refuse_unpaid(job, prepared, session, book, place)
                 except BudgetExceeded as error:
                     if known and not resuming and not place.shared:
                         raise ledgers.explained(error, book) from None
@@ -274,19 +278,26 @@ def dry_run(job: Job[Any], config: JobConfig, *, estimate: bool = True) -> Cost:
     config = checked(config)
     prepared = job.prepare(config, offline=True, tell=None, data=False)
     told = prepared.estimate() if estimate else {}
-    return Cost(prepared.terms, prepared.cost(), _budget(config, prepared), told)
+    budget = _budget(config, prepared)
+    warnings = () if config.test is None else (_SEED,)
+    return Cost(prepared.terms, prepared.cost(), budget, told, warnings)
 
 
-def _refuse_unpaid(job: Job[Any], session: Session, done: Outcome) -> None:
-    """Nothing is published that claims a cost which the ledger doesn't hold."""
-    if (
-        done.bound is not None
-        and done.bound.upper != 0
-        and not session.facts["charged"]
-    ):
+def _refuse_unpaid(
+    job: Job[Any],
+    prepared: Prepared,
+    session: Session,
+    ledger: Ledger,
+    place: ledgers.Place,
+) -> None:
+    """Nothing is published whose cost is not the run's own in the ledger."""
+    unpaid = prepared.cost() is not None and ledger.charged(session.run_id) is None
+    past = not place.shared and ledgers.charged_by_nobody(ledger)
+    if unpaid or past:
+        what = "charged nothing" if unpaid else "charged past its session"
         raise RuntimeError(
-            f"the job {job.name!r} has a cost and charged nothing: call "
-            "session.reserve or session.charge before the release"
+            f"the job {job.name!r} has a cost and {what}: call session.reserve or "
+            "session.charge before the release"
         )
 
 
@@ -311,7 +322,7 @@ def _session(
     if config.ledger is not None:
         session.label = config.ledger.label
     if config.share is not None:
-        session.part = ledgers.Part(_budget(config, prepared))
+        session.part = _budget(config, prepared)
     session.agree(
         job=job.name,
         config_sha256=config.sha256,

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.report.sections import Section
 
 
@@ -45,27 +44,28 @@ Tell = Callable[[str], None]
 class Outcome:
     """What came of a run. All of it is released: nothing in it may be private.
 
+    What it cost is asked of the ledger: a job has no say in that.
+
     Args:
-      bound: what the run cost; None for a job that releases nothing.
-      facts: JSON values for `result.json`, beside those that every run has. Give
-        `finished: None` where the time tells something private.
+      facts: JSON values for `result.json`, beside those that every run has, whose names
+        are refused.
       files: what to write into the folder, by name.
       title: of the report.
       sections: of the report, the job's own.
       shown: the numbers that people look for first: name, text, remark.
       released: what the guarantee is about and rests on, in sentences.
       not_covered: what it leaves open for this job, one sentence each.
+      timed: whether the time tells nothing private; if not, no end is shown.
       falsified: an audit found a claim to be wrong: the command exits with 1.
 
     Raises:
       ValueError: a file with a name that is taken, or outside the folder.
 
     Example:
-      >>> Outcome(bound=None, title="Nothing").files
+      >>> Outcome(title="Nothing").files
       {}
     """
 
-    bound: PrivacyBound | None
     title: str
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
@@ -73,6 +73,7 @@ class Outcome:
     shown: Sequence[tuple[str, str, str]] = ()
     released: str = ""
     not_covered: Sequence[str] = ()
+    timed: bool = True
     falsified: bool = False
 
     def __post_init__(self) -> None:

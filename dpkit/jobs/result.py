@@ -12,15 +12,20 @@ from dpkit.jobs.config import JobConfig
 from dpkit.jobs.folder import RunFolder, write
 from dpkit.jobs.progress import Outcome
 from dpkit.jobs.session import Session, now, versions
-from dpkit.report import Guarantee, Table, Text, not_covered, render
+from dpkit.report import Guarantee, Section, Table, Text, not_covered, render
 from dpkit.report.sections import Part
 from dpkit.report.words import as_float
 
 SCHEMA_VERSION = 1
-_CHARGED = (
-    "The ledger was charged before anything was released. Its entries are"
-    " chained by hashes: `dpkit ledger verify` finds an entry that was edited or cut"
-    " off, and a ledger that was rewritten as a whole has another head than this one."
+_CHARGED = "The ledger was charged before anything was released."
+_CHAINED = (
+    "The ledger's entries are chained by hashes: `dpkit ledger verify` finds an entry"
+    " that was edited or cut off, and a ledger that was rewritten as a whole has"
+    " another head than this one."
+)
+_NO_CLAIM = (
+    "This run charged nothing to its ledger, and makes no claim about privacy: as far"
+    " as what it shows depends on private data, nothing protects them."
 )
 
 
@@ -33,21 +38,21 @@ def summary(
       name: of the job.
       config: what was asked for.
       session: knows the run and when it started.
-      ledger: that was charged.
-      done: what came of it; its facts can't take the place of these.
+      ledger: says what the run cost; nothing charged, no claim: `epsilon` is None.
+      done: what came of it.
+
+    Raises:
+      ValueError: a fact of the job's has a name that is said here.
     """
-    bound = done.bound
-    told = {} if bound is None else {
-        "epsilon": bound.upper,
-        "certified": bound.certified,
-        "delta": bound.delta,
-        "accountant": bound.method_upper,
-    }  # fmt: skip
-    return {
+    bound = ledger.charged(session.run_id)
+    told = {} if bound is None else bound.to_json()
+    said = {
         "schema_version": SCHEMA_VERSION,
         "job": name,
-        **done.facts,
-        **told,
+        "epsilon": told.get("upper"),
+        "certified": told.get("certified"),
+        "delta": told.get("delta"),
+        "accountant": told.get("method_upper"),
         "relation": str(ledger.relation),
         "unit": ledger.unit,
         "dataset": ledger.dataset,
@@ -55,13 +60,20 @@ def summary(
         "ledger_head": ledger.head,
         "run_id": session.run_id,
         "started": session.facts["started"],
-        "finished": done.facts.get("finished", now()),
+        "finished": now() if done.timed else None,
         "insecure_seed": config.test is not None,
         "config_sha256": config.sha256,
         "versions": versions(),
         "shown": [list(row) for row in done.shown],
-        **({"falsified": True} if done.falsified else {}),
+        "falsified": done.falsified,
     }
+    taken = sorted(set(said) & set(done.facts))
+    if taken:
+        raise ValueError(
+            f"facts[{taken[0]!r}] is what every run says, and no job's to say: choose "
+            "another name"
+        )
+    return {**said, **done.facts}
 
 
 def publish(
@@ -93,10 +105,12 @@ def page(result: Mapping[str, Any], done: Outcome, config_text: str) -> str:
     Returns:
       The page. The same input gives the same text.
     """
+    claimed = guarantee(result, done.released)
+    no_claim = [] if claimed else [Section("No claim about privacy", Text(_NO_CLAIM))]
     return render(
         done.title,
-        guarantee(result, done.released),
-        done.sections,
+        claimed,
+        [*no_claim, *done.sections],
         dates=_dates(result),
         shown=done.shown,
         not_covered=not_covered(str(result.get("unit", "example")), *done.not_covered),
@@ -106,7 +120,7 @@ def page(result: Mapping[str, Any], done: Outcome, config_text: str) -> str:
 
 
 def guarantee(result: Mapping[str, Any], released: str = "") -> Guarantee | None:
-    """What a run guarantees, out of its result; None: it released nothing.
+    """What a run guarantees, out of its result; None: it charged nothing.
 
     Args:
       result: as for `page`.
@@ -120,7 +134,7 @@ def guarantee(result: Mapping[str, Any], released: str = "") -> Guarantee | None
       ...   "unit": "user", "relation": "add_remove", "accountant": "pld"}).headline
       'no privacy: epsilon is infinite, to add or remove one user'
     """
-    if not {"epsilon", "certified", "accountant"} & set(result):
+    if result["epsilon"] is None:
         return None
     told = {
         **{name: result[name] for name in ("certified", "delta", "relation", "unit")},
@@ -172,4 +186,5 @@ def _evidence(result: Mapping[str, Any]) -> list[Part]:
     rows = [(name, result[key]) for key, name in hashes.items() if result.get(key)]
     versions = result.get("versions") or {}
     rows += [(f"version of {name}", value) for name, value in versions.items()]
-    return [Text(_CHARGED), Table(rows)]
+    charged = [] if result["epsilon"] is None else [_CHARGED]
+    return [Text(*charged, _CHAINED), Table(rows)]

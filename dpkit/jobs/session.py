@@ -18,12 +18,13 @@ from typing import Any
 import jax
 from dp_accounting import DpEvent
 
+from dpkit.accountants.answers.bounds import Budget
 from dpkit.accountants.answers.errors import LedgerCorrupt
 from dpkit.accountants.events import repeat
 from dpkit.accountants.ledger import Grant, Ledger
 from dpkit.jobs.checkpoint import Checkpoints
 from dpkit.jobs.folder import RunFolder
-from dpkit.jobs.ledger import Part
+from dpkit.jobs.ledger import part_cost
 from dpkit.jobs.roots import Roots
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "dpkit-jax")
@@ -59,7 +60,7 @@ class Session:
         self.facts = facts
         self.folder = folder
         self.resumed = resumed
-        self.part: Part | None = None
+        self.part: Budget | None = None
         self.label: str | None = None
         self._durable = resumed
         self._named: set[str] = set()
@@ -232,10 +233,13 @@ class Session:
             )
         self._refuse_forgetful(ledger)
         cost = None
-        if self.part is not None:
-            others = [c for k, c in self.facts["charged"].items() if k != key]
-            whole = not name
-            cost = self.part.cost(repeat(event, count), ledger.relation, others, whole)
+        charged = self.facts["charged"]
+        if key in charged:  # its price doesn't depend on what was charged after it
+            cost = charged[key]
+        elif self.part is not None:
+            others, whole = list(charged.values()), not name
+            relation, whole_event = ledger.relation, repeat(event, count)
+            cost = part_cost(self.part, whole_event, relation, others, whole)
         self._named.add(key)
         if not self._durable:
             self._save()

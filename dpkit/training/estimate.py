@@ -38,11 +38,12 @@ def estimate(job: Training, execution: Execution) -> dict[str, Any]:
     """
     numbers = job.plan.to_json()
     names = ("noise_multiplier", "steps", "expected_batch_size", "max_batch_size")
-    told = {name: numbers[name] for name in names}
     memory, seconds = _measured(job, execution)
-    told["memory_bytes"] = memory
-    told["seconds"] = round(seconds * job.plan.steps, 1)
-    return told
+    return {
+        **{name: numbers[name] for name in names},
+        "memory_bytes": memory,
+        "seconds": round(seconds * job.plan.steps, 1),
+    }
 
 
 def _measured(job: Training, execution: Execution) -> tuple[int | None, float]:
@@ -52,28 +53,30 @@ def _measured(job: Training, execution: Execution) -> tuple[int | None, float]:
         devices=execution.devices or default_devices(),
         microbatch_size=execution.microbatch_size or DEFAULT,
     )
-    average = job.config.training.average_decay
-    most, loss = job.config.privacy.rows_per_unit, job.network.loss
-    row = _row(job)
-    records = as_rows(empty_rows(row, 1))
+    most, loss, row = job.config.privacy.rows_per_unit, job.network.loss, _row(job)
     if most is not None:
-        loss = per_user(loss, most)
-        row = (_stacked(row, most), jax.ShapeDtypeStruct((most,), np.bool_))
-        records = as_rows(empty_rows(row, 1))
-    options: Any = {"average_decay": average}
-    roots = Roots.insecure(0)  # no record is involved
-    stepper = Stepper(loss, job.plan, job.optimizer, roots, execution, **options)
+        loss, shape = per_user(loss, most), jax.ShapeDtypeStruct
+        rows = jax.tree.map(lambda leaf: shape((most, *leaf.shape), leaf.dtype), row)
+        row = (rows, shape((most,), np.bool_))
+    stepper = Stepper(
+        loss,
+        job.plan,
+        job.optimizer,
+        Roots.insecure(0),  # no record is involved
+        execution,
+        average_decay=job.config.training.average_decay,
+    )
     state = stepper.start(job.start())
-    slots = job.plan.sampler.max_batch_size
-    expected = round(job.plan.expected_batch_size)
-    lowered = stepper.lowered(state, stepper.zeros(row, expected))
-    batch = Batch(np.zeros(slots, np.int32), np.arange(slots) < expected)
-    seconds = 0.0
+    slots, expected = job.plan.sampler.max_batch_size, job.plan.expected_batch_size
+    lowered = stepper.lowered(state, stepper.zeros(row, round(expected)))
+    batch = Batch(np.zeros(slots, np.int32), np.arange(slots) < round(expected))
+    records, seconds = as_rows(empty_rows(row, 1)), 0.0
     for _ in range(2):  # the first one compiles
         start = time.perf_counter()
         state = stepper(state, records, batch)
         seconds = time.perf_counter() - start
-    return _bytes(lowered.compile()), seconds
+    held = lowered.compile().memory_analysis()
+    return held and int(held.temp_size_in_bytes + held.argument_size_in_bytes), seconds
 
 
 def _row(job: Training) -> dict[str, jax.ShapeDtypeStruct]:
@@ -86,18 +89,3 @@ def _row(job: Training) -> dict[str, jax.ShapeDtypeStruct]:
     if schema.kind == "text":
         known["tokens"] = jax.ShapeDtypeStruct((schema.shape[0] + 1,), np.uint8)
     return {name: known[name] for name in job.network.fields}
-
-
-def _stacked(row: Any, most: int) -> Any:
-    """The rows of one unit."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((most, *leaf.shape), leaf.dtype), row
-    )
-
-
-def _bytes(compiled: Any) -> int | None:
-    """What a program holds at once."""
-    found = compiled.memory_analysis()
-    if found is None:
-        return None
-    return int(found.temp_size_in_bytes + found.argument_size_in_bytes)

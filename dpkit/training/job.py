@@ -32,7 +32,7 @@ from dpkit.training.config import Config
 from dpkit.training.estimate import estimate
 from dpkit.training.execution import Execution
 from dpkit.training.plan import DPSGDPlan, Number, check_delta
-from dpkit.training.result import facts_of, outcome
+from dpkit.training.result import outcome
 from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
 
 
@@ -191,8 +191,8 @@ class Training(Prepared):
     def run(self, session: Session, ledger: Ledger, on_progress: OnProgress) -> Outcome:
         """The training itself."""
         done = _fit(self, session, ledger, on_progress)
-        facts = {**facts_of(self.config, done), **self._language_score(done)}
-        return outcome({**facts, **self.facts}, done, self.terms)
+        facts = {**self._language_score(done), **self.facts}
+        return outcome(self.config, done, self.terms, facts)
 
     def rows(self, split: str) -> dict[str, np.ndarray]:
         """The arrays of a split that the network reads."""

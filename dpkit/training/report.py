@@ -50,7 +50,7 @@ def render(result: Result, history: History, config_text: str) -> str:
       >>> render(facts, [], "").startswith("<!DOCTYPE html>")
       True
     """
-    return page(result, Outcome(bound=None, **told(result, history)), config_text)
+    return page(result, Outcome(**told(result, history)), config_text)
 
 
 def told(result: Result, history: History) -> dict[str, Any]:

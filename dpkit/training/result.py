@@ -16,25 +16,29 @@ from dpkit.training.report import told
 from dpkit.training.trainer import FitResult
 
 
-def facts_of(config: Config, done: FitResult) -> dict[str, Any]:
-    """What `result.json` says of a training run; nothing in it is private.
+def outcome(
+    config: Config, done: FitResult, terms: Mapping[str, Any], more: Mapping[str, Any]
+) -> Outcome:
+    """What the frame publishes of a training run; nothing in it is private.
 
     Args:
       config: what was asked for.
       done: what came of it.
+      terms: relation, unit and dataset.
+      more: facts about the model.
     """
     plan, numbers = done.plan, done.plan.to_json()
     # Otherwise the time tells how many records the batches held.
     timed = config.training.constant_time
-    return {
+    history = [{**row, "epoch": _epochs(plan, row["step"])} for row in done.history]
+    facts = {
         **numbers,
         "expected_batch_size": _whole(numbers["expected_batch_size"]),
         "sampling_rate": _rates(plan),
         "clip_norm": config.privacy.clip_norm,
         "clipping": config.privacy.clipping,
-        "test_accuracy": done.history[-1]["test_accuracy"] if done.history else None,
+        "test_accuracy": history[-1]["test_accuracy"] if history else None,
         "seconds": round(done.seconds, 3) if timed else None,
-        **({} if timed else {"finished": None}),
         "constant_time": timed,
         "params_sha256": done.params_sha256,
         "model": config.model.name,
@@ -42,29 +46,15 @@ def facts_of(config: Config, done: FitResult) -> dict[str, Any]:
         "microbatch_size": done.microbatch_size,
         "devices": done.devices,
         "evaluation": config.data.evaluation,
-        "history": [
-            {**row, "epoch": _epochs(plan, row["step"])} for row in done.history
-        ],
+        "history": history,
+        **more,
     }
-
-
-def outcome(
-    facts: dict[str, Any], done: FitResult, terms: Mapping[str, Any]
-) -> Outcome:
-    """What the frame publishes of a training run.
-
-    Args:
-      facts: from `facts_of`, and of the model.
-      done: has the bound and the parameters.
-      terms: relation, unit and dataset.
-    """
-    whole = {**facts, **terms, "delta": done.bound.delta}
-    whole["accountant"] = done.bound.method_upper
+    bound = {"delta": done.bound.delta, "accountant": done.bound.method_upper}
     return Outcome(
-        bound=done.bound,
         facts=facts,
+        timed=timed,
         files={"params.npz": _npz(done.params)},
-        **told(whole, facts["history"]),
+        **told({**facts, **terms, **bound}, history),
     )
 
 

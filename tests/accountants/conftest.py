@@ -1,21 +1,12 @@
 """Databases for the tests of ledgers: SQLite always, PostgreSQL in the slow run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.accountants import toy_ledgers
-from tests.accountants.postgres_server import Server
 
 POSTGRES = pytest.param("postgresql", marks=pytest.mark.slow)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """A server for this session: one in each process, for some tests crash it."""
-    server = Server()
-    yield server
-    server.remove()
 
 
 @pytest.fixture(params=["sqlite", POSTGRES])

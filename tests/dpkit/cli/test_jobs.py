@@ -125,6 +125,23 @@ def test_a_ledger_on_the_line(here):
     assert [e["kind"] for e in entries].count("reserve") == 2
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train my.toml --dry-run",
+        "budget epsilon my.toml",
+        "budget check my.toml --max-epsilon 9 --delta 1e-5",
+        "budget curve my.toml",
+    ],
+)
+def test_a_known_seed_is_no_privacy_before_the_run_as_well(here, line):
+    assert "NO PRIVACY" not in invoke(line).output
+    (here / "my.toml").write_text(MNIST + "[test]\ninsecure_seed = 1\n")
+    assert "NO PRIVACY" in invoke(line).output
+    if "check" not in line and "curve" not in line:
+        assert "NO PRIVACY" in invoke(f"{line} --json").stdout
+
+
 def test_a_run_needs_a_folder(here):
     assert "missing option --out" in invoke("train my.toml", code=2).stderr
 

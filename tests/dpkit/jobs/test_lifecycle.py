@@ -3,18 +3,20 @@
 import dataclasses
 import json
 import shlex
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
-from dp_accounting import LaplaceDpEvent
+from dp_accounting import GaussianDpEvent, LaplaceDpEvent
 from typer.testing import CliRunner
 
 import dpkit.jobs.lifecycle as lifecycle
-from dpkit import Budget, BudgetExceeded, Ledger
+from dpkit import Budget, BudgetExceeded, Ledger, epsilon
+from dpkit.accountants import PureDpEvent, sequential
 from dpkit.accountants.answers.errors import Incompatible, LedgerCorrupt
 from dpkit.cli.app import app
-from dpkit.jobs import dry_run, load, run
+from dpkit.jobs import JobConfig, Prepared, Progress, dry_run, load, run
 from dpkit.training.job import TRAINING
 from tests.dpkit.jobs import toy
 
@@ -74,6 +76,11 @@ CASES = [
         "digits 1.0.0",
     ),
 ]
+FRAME = (
+    "schema_version job epsilon certified delta accountant relation unit dataset "
+    "ledger ledger_head run_id started finished insecure_seed config_sha256 "
+    "versions shown falsified"
+).split()
 every_job = pytest.mark.parametrize("case", CASES, ids=lambda case: case.job.name)
 
 
@@ -344,12 +351,10 @@ def test_a_name_is_charged_once_a_run(tmp_path):
 
 
 def test_the_charges_of_a_run_stay_within_its_part(tmp_path):
-    from dpkit.jobs.ledger import Part
-
     ledger = CASES[0].ledger(None)
     begun = session(tmp_path, ledger)
     begun.agree(data="x")
-    begun.part = Part(Budget(2.5, 0.0))
+    begun.part = Budget(2.5, 0.0)
     for name in "ab":
         begun.charge(ledger, LaplaceDpEvent(1.0), name)
     before = ledger.head
@@ -357,7 +362,7 @@ def test_the_charges_of_a_run_stay_within_its_part(tmp_path):
         begun.charge(ledger, LaplaceDpEvent(1.0), "c")
     again = session(tmp_path, ledger)  # what was charged before counts
     again.agree(data="x")
-    again.part = Part(Budget(2.5, 0.0))
+    again.part = Budget(2.5, 0.0)
     again.charge(ledger, LaplaceDpEvent(1.0), "b")
     with pytest.raises(BudgetExceeded, match="share"):
         again.charge(ledger, LaplaceDpEvent(1.0), "c")
@@ -373,7 +378,174 @@ def test_a_job_that_forgets_to_charge_publishes_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+class Charging(Prepared):
+    """Charges events by their names, and shows what it is told to."""
+
+    def __init__(self, events, delta=1e-5, past=False, **shown):
+        self.terms = {"relation": "add_remove", "unit": "example", "dataset": "toy"}
+        self.facts = {}
+        self.events, self.shown, self.past = events, shown, past
+        self.budget = Budget(9.0, delta)
+
+    def run(self, session, ledger, on_progress):
+        session.agree(data="x")
+        for name, event in self.events.items():
+            if self.past:
+                ledger.charge(event, label=name)
+            else:
+                session.charge(ledger, event, name)
+            on_progress(Progress(1, 1, name, None))
+        return lifecycle.Outcome(title="", **self.shown)
+
+    @property
+    def job(self):
+        return SimpleNamespace(
+            name="charging", config=JobConfig, prepare=lambda *_, **__: self
+        )
+
+
+def published(charging, out, text="# nothing\n", **options):
+    done = run(charging.job, load(JobConfig, text), out, **options)
+    return done.result, (out / "report.html").read_text()
+
+
+TWO = {"a": PureDpEvent(1.0), "b": PureDpEvent(1.0)}
+
+
+@pytest.mark.parametrize("name", FRAME)
+def test_a_fact_cannot_take_the_place_of_the_frames(name, tmp_path):
+    """A page once said 0.01 where the ledger said 2, because the job did."""
+    with pytest.raises(ValueError, match=f"facts\\['{name}'\\] is what every run says"):
+        published(Charging(TWO, facts={name: 0.01}), tmp_path / "run")
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_every_name_of_the_frame_is_refused_to_jobs(tmp_path):
+    assert sorted(FRAME) == sorted(published(Charging(TWO), tmp_path / "run")[0])
+
+
+def test_no_job_states_its_own_bound():
+    with pytest.raises(TypeError, match="bound"):
+        Outcome: Any = lifecycle.Outcome
+        Outcome(title="", bound=None)
+
+
+def test_what_is_shown_is_what_the_ledger_counts(tmp_path):
+    result, page = published(Charging(TWO, delta=0.0), tmp_path / "run")
+    assert (result["epsilon"], result["delta"], result["certified"]) == (2.0, 0.0, True)
+    assert "≤ 2" in page and "No claim" not in page
+    with Ledger.open(tmp_path / "run" / "ledger.db") as ledger:
+        assert ledger.spent().upper == 2.0
+
+
+def test_charges_that_need_a_delta_are_shown_by_the_ledgers_count(tmp_path):
+    events = {"a": GaussianDpEvent(8.0), "b": PureDpEvent(0.5), "c": PureDpEvent(0.5)}
+    result, _ = published(Charging(events), tmp_path / "run")
+    with Ledger.open(tmp_path / "run" / "ledger.db") as ledger:
+        assert result["epsilon"] == ledger.spent().upper
+    event = sequential(list(events.values()))
+    truth = epsilon(event, result["delta"], relation="add_remove").lower
+    assert truth is not None and result["epsilon"] >= truth
+    assert 0 < result["delta"] <= 1e-5
+
+
+def test_of_a_shared_ledger_a_run_shows_its_own_part(tmp_path):
+    where = tmp_path / "team.db"
+    CASES[0].ledger(where).close()
+    for name in "ab":
+        result, _ = published(Charging(TWO), tmp_path / name, ledger=where)
+        assert result["epsilon"] == 2.0
+    with Ledger.open(where) as ledger:
+        assert ledger.spent().upper == 4.0
+        assert ledger.charged("nobody") is None
+
+
+def test_one_reservation_is_shown_by_its_grant(tmp_path):
+    seen = []
+
+    class Reserving(Charging):
+        def run(self, session, ledger, on_progress):
+            session.agree(data="x")
+            event = GaussianDpEvent(8.0)
+            seen.append(session.reserve(ledger, event, 3, label="it", delta=1e-6))
+            return lifecycle.Outcome(title="")
+
+    result, _ = published(Reserving({}), tmp_path / "run")
+    bound = seen[0].bound
+    shown = (result["epsilon"], result["delta"], result["accountant"])
+    assert shown == (bound.upper, 1e-6, bound.method_upper)
+
+
+def test_a_run_that_charged_nothing_claims_nothing(tmp_path):
+    result, page = published(Charging({}), tmp_path / "run")
+    assert [result[name] for name in ("epsilon", "certified", "delta")] == [None] * 3
+    assert "makes no claim about privacy" in page
+    assert "was charged before" not in page and "≤" not in page
+
+
+def test_a_charge_past_the_session_is_not_published(tmp_path):
+    with pytest.raises(RuntimeError, match="charged past its session"):
+        published(Charging(TWO, past=True), tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_resumed_run_pays_what_it_paid(tmp_path):
+    """The part that a later charge took once made an earlier one dearer."""
+    where = tmp_path / "team.db"
+    CASES[0].ledger(where).close()
+    events = {"a": GaussianDpEvent(4.0), "b": GaussianDpEvent(4.0)}
+    part = "share = {{ epsilon = {}, delta = 1e-5 }}"
+    spent = sum(
+        epsilon(GaussianDpEvent(4.0), at, relation="add_remove").upper or 0.0
+        for at in (5e-6, 2.5e-6)
+    )
+    text = f'[ledger]\nurl = "{where}"\n{part.format(spent * 1.0001)}\n'
+    seen = []
+
+    def second(progress):
+        seen.append(progress.doing)
+        if seen == ["a", "b"]:
+            raise Killed
+
+    with pytest.raises(Killed):
+        published(Charging(events), tmp_path / "run", text, on_progress=second)
+    before = charges(where)
+    published(Charging(events), tmp_path / "run", text)
+    assert charges(where) == before and len(before) == 2
+
+
+def test_a_dry_run_of_a_known_seed_says_so():
+    cost = dry_run(toy.Job(), CASES[0].config(TOY + "[test]\ninsecure_seed = 3\n"))
+    assert "NO PRIVACY" in cost.to_json()["warnings"][0]
+    assert dry_run(toy.Job(), CASES[0].config()).warnings == ()
+
+
+@pytest.mark.slow
+@every_job
+def test_a_killed_run_on_a_postgresql_ledger_pays_once(
+    case, tmp_path, postgres, monkeypatch
+):
+    """Killed between charge and result: the same charge, the same noise."""
+    where, seen, real = postgres.url(), [], lifecycle.publish
+    case.ledger(where).close()
+
+    def watched(*given):
+        seen.append(given[-1])
+        if len(seen) == 1:
+            raise Killed
+        real(*given)
+
+    monkeypatch.setattr(lifecycle, "publish", watched)
+    with pytest.raises(Killed):
+        run(case.job, case.config(), tmp_path / "run", ledger=where)
+    first = charges(where)
+    done = run(case.job, case.config(), tmp_path / "run", ledger=where)
+    assert done.result[case.released] == seen[0][case.released]
+    assert charges(where) == first and len(first) == 1
+    assert not (tmp_path / "run" / "ledger.db").exists()
+
+
 @pytest.mark.parametrize("name", ["result.json", "ledger.db", "a/b", ".x", "private"])
 def test_a_job_cannot_write_over_the_frames_files(name):
     with pytest.raises(ValueError, match="no name for a file"):
-        lifecycle.Outcome(bound=None, title="", files={name: b""})
+        lifecycle.Outcome(title="", files={name: b""})
