@@ -28,6 +28,7 @@ Array = NDArray[Any]
 Summands = list[tuple[Losses, int]]
 
 MAX_WIDTH = 2**21
+_WIDEST = 2**24
 _UNIT = 2.0**-53
 _TAIL = 2e-16
 _LOG_TAIL = 37.0
@@ -217,8 +218,12 @@ class Convolution:
         """The losses of `rounds` rounds; a transform at a tilt not far off is reused.
 
         Not far off means that the window's and the transforms' errors grow by less than
-        a factor of 30.
+        a factor of 30. Where the window is too wide to be computed, the answer is the
+        tilt's Rényi bound: no masses, and an error of all of P_t.
         """
+        infinite = min(1.0, -math.expm1(rounds * self._log_finite))
+        if self.width(rounds, tilt) > _WIDEST:
+            return ComposedLoss(0, np.zeros(1), tilt, self.step, infinite, 1.0)
         place = tilt.mean
         if self._round is not None:
             kept = self.tilt(rounds, self._round[0])
@@ -237,7 +242,6 @@ class Convolution:
         masses = np.roll(circle, -start)[: last - first + 1]
         size = rounds * self._size
         rounding = 10 * _UNIT * size * math.log2(length)
-        infinite = min(1.0, -math.expm1(rounds * self._log_finite))
         return ComposedLoss(first, masses, tilt, self.step, infinite, _TAIL + rounding)
 
     def _best(self, rounds: int, objective: Any) -> Tilt:

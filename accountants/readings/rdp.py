@@ -39,6 +39,7 @@ Array = NDArray[Any]
 _COARSE = np.logspace(-2, 5, 57)
 _PRECISION = 1e-3  # of log(order - 1); epsilon is flat there
 _TINY = 5e-324
+_LIMIT = 1e200  # the search subtracts values, which infinite ones don't survive
 
 
 class Composed(NamedTuple):
@@ -153,7 +154,7 @@ def _scan(
     def value(log_excess: float) -> float:
         order = np.array([1 + math.exp(log_excess)])
         tried.append((order, read.curve(order)))
-        return float(objective(*tried[-1])[0])
+        return min(max(float(objective(*tried[-1])[0]), -_LIMIT), _LIMIT)
 
     bounds = math.log(around[0]), math.log(around[-1])
     optimize.minimize_scalar(

@@ -28,7 +28,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool, StaticPool
 
 from dpkit.accountants.answers.errors import LedgerCorrupt
-from dpkit.accountants.storage.tables import STATEMENTS, Objects, refuse_foreign
+from dpkit.accountants.storage.tables import STATEMENTS, refuse_foreign
 
 _BUSY_SECONDS = 20.0
 _BUSY_ATTEMPTS = 3
@@ -81,13 +81,17 @@ class Sqlite:
                 raise LedgerCorrupt(f"path={self.name} was truncated or extended")
 
     def refuse_foreign(self, connection: sa.Connection) -> None:
-        """Raises LedgerCorrupt for a trigger, a view, or any table but ours as made."""
+        """Raises LedgerCorrupt for a trigger, a view, or any table but ours as made.
+
+        The statistics that ANALYZE leaves are SQLite's own, and can't undo a charge.
+        """
         query = "select type, name, sql from sqlite_master"
         found: dict[tuple[str, str], str] = {}
         for kind, name, sql in connection.exec_driver_sql(query):
             # Added up: a forged row may repeat a true one's name and hold a trigger.
             found[kind, name] = found.get((kind, name), "") + _normal(sql or "")
-        refuse_foreign(found, _OBJECTS, self.name)
+        known = _OBJECTS | {k: v for k, v in _STATISTICS.items() if k in found}
+        refuse_foreign(found, known, self.name)
 
     def integrity(self, connection: sa.Connection) -> str:
         """SQLite's own check of its pages: "ok", or the first complaint."""
@@ -112,7 +116,7 @@ def _normal(sql: str) -> str:
     return re.sub(r" ?([(),]) ?", r"\1", " ".join(sql.replace('"', "").split())).lower()
 
 
-def _objects() -> Objects:
+def _objects() -> dict[tuple[str, str], str]:
     """What the file of a ledger holds: exactly what it was made with."""
     found = {("index", "sqlite_autoindex_meta_1"): ""}
     for statement in STATEMENTS:
@@ -123,6 +127,12 @@ def _objects() -> Objects:
 
 
 _OBJECTS = _objects()
+_STATISTICS = {
+    ("table", "sqlite_stat1"): "create table sqlite_stat1(tbl,idx,stat)",
+    ("table", "sqlite_stat4"): (
+        "create table sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"
+    ),
+}
 
 
 def _engine(path: Path | None) -> sa.Engine:

@@ -229,6 +229,24 @@ def test_a_trigger_under_the_name_of_something_of_ours(tmp_path, kind, name):
             ask()
 
 
+def test_statistics_of_sqlite_are_no_foreign_tables(tmp_path):
+    ledger, _ = _spent(tmp_path / "a.db")
+    with sqlite3.connect(ledger.path) as connection:
+        connection.execute("analyze")
+    connection.close()
+    ledger.charge(EIGHTH, label="two")
+    Ledger.open(ledger.path).verify()
+    with sqlite3.connect(ledger.path) as connection:
+        connection.execute("pragma writable_schema=on")
+        connection.execute(
+            "update sqlite_master set sql = 'create table sqlite_stat1(tbl, idx, x)' "
+            "where name = 'sqlite_stat1'"
+        )
+    connection.close()
+    with pytest.raises(LedgerCorrupt, match=r"sqlite_stat1|malformed"):
+        ledger.charge(EIGHTH, label="three")
+
+
 @pytest.mark.parametrize("script", [UNDO, IGNORE])
 def test_what_is_not_found_shows_when_the_entry_is_read_back(
     tmp_path, monkeypatch, script

@@ -604,3 +604,11 @@ def test_contradictions_of_certified_bounds_are_errors(monkeypatch):
     monkeypatch.setattr(pld.PLD, "epsilon", wrong)
     with pytest.raises(ArithmeticError, match="one of them is wrong"):
         epsilon(repeat(PureDpEvent(0.1), 3), 1e-5, relation="add_remove")
+
+
+def test_a_window_too_wide_for_memory_is_answered_by_its_tilt():
+    event = repeat(poisson(1.0, 1e-20), 10**6)
+    found = pld.delta_of(event, 0.0, relation="add_remove")
+    # The total variation is at most sqrt(chi squared) / 2, and above q sqrt(T) / 10.
+    assert 1e-18 < found.upper < 1e-9
+    assert found.lower is not None and found.lower <= 1e-17 * math.sqrt(math.e - 1)

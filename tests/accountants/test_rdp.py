@@ -478,3 +478,12 @@ def test_the_oracle_agrees_with_the_table_for_pure_releases():
     assert float(compositions.pure_delta(0.01, 10_000, 4.37638450926)) == pytest.approx(
         1e-5, rel=1e-6
     )
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_short_table_is_searched_without_warnings():
+    event = rdp_curve((1.5, 3.0), (0.1, 0.2))
+    at_three = 0.2 + math.log(2 / 3) - math.log(3e-5) / 2
+    found = rdp.epsilon(event, 1e-5, relation="add_remove").upper
+    assert found == pytest.approx(at_three, rel=1e-9)
+    assert 0 < rdp.delta_of(event, 1.0, relation="add_remove").upper < 0.1
