@@ -1,7 +1,7 @@
 """Random allocation (balls in bins) as an event, and the simpler events inside it."""
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import attrs
 import dp_accounting as dp
@@ -62,20 +62,12 @@ class RandomAllocationDpEvent(OwnDpEvent):
     arXiv:2412.16802.
     """
 
-    noise_multiplier: float
-    steps_per_epoch: int
-    selected: int = 1
-    epochs: int = 1
-    last_steps: int = 0
-    partition: str = "fresh"
-    FIELDS: ClassVar = {
-        "noise_multiplier": fields.number(checks.noise),
-        "steps_per_epoch": fields.Field(_steps),
-        "selected": fields.count(default=1),
-        "epochs": fields.count(0, default=1),
-        "last_steps": fields.count(0, default=0),
-        "partition": fields.Field(_partition, default="fresh"),
-    }
+    noise_multiplier: Annotated[float, fields.number(checks.noise)]
+    steps_per_epoch: Annotated[int, fields.Field(_steps)]
+    selected: Annotated[int, fields.count()] = 1
+    epochs: Annotated[int, fields.count(0)] = 1
+    last_steps: Annotated[int, fields.count(0)] = 0
+    partition: Annotated[str, fields.Field(_partition)] = "fresh"
 
     def _check_together(self) -> None:
         """What belongs to one epoch fits in it, and something ran."""
@@ -133,20 +125,12 @@ class TruncatedAllocationDpEvent(OwnDpEvent):
     2025, arXiv:2508.15089, for Poisson sampling; the coupling is folklore.
     """
 
-    noise_multiplier: float
-    steps_per_epoch: int
-    dataset_size: int
-    max_batch_size: int
-    epochs: int = 1
-    last_steps: int = 0
-    FIELDS: ClassVar = {
-        "noise_multiplier": fields.number(checks.noise),
-        "steps_per_epoch": fields.Field(_steps),
-        "dataset_size": fields.count(),
-        "max_batch_size": fields.count(),
-        "epochs": fields.count(0, default=1),
-        "last_steps": fields.count(0, default=0),
-    }
+    noise_multiplier: Annotated[float, fields.number(checks.noise)]
+    steps_per_epoch: Annotated[int, fields.Field(_steps)]
+    dataset_size: Annotated[int, fields.count()]
+    max_batch_size: Annotated[int, fields.count()]
+    epochs: Annotated[int, fields.count(0)] = 1
+    last_steps: Annotated[int, fields.count(0)] = 0
 
     def _check_together(self) -> None:
         """The allocation is one, and the batch no larger than everybody."""

@@ -51,13 +51,13 @@ def number(check: Callable[..., float], default: Any = REQUIRED) -> Field:
     return Field(lambda name, value: check(**{name: value}), True, default)
 
 
-def count(minimum: int = 1, default: Any = REQUIRED) -> Field:
+def count(minimum: int = 1) -> Field:
     """A count or a size of at least `minimum`."""
 
     def check(name: str, value: Any) -> int:
         return checks.count(minimum, **{name: value})
 
-    return Field(check, default=default)
+    return Field(check)
 
 
 def numbers(check: Callable[..., float]) -> Field:
@@ -78,9 +78,9 @@ def text() -> Field:
     return Field(lambda name, value: checks.text(**{name: value}))
 
 
-def flag(default: Any = REQUIRED) -> Field:
+def flag() -> Field:
     """True or False."""
-    return Field(lambda name, value: checks.flag(**{name: value}), default=default)
+    return Field(lambda name, value: checks.flag(**{name: value}))
 
 
 def relation() -> Field:

@@ -107,11 +107,12 @@ def _own(
     relations: tuple[Relation, ...] = tuple(Relation),
 ) -> tuple[Any, Kind]:
     """The entry of one of our classes: JSON names are attribute names."""
+    names = own.fields_of(cls)
 
     def read(event: own.OwnDpEvent) -> dict[str, Any]:
-        return {field: getattr(event, field) for field in cls.FIELDS}
+        return {field: getattr(event, field) for field in names}
 
-    return cls, Kind(name, cls.FIELDS, read, cls, relations=relations)
+    return cls, Kind(name, names, read, cls, relations=relations)
 
 
 def _renamed(
@@ -233,7 +234,7 @@ def _composites() -> list[tuple[Any, Kind]]:
     )
     parallel = Kind(
         "parallel",
-        own.ParallelDpEvent.FIELDS,
+        own.fields_of(own.ParallelDpEvent),
         read=lambda event: {"index_based": event.index_based},
         build=lambda parts, index_based: own.ParallelDpEvent(parts, index_based),
         parts="children",

@@ -5,9 +5,11 @@ never changes. All of these are hashable, check their fields when made and survi
 (`dpkit.accountants.events`).
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated
 
 import attrs
 from dp_accounting import DpEvent
@@ -22,13 +24,11 @@ _ROUNDING = 1e-14
 
 @attrs.frozen
 class OwnDpEvent(DpEvent):
-    """Base of the events defined here: `FIELDS` says what each one holds."""
-
-    FIELDS: ClassVar[Mapping[str, fields.Field]] = {}
+    """Base of the events defined here; each annotation says how its field is kept."""
 
     def __attrs_post_init__(self) -> None:
-        values = {name: getattr(self, name) for name in self.FIELDS}
-        for name, value in fields.check_all(self.FIELDS, values).items():
+        for name, field in fields_of(type(self)).items():
+            value = field.check(name, getattr(self, name))
             object.__setattr__(self, name, value)
         self._check_together()
 
@@ -51,8 +51,7 @@ class PureDpEvent(OwnDpEvent):
       PureDpEvent(epsilon=0.5)
     """
 
-    epsilon: float
-    FIELDS: ClassVar = {"epsilon": fields.number(checks.non_negative)}
+    epsilon: Annotated[float, fields.number(checks.non_negative)]
 
 
 @attrs.frozen
@@ -71,12 +70,8 @@ class ApproxDpEvent(OwnDpEvent):
       1e-06
     """
 
-    epsilon: float
-    delta: float
-    FIELDS: ClassVar = {
-        "epsilon": fields.number(checks.non_negative),
-        "delta": fields.number(checks.half_open_probability),
-    }
+    epsilon: Annotated[float, fields.number(checks.non_negative)]
+    delta: Annotated[float, fields.number(checks.half_open_probability)]
 
 
 @attrs.frozen
@@ -100,8 +95,7 @@ class BoundedRangeDpEvent(OwnDpEvent):
     Exponential Mechanisms", 2020, arXiv:1909.13830.
     """
 
-    epsilon: float
-    FIELDS: ClassVar = {"epsilon": fields.number(checks.non_negative)}
+    epsilon: Annotated[float, fields.number(checks.non_negative)]
 
 
 @attrs.frozen
@@ -119,12 +113,8 @@ class MetricLocalPureDpEvent(OwnDpEvent):
       'metre'
     """
 
-    epsilon: float
-    unit: str
-    FIELDS: ClassVar = {
-        "epsilon": fields.number(checks.non_negative),
-        "unit": fields.text(),
-    }
+    epsilon: Annotated[float, fields.number(checks.non_negative)]
+    unit: Annotated[str, fields.text()]
 
 
 @attrs.frozen
@@ -144,12 +134,8 @@ class DiscreteGaussianDpEvent(OwnDpEvent):
       DiscreteGaussianDpEvent(stddev=2.0, sensitivity=1)
     """
 
-    stddev: float
-    sensitivity: int
-    FIELDS: ClassVar = {
-        "stddev": fields.number(checks.noise),
-        "sensitivity": fields.count(),
-    }
+    stddev: Annotated[float, fields.number(checks.noise)]
+    sensitivity: Annotated[int, fields.count()]
 
 
 @attrs.frozen
@@ -178,22 +164,13 @@ class PmfPairDpEvent(OwnDpEvent):
       1
     """
 
-    p: Sequence[float]
-    q: Sequence[float]
-    relation: Relation | str
-    name: str
-    provenance: str
-    certified: bool
-    min_contributors: int = 1
-    FIELDS: ClassVar = {
-        "p": fields.numbers(checks.probability),
-        "q": fields.numbers(checks.probability),
-        "relation": fields.relation(),
-        "name": fields.text(),
-        "provenance": fields.text(),
-        "certified": fields.flag(),
-        "min_contributors": fields.count(default=1),
-    }
+    p: Annotated[Sequence[float], fields.numbers(checks.probability)]
+    q: Annotated[Sequence[float], fields.numbers(checks.probability)]
+    relation: Annotated[Relation | str, fields.relation()]
+    name: Annotated[str, fields.text()]
+    provenance: Annotated[str, fields.text()]
+    certified: Annotated[bool, fields.flag()]
+    min_contributors: Annotated[int, fields.count()] = 1
 
     def _check_together(self) -> None:
         """Equal lengths, and sums of one."""
@@ -226,22 +203,13 @@ class RdpCurveDpEvent(OwnDpEvent):
       (2.0, 4.0)
     """
 
-    orders: Sequence[float]
-    values: Sequence[float]
-    relation: Relation | str
-    name: str
-    provenance: str
-    certified: bool
-    min_contributors: int = 1
-    FIELDS: ClassVar = {
-        "orders": fields.numbers(checks.finite),
-        "values": fields.numbers(checks.non_negative),
-        "relation": fields.relation(),
-        "name": fields.text(),
-        "provenance": fields.text(),
-        "certified": fields.flag(),
-        "min_contributors": fields.count(default=1),
-    }
+    orders: Annotated[Sequence[float], fields.numbers(checks.finite)]
+    values: Annotated[Sequence[float], fields.numbers(checks.non_negative)]
+    relation: Annotated[Relation | str, fields.relation()]
+    name: Annotated[str, fields.text()]
+    provenance: Annotated[str, fields.text()]
+    certified: Annotated[bool, fields.flag()]
+    min_contributors: Annotated[int, fields.count()] = 1
 
     def _check_together(self) -> None:
         """Equal lengths; orders above 1 and increasing."""
@@ -270,8 +238,7 @@ class ParallelDpEvent(OwnDpEvent):
     """
 
     children: Sequence[DpEvent]
-    index_based: bool = False
-    FIELDS: ClassVar = {"index_based": fields.flag(default=False)}
+    index_based: Annotated[bool, fields.flag()] = False
 
     def _check_together(self) -> None:
         """At least one child, all of them events."""
@@ -281,6 +248,19 @@ class ParallelDpEvent(OwnDpEvent):
         for child in self.children:
             if not isinstance(child, DpEvent):
                 raise TypeError(f"child={child!r} of parallel must be a DpEvent")
+
+
+@functools.cache
+def fields_of(cls: type[OwnDpEvent]) -> Mapping[str, fields.Field]:
+    """The fields of a class by name, children aside."""
+    return {
+        each.name: dataclasses.replace(
+            each.type.__metadata__[0],
+            default=fields.REQUIRED if each.default is attrs.NOTHING else each.default,
+        )
+        for each in attrs.fields(cls)
+        if hasattr(each.type, "__metadata__")
+    }
 
 
 def check_equal_lengths(**lists: Sequence[float]) -> None:
