@@ -266,7 +266,7 @@ def of_event(
       >>> from dpkit.accountants import PureDpEvent, repeat
       >>> terms = {"relation": "zero_out", "unit": "user"}
       >>> of_event(repeat(PureDpEvent(0.5), 3), terms, None).items
-      ({'kind': 'pure', 'epsilon': 0.5, 'count': 3},)
+      ({'kind': 'pure', 'v': 1, 'epsilon': '0.5', 'count': 3},)
     """
     from dpkit.accountants import to_json
 

@@ -258,11 +258,16 @@ def test_cut_batches_are_declared_wholly_or_not_at_all(change, option):
 
 
 def test_cut_batches_under_replace_one_have_the_plain_bound_and_a_correction():
-    done = budget("epsilon", CUT | {"--relation": "replace_one"}, "--json")
-    assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["certified"]
-    assert told["method_upper"] == "rdp"
+    replaced = CUT | {"--relation": "replace_one", "--max-batch-size": "160"}
+    told = []
+    for gone in ((), ("--max-batch-size", "--max-records")):
+        options = {name: v for name, v in replaced.items() if name not in gone}
+        done = budget("epsilon", options, "--json")
+        assert done.exit_code == 0, done.stderr
+        told.append(json.loads(done.stdout))
+    cut, plain = told
+    assert cut["certified"] and plain["certified"]
+    assert plain["upper"] < cut["upper"] < 1.01 * plain["upper"]
 
 
 def test_delta_is_never_shown_smaller_than_it_is():

@@ -126,7 +126,8 @@ def test_check_reports_norms_and_parameters_that_do_not_move(options):
 def test_check_raises_where_a_mode_is_wrong(monkeypatch):
     """Squares of each row alone, without what rows have in common: 38 for 44."""
 
-    def row_by_row(uses):
+    def row_by_row(uses, later):
+        del later
         use = uses[0]
         squares = (use.left**2).sum(-1) * (use.right**2).sum(-1)
         return squares.sum((1, 2))
