@@ -258,7 +258,7 @@ def test_cut_batches_are_declared_wholly_or_not_at_all(change, option):
 
 
 def test_cut_batches_under_replace_one_have_the_plain_bound_and_a_correction():
-    replaced = CUT | {"--relation": "replace_one", "--max-batch-size": "160"}
+    replaced = CUT | {"--relation": "replace_one", "--max-batch-size": "400"}
     told = []
     for gone in ((), ("--max-batch-size", "--max-records")):
         options = {name: v for name, v in replaced.items() if name not in gone}
