@@ -50,6 +50,8 @@ def test_d3_rounding_is_absolute_so_tiny_deltas_come_out_wrong():
     truth = exact_gaussian.epsilon(math.sqrt(10), delta)[0]
     assert abs(peer.get_epsilon(delta) / truth - 1) > 1e-3
     assert truth <= ours(event, delta) <= truth * (1 + 2e-5)
+    truth = exact_gaussian.epsilon(math.sqrt(10), 1e-12)[0]
+    assert truth <= ours(event, 1e-12) <= truth * (1 + 2e-5)
 
 
 def test_d4_one_grid_for_all_is_too_coarse_for_small_epsilons():

@@ -268,6 +268,11 @@ def test_cut_batches_under_replace_one_have_the_plain_bound_and_a_correction():
     cut, plain = told
     assert cut["certified"] and plain["certified"]
     assert plain["upper"] < cut["upper"] < 1.01 * plain["upper"]
+    # With few slots the correction takes more than all of delta.
+    few = budget("epsilon", replaced | {"--max-batch-size": "110"}, "--json")
+    assert few.exit_code == 0, few.stderr
+    assert json.loads(few.stdout)["certified"]
+    assert json.loads(few.stdout)["upper"] == "inf"
 
 
 def test_delta_is_never_shown_smaller_than_it_is():
