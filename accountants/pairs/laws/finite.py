@@ -14,7 +14,7 @@ from dpkit.accountants.pairs.laws.base import Law
 from dpkit.accountants.pairs.profiles import Profile
 
 _PAD = 1 + 1e-13
-_FARTHEST, _LARGEST_LOSS = 10**6, 700
+_FARTHEST, _LARGEST_LOSS, _FAINT = 10**6, 700, 1e-9
 
 
 class FiniteLaw(Law):
@@ -34,6 +34,13 @@ class FiniteLaw(Law):
     def lattice(self) -> float | None:
         """A loss of which all others are multiples, or None."""
         return None
+
+    def lacks(self, view: str) -> str:
+        """No points if what masses round is no small part of the losses."""
+        faint = view == "points" and not self.trivial
+        if faint and not max(self.pair.infinite) and self.pair.pure_epsilon() < _FAINT:
+            return f"its losses are below {_FAINT:g}, too small for masses in floats"
+        return super().lacks(view)
 
     @property
     def trivial(self) -> bool:
