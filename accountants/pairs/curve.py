@@ -249,7 +249,7 @@ def bounded_range(orders: Array, epsilon: float) -> Array:
     """
     if epsilon < 1e-150:
         return np.full(orders.shape, epsilon)
-    cap = np.minimum(orders * epsilon**2 / 8, epsilon)
+    cap = np.minimum(orders * epsilon**2 / 8 * _PAD, epsilon)
     if epsilon < 1e-8:
         return cap  # t is rounded to more than its own size
     worst = np.array([_worst_split(order, epsilon) for order in orders])

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
+from dpkit.accountants.pairs.overflow import overflow_probability
 from dpkit.accountants.pairs.profiles import EVERYTHING, NOTHING, Profile, Side
 
 Array = NDArray[Any]
@@ -116,8 +117,7 @@ def truncated_poisson_gaussian(
     kept = gaussian(noise) if rate == 1 else poisson_gaussian(noise, rate)
     if max_batch_size >= dataset_size:
         return kept
-    log_over = float(stats.binom.logsf(max_batch_size - 1, dataset_size - 1, rate))
-    over = min(1.0, math.exp(log_over) * (1 + 1e-9) + 1e-300)
+    over = overflow_probability(dataset_size - 1, rate, max_batch_size - 1)
     pushed = EVERYTHING if over <= free_delta else _pushed_out(noise / 2, rate)
 
     def mixed(plain: Side, out: Side) -> Side:

@@ -1,5 +1,7 @@
 """How likely a batch is to hold more records than its limit."""
 
+import math
+
 from scipy import stats
 
 
@@ -12,5 +14,10 @@ def overflow_probability(dataset_size: int, rate: float, max_batch_size: int) ->
     """
     if max_batch_size >= dataset_size:
         return 0.0
-    over = stats.binom.sf(max_batch_size, dataset_size, rate)
+    records, limit = float(dataset_size), float(max_batch_size)
+    if records < dataset_size:  # a float holds no such integer: the next worse one
+        records = math.nextafter(records, math.inf)
+    if limit > max_batch_size:
+        limit = math.nextafter(limit, 0.0)
+    over = stats.binom.sf(limit, records, rate)
     return min(1.0, float(over) * (1 + 1e-9) + 1e-300)
