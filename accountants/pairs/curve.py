@@ -90,7 +90,8 @@ class Remembered:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             found = np.maximum(self._curve(orders), self._floor / (orders - 1))
-            self._known[key] = found
+            # A value that is no number claims nothing: compared, it would look like 0.
+            self._known[key] = found = np.where(np.isnan(found), np.inf, found)
         return found
 
 

@@ -13,6 +13,7 @@ from mpmath import mpf
 
 from dpkit.accountants import UnsupportedEvent, delta_of, epsilon
 from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.composition.concentration import tight_delta, tight_epsilon
 from dpkit.accountants.events import (
     BoundedRangeDpEvent,
     DiscreteGaussianDpEvent,
@@ -20,6 +21,7 @@ from dpkit.accountants.events import (
     RandomAllocationDpEvent,
     repeat,
 )
+from dpkit.accountants.pairs.curve import Remembered
 from dpkit.accountants.pairs.laws import Law, curve_of
 from dpkit.accountants.pairs.overflow import overflow_probability
 from dpkit.accountants.readings import edgeworth, gdp, pld, pure, rdp, zcdp
@@ -208,3 +210,10 @@ def test_a_kind_has_one_law():
 def test_discrete_laplace_is_read_at_points_unless_faint():
     assert edgeworth.supports(dp_event.DiscreteLaplaceDpEvent(0.5, 2), "zero_out")
     assert not edgeworth.supports(dp_event.DiscreteLaplaceDpEvent(1e-12, 2), "zero_out")
+
+
+def test_what_is_no_number_claims_nothing():
+    curve = Remembered(lambda orders: np.full(orders.shape, np.nan), trivial=False)
+    assert np.all(np.isinf(curve(np.array([1.5, 2.0]))))
+    assert tight_epsilon(0.0, math.nan, 0.5) == math.inf
+    assert tight_delta(0.0, math.nan, 0.5) == 1
