@@ -37,10 +37,15 @@ class FiniteLaw(Law):
 
     def lacks(self, view: str) -> str:
         """No points if what masses round is no small part of the losses."""
-        faint = view == "points" and not self.trivial
-        if faint and not max(self.pair.infinite) and self.pair.pure_epsilon() < _FAINT:
+        if view == "points" and self.faint:
             return f"its losses are below {_FAINT:g}, too small for masses in floats"
         return super().lacks(view)
+
+    @property
+    def faint(self) -> bool:
+        """Whether all losses are tiny, but not 0."""
+        small = self.pair.pure_epsilon() < _FAINT
+        return small and not (self.trivial or max(self.pair.infinite))
 
     @property
     def trivial(self) -> bool:
@@ -85,6 +90,11 @@ class DiscreteLaplace(FiniteLaw, kinds=("discrete_laplace",)):
                 f"it moves by over {_FARTHEST:g}, or has losses above {_LARGEST_LOSS}"
             )
         return super().lacks(view)
+
+    @property
+    def faint(self) -> bool:
+        """By its largest loss."""
+        return self.fields["rate"] * self._moved < _FAINT
 
     @functools.cached_property
     def pair(self) -> FinitePair:
