@@ -12,9 +12,8 @@ from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import Budget
 from dpkit.accountants.answers.errors import Incompatible
 from dpkit.accountants.answers.relations import Relation, as_relation
-from dpkit.accountants.rules.account import Account
 from dpkit.accountants.rules.filters import RenyiFilter, adaptive_filter, zcdp_filter
-from dpkit.accountants.rules.totals import Totals
+from dpkit.accountants.rules.totals import Account, Totals
 
 ALL = "all"
 REGIMES = ("adaptive", "static")
