@@ -4,7 +4,7 @@ set."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,7 +128,7 @@ class Terms:
             return None
         return adaptive_filter(self.adaptive.epsilon, self.adaptive.delta).to_json()
 
-    def touched(self, scope: str | tuple[str, ...]) -> tuple[str, ...]:
+    def touched(self, scope: str | Sequence[str]) -> tuple[str, ...]:
         """The accounts that a charge on these scopes is checked against."""
         if scope == ALL:
             return self.accounts()
@@ -140,10 +140,10 @@ class Terms:
         return (ALL, *scope)
 
     def refuse_other(self, **given: Any) -> None:
-        """Raise Incompatible where a given (not None) term is not this ledger's."""
+        """Raise Incompatible where a given term (no default) is not this ledger's."""
         for name, value in given.items():
             own = getattr(self, name)
-            if value is not None and value != own:
+            if value not in (None, own, getattr(Terms, name, None)):
                 raise Incompatible(
                     f"{name}={_plain(value)} but the ledger's is {name}={_plain(own)}: "
                     "use its own, or open another ledger"
