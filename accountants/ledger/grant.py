@@ -18,8 +18,6 @@ class Grant(Sole):
 
     Attributes:
       entry: the reservation in the ledger.
-      count: how many steps were paid.
-      bound: the static bound of the whole reservation by itself, as it was counted.
       resumed: whether `key` met an earlier identical reservation: nothing was charged,
         and the same releases may be made, not others.
       committed: whether the reservation has been committed, now or earlier.
@@ -48,7 +46,7 @@ class Grant(Sole):
 
     @property
     def bound(self) -> PrivacyBound:
-        """The static bound of the whole reservation, as it was counted."""
+        """The static bound of the whole reservation by itself, as it was counted."""
         return bound_from_json(self.entry.body["bound"])
 
     def commit(self, ran: int) -> Entry:

@@ -37,13 +37,6 @@ class Ledger(Sole):
     under its relation and unit, also when later events are chosen from earlier outputs
     (regime "adaptive"; rules/filters.py proves it). What is not charged is not covered.
 
-    Attributes:
-      budget: the most that may be spent.
-      relation: the neighbouring relation of every event.
-      unit: the privacy unit.
-      dataset: the name that the user gave the data.
-      regime: "adaptive", or "static" (one sealed plan, fixed before any output).
-
     Example:
       >>> from dpkit.accountants import PureDpEvent
       >>> ledger = Ledger.open(None, budget=Budget(1.0, 0.0), relation="add_remove",
@@ -200,8 +193,8 @@ class Ledger(Sole):
         """
         refuse_inside_trace("ledger.release")
         event = mechanism.event(self.relation)
-        book = self._book
-        book.enter(book.request("release", event, label=label, scope=scope))
+        wanted = self._book.request("release", event, label=label, scope=scope)
+        self._book.enter(wanted)
         return mechanism(key, records)
 
     def reserve(
@@ -230,8 +223,7 @@ class Ledger(Sole):
             reservation gives nothing back: it can't be aborted, and is charged in full
             whatever is committed, for its other holder may still be at work. One that
             gave steps back can't be resumed.
-          scope: as for `charge`.
-          provenance: as for `charge`.
+          scope, provenance: as for `charge`.
 
         Raises:
           BudgetExceeded: it would pass a budget; nothing was written. See `charge`.
@@ -283,8 +275,7 @@ class Ledger(Sole):
           items: label -> (event, count).
           label: what to call the plan.
           delta: its share of delta; None takes all.
-          scope: as for `charge`; items must repeat it.
-          provenance: as for `charge`.
+          scope, provenance: as for `charge`; items must repeat the scope.
 
         Raises:
           BudgetExceeded: it would pass the budget; nothing was written.
@@ -443,5 +434,5 @@ class Ledger(Sole):
 
     @property
     def regime(self) -> str:
-        """ "adaptive" or "static"."""
+        """ "adaptive", or "static" (one sealed plan, fixed before any output)."""
         return self.terms.regime

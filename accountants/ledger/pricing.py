@@ -85,14 +85,8 @@ class EventPrices:
 
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
         """A certified bound with the relation and unit of these prices."""
-        return PrivacyBound(
-            delta=delta,
-            upper=upper,
-            certified=True,
-            method_upper=method,
-            relation=self._relation,
-            unit=self._unit,
-        )
+        how: Any = {"relation": self._relation, "unit": self._unit, "certified": True}
+        return PrivacyBound(delta=delta, upper=upper, method_upper=method, **how)
 
     @_remembered
     def curve(self, orders: tuple[float, ...]) -> tuple[float, ...] | None:

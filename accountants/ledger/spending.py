@@ -115,15 +115,10 @@ def _sole_plan(
 
 def _answer(book: Book, account: Account, delta: float, upper: float) -> PrivacyBound:
     """The filter's bound on charges that were chosen along the way."""
-    return PrivacyBound(
-        delta=delta,
-        upper=upper,
-        certified=True,
-        method_upper=f"ledger, filter {account.rule}",
-        relation=book.terms.relation,
-        unit=book.terms.unit,
-        regime="adaptive",
-    )
+    terms, method = book.terms, f"ledger, filter {account.rule}"
+    how: Any = {"relation": terms.relation, "unit": terms.unit, "regime": "adaptive"}
+    how |= {"certified": True, "method_upper": method}
+    return PrivacyBound(delta=delta, upper=upper, **how)
 
 
 def _at(bound: PrivacyBound, delta: float) -> PrivacyBound:

@@ -152,12 +152,9 @@ class RenyiFilter:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RenyiFilter:
         """The filter that `to_json` wrote."""
-        return cls(
-            float(value["epsilon"]),
-            float(value["delta"]),
-            tuple(float(order) for order in value["orders"]),
-            tuple(float(share) for share in value["shares"]),
-        )
+        whole = float(value["epsilon"]), float(value["delta"])
+        orders, shares = (tuple(map(float, value[n])) for n in ("orders", "shares"))
+        return cls(*whole, orders, shares)
 
 
 def offset(order: float, delta: float) -> float:

@@ -62,8 +62,9 @@ class Terms:
             raise ValueError("regime='static' counts sealed plans only: no filter")
         if self.adaptive is not None:
             self._check_adaptive(self.adaptive)
-        for scope in self.accounts():
-            if self.filter == "zcdp" and not _has_zcdp_filter(self.budget_of(scope)):
+        for budget in (self.budget, *self.scopes.values()):
+            holds = 0.0 < budget.epsilon < math.inf and budget.delta > 0.0
+            if self.filter == "zcdp" and not holds:
                 raise ValueError(
                     "filter='zcdp' needs a finite epsilon > 0 and a delta > 0"
                 )
@@ -78,15 +79,14 @@ class Terms:
             "relation": str(self.relation),
             "unit": self.unit,
         }
-        if self.adaptive:
-            body["adaptive"] = self.adaptive.to_json()
-        if self.scopes:
-            body["scopes"] = {name: b.to_json() for name, b in self.scopes.items()}
-        if self.merged:
-            body["merged"] = list(self.merged)
-        opening = {s: self.opening(s) for s in self.accounts()}
-        opening = {s: value for s, value in opening.items() if value}
-        return body | ({"opens": opening} if opening else {})
+        opens = {scope: self.opening(scope) for scope in self.accounts()}
+        more = {
+            "adaptive": self.adaptive and self.adaptive.to_json(),
+            "scopes": {name: b.to_json() for name, b in self.scopes.items()},
+            "merged": list(self.merged),
+            "opens": {scope: filter for scope, filter in opens.items() if filter},
+        }
+        return body | {name: value for name, value in more.items() if value}
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Terms:
@@ -159,11 +159,6 @@ class Terms:
             raise ValueError(f"adaptive={part} must be within budget={self.budget}")
         if part.epsilon <= 0.0 or part.delta <= 0.0:
             raise ValueError(f"adaptive={part} needs an epsilon > 0 and a delta > 0")
-
-
-def _has_zcdp_filter(budget: Budget) -> bool:
-    """Whether the zCDP filter can hold a budget."""
-    return 0.0 < budget.epsilon < math.inf and budget.delta > 0.0
 
 
 def _plain(value: Any) -> str:

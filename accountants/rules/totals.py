@@ -136,13 +136,9 @@ class Cost:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cost:
         """The cost written by `to_json`."""
-        return cls(
-            value["as"],
-            exact(value.get("epsilon", "0")),
-            exact(value.get("delta", "0")),
-            tuple(exact(item) for item in value.get("values", ())),
-            value.get("opens"),
-        )
+        epsilon, delta = (exact(value.get(n, "0")) for n in ("epsilon", "delta"))
+        values = tuple(exact(item) for item in value.get("values", ()))
+        return cls(value["as"], epsilon, delta, values, value.get("opens"))
 
 
 @dataclass(frozen=True)
@@ -184,13 +180,10 @@ class Totals:
 
     def minus(self, cost: Cost, count: int) -> Totals:
         """The totals as if the entry had never been charged; a filter stays open."""
-        return replace(
-            self.minus_steps(cost, count),
-            epsilon=subtract(self.epsilon, cost.epsilon),
-            delta=subtract(self.delta, cost.delta),
-            charges=self.charges - 1,
-            sole=None,
-        )
+        epsilon = subtract(self.epsilon, cost.epsilon)
+        delta = subtract(self.delta, cost.delta)
+        renyi = self.minus_steps(cost, count).renyi
+        return Totals(epsilon, delta, renyi, self.opened, self.charges - 1)
 
     def to_json(self) -> dict[str, Any]:
         """The totals as they stand in an entry."""
@@ -204,14 +197,9 @@ class Totals:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Totals:
         """The totals written by `to_json`."""
-        return cls(
-            exact(value["epsilon"]),
-            exact(value["delta"]),
-            tuple(exact(item) for item in value.get("renyi", ())),
-            value.get("opened"),
-            value["charges"],
-            value.get("sole"),
-        )
+        renyi = tuple(exact(item) for item in value.get("renyi", ()))
+        sums = exact(value["epsilon"]), exact(value["delta"]), renyi
+        return cls(*sums, value.get("opened"), value["charges"], value.get("sole"))
 
 
 @dataclass(frozen=True)
