@@ -116,7 +116,7 @@ class Ledger(Sole):
 
     @classmethod
     def import_jsonl(cls, path: str | Path, into: str | Path | None) -> Ledger:
-        """A new ledger, verified, of the lines that `export_jsonl` wrote.
+        """A new ledger, verified: entry for entry what `export_jsonl` wrote.
 
         Args:
           path: the file of JSON lines.

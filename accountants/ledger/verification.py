@@ -71,6 +71,7 @@ class _Reader:
                 self._check_charge(entry)
             state = self._state = after(before, kind, entry.seq, body, charged, earlier)
             found = canonical(state.to_json()) == canonical(body["after"])
+            State.from_json(body["after"])
         except _MALFORMED as error:
             raise LedgerCorrupt(
                 f"entry seq={entry.seq}: malformed ({error!r})"
