@@ -21,10 +21,9 @@ from dpkit.accountants.events.warrant import warrant
 from dpkit.accountants.ledger.pricing import EventPrices, bound_to_json, once
 from dpkit.accountants.ledger.request import Request
 from dpkit.accountants.ledger.state import State, after, given_back, state_of
-from dpkit.accountants.rules.account import Account
 from dpkit.accountants.rules.counting import bound_of, costs, refuse_uncountable
 from dpkit.accountants.rules.terms import ALL, Terms
-from dpkit.accountants.rules.totals import Cost, Totals
+from dpkit.accountants.rules.totals import Account, Cost, Totals
 from dpkit.accountants.storage.entry import Entry, canonical
 from dpkit.accountants.storage.store import Session, Store
 
@@ -55,12 +54,12 @@ class Book:
                 raise NotCertified(
                     f"{event!r} is not proven: a ledger counts proofs only"
                 )
-            prices = self._priced(from_json(text), self.terms.relation)
+            relation = self.terms.relation
+            prices = EventPrices(from_json(text), Relation(relation), self.terms.unit)
             try:
                 prices.supported()
             except UnsupportedRelation as error:
                 allowed = [r for r in error.allowed if self._countable(event, r)]
-                relation = self.terms.relation
                 raise UnsupportedRelation(
                     "ledger", relation, error.event, allowed
                 ) from None
@@ -68,13 +67,14 @@ class Book:
 
         return once(self._prices, text, make)
 
-    def _priced(self, event: DpEvent, relation: str) -> EventPrices:
-        """Prices under a relation, new."""
-        return EventPrices(event, Relation(relation), self.terms.unit)
+    def request(self, kind: str, event: DpEvent, **asked: Any) -> Request:
+        """A caller's arguments as the `Request` with these fields."""
+        prices = self.prices(event)
+        return Request(kind=kind, prices=prices, terms=self.terms, **asked)
 
     def _countable(self, event: DpEvent, relation: str) -> bool:
         """Whether a ledger like this one, of another relation, could count an event."""
-        prices = self._priced(event, relation)
+        prices = EventPrices(event, Relation(relation), self.terms.unit)
         try:
             refuse_uncountable(self.terms.filter, prices, sealed=True)
             return prices.supported()
@@ -96,9 +96,9 @@ class Book:
         if found is None:
             self._refuse_late(state, wanted)
             if not self._is_planned(wanted):
-                _costs(wanted, accounts)
+                costs(accounts, wanted.asked)
             elif state.plan is None:
-                _costs(wanted, accounts, planned=True)
+                costs(accounts, wanted.asked._replace(sealed=True))
         with self.store.writing() as session:
             found = self._earlier(session, wanted)
             if found is not None:
@@ -118,18 +118,13 @@ class Book:
                 return same
             return _append(session, kind, fields, charged, earlier)
 
-    def remark(self, kind: str, text: str) -> Entry:
-        """Appends a note, or closes the ledger."""
-        with self.store.writing() as session:
-            return remark(session, kind, text)
-
     def state(self) -> State:
         """What is spent now."""
         with self.store.reading() as session:
             return state_of(session.head())
 
     def accounts(
-        self, session: Session, state: State, scope: str | tuple[str, ...]
+        self, session: Session, state: State, scope: str | Sequence[str]
     ) -> list[Account]:
         """The accounts that a charge on these scopes is checked against."""
         return [
@@ -183,9 +178,10 @@ class Book:
             entered = dict.fromkeys(self.terms.touched(wanted.scope), Cost("planned"))
         else:
             accounts = self.accounts(session, state, wanted.scope)
-            entered = _costs(wanted, accounts)
-            if wanted.sealed:
-                body["bound"] = _bound(wanted, accounts[0], entered[ALL])
+            entered = costs(accounts, wanted.asked)
+            if wanted.asked.sealed:
+                bound = bound_of(accounts[0], wanted.asked, entered[ALL])
+                body["bound"] = bound_to_json(bound)
         body["counted"] = entered[ALL].how
         body["cost"] = {scope: cost.to_json() for scope, cost in entered.items()}
         body["after"] = after(state, wanted.kind, head.seq + 1, body).to_json()
@@ -246,21 +242,6 @@ def terms_of(genesis: Entry) -> Terms:
         raise LedgerCorrupt(f"entry seq=0: unreadable terms ({error})") from None
 
 
-def _costs(
-    wanted: Request, accounts: list[Account], *, planned: bool = False
-) -> dict[str, Cost]:
-    """How the request enters each account, as it is or as a plan; or raises."""
-    sealed = planned or wanted.sealed
-    asked = wanted.prices, wanted.count
-    return costs(accounts, *asked, sealed=sealed, delta=wanted.delta)
-
-
-def _bound(wanted: Request, account: Account, cost: Cost) -> dict[str, Any]:
-    """The static bound of a reservation, as it stands in the entry."""
-    entered = account.after(cost, wanted.count, seq=0)
-    return bound_to_json(bound_of(entered, wanted.prices, wanted.count, cost))
-
-
 def _planned(session: Session, state: State, wanted: Request) -> dict[str, Any]:
     """What the sealed plan says of one of its items; raises where it is not one."""
     if state.plan is None:
@@ -273,8 +254,8 @@ def _planned(session: Session, state: State, wanted: Request) -> dict[str, Any]:
         same = item["label"] == wanted.label and item["event"] == body["event"]
         left = item["count"] - state.used.get(item["label"], 0)
         if same and wanted.count <= left and body["scope"] == plan.body["scope"]:
-            found = {"plan": state.plan}
-            return found | ({"bound": plan.body["bound"]} if wanted.sealed else {})
+            bound = {"bound": plan.body["bound"]} if wanted.asked.sealed else {}
+            return {"plan": state.plan, **bound}
     raise ValueError(
         f"label={wanted.label!r}, count={wanted.count} is not left in the sealed plan "
         f"{plan.label!r}: a static ledger takes nothing that was not fixed beforehand"

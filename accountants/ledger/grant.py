@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.ledger.book import Book
@@ -20,8 +18,6 @@ class Grant(Sole):
 
     Attributes:
       entry: the reservation in the ledger.
-      count: how many steps were paid.
-      bound: the static bound of the whole reservation by itself, as it was counted.
       resumed: whether `key` met an earlier identical reservation: nothing was charged,
         and the same releases may be made, not others.
       committed: whether the reservation has been committed, now or earlier.
@@ -50,7 +46,7 @@ class Grant(Sole):
 
     @property
     def bound(self) -> PrivacyBound:
-        """The static bound of the whole reservation, as it was counted."""
+        """The static bound of the whole reservation by itself, as it was counted."""
         return bound_from_json(self.entry.body["bound"])
 
     def commit(self, ran: int) -> Entry:
@@ -84,9 +80,6 @@ class Grant(Sole):
         Args:
           step: 0 to `count`.
 
-        Returns:
-          The checkpoint entry.
-
         Raises:
           ValueError: outside the range, or the reservation is settled.
           RuntimeError: the block was left already.
@@ -100,9 +93,6 @@ class Grant(Sole):
 
         Args:
           nothing_released: must be True: your word, which the entry records.
-
-        Returns:
-          The abort entry.
 
         Raises:
           ValueError: not True, a checkpoint says otherwise, it was resumed (another
@@ -120,12 +110,7 @@ class Grant(Sole):
     def __enter__(self) -> Grant:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._left = True
 
     def _refuse_left(self, action: str) -> None:

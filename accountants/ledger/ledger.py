@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from dp_accounting import DpEvent
@@ -19,9 +18,9 @@ from dp_accounting import DpEvent
 from dpkit.accountants.answers.bounds import Budget, PrivacyBound
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import spending, verification
-from dpkit.accountants.ledger.book import Book
+from dpkit.accountants.ledger.book import Book, remark
 from dpkit.accountants.ledger.grant import Grant
-from dpkit.accountants.ledger.request import Facts, Request, plan_items, request
+from dpkit.accountants.ledger.request import Facts, plan_items
 from dpkit.accountants.ledger.tracing import refuse_inside_trace
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.storage import lines
@@ -37,13 +36,6 @@ class Ledger(Sole):
     Privacy: the releases charged to it are together (epsilon, delta)-DP for its budget,
     under its relation and unit, also when later events are chosen from earlier outputs
     (regime "adaptive"; rules/filters.py proves it). What is not charged is not covered.
-
-    Attributes:
-      budget: the most that may be spent.
-      relation: the neighbouring relation of every event.
-      unit: the privacy unit.
-      dataset: the name that the user gave the data.
-      regime: "adaptive", or "static" (one sealed plan, fixed before any output).
 
     Example:
       >>> from dpkit.accountants import PureDpEvent
@@ -77,7 +69,7 @@ class Ledger(Sole):
         adaptive: Budget | None = None,
         scopes: Mapping[str, Budget] | None = None,
     ) -> Ledger:
-        """Opens a ledger, or creates it where there is none.
+        """Opens a ledger, a context manager; creates it where there is none.
 
         Args:
           path: a file; a URL, `sqlite:///FILE` or `postgresql://USER@HOST/DB?ledger=NAME`
@@ -94,9 +86,6 @@ class Ledger(Sole):
           scopes: budgets of named, index-based blocks of the data. "all" counts every
             charge; a scope counts those that name it and those on "all".
 
-        Returns:
-          The ledger; a context manager.
-
         Raises:
           ValueError: a term is missing or malformed.
           Incompatible: a given term is not the ledger's.
@@ -104,33 +93,22 @@ class Ledger(Sole):
           OSError: the file or the server can't be reached, or the server isn't durable.
         """
         store = Store(lines.location(path))
-        given: dict[str, Any] = {"budget": budget, "relation": relation}
-        given |= {"unit": unit, "dataset": dataset}
+        needed = dict(budget=budget, relation=relation, unit=unit, dataset=dataset)
+        more = dict(regime=regime, filter=filter, adaptive=adaptive, scopes=scopes)
+        terms: dict[str, Any] = needed | more
         try:
             if not store.exists():
-                missing = [name for name, value in given.items() if value is None]
+                missing = [name for name, value in needed.items() if value is None]
                 if missing:
                     raise ValueError(
                         f"path={store.path} holds no ledger; to create one give "
                         f"{', '.join(missing)}"
                     )
-                terms = Terms(
-                    **given,
-                    regime=regime,
-                    filter=filter,
-                    adaptive=adaptive,
-                    scopes=dict(scopes or {}),
-                )
-                store.create(genesis(terms.to_body()))
+                new = Terms(**terms | {"scopes": dict(scopes or {})})
+                store.create(genesis(new.to_body()))
             store.check()
             ledger = cls(store)
-            ledger.terms.refuse_other(
-                **given,
-                regime=regime if regime != "adaptive" else None,
-                filter=filter if filter != "approx" else None,
-                adaptive=adaptive,
-                scopes=scopes,
-            )
+            ledger.terms.refuse_other(**terms)
         except BaseException:
             store.close()
             raise
@@ -138,14 +116,11 @@ class Ledger(Sole):
 
     @classmethod
     def import_jsonl(cls, path: str | Path, into: str | Path | None) -> Ledger:
-        """A ledger from the lines that `export_jsonl` wrote, entry for entry.
+        """A new ledger, verified: entry for entry what `export_jsonl` wrote.
 
         Args:
           path: the file of JSON lines.
           into: where the ledger is made; nothing may be there yet.
-
-        Returns:
-          The new ledger, verified.
 
         Raises:
           FileExistsError: `into` is there.
@@ -190,8 +165,8 @@ class Ledger(Sole):
           RuntimeError: inside a function that JAX traces.
         """
         refuse_inside_trace("ledger.charge")
-        options: Any = {"key": key, "scope": scope, "provenance": provenance}
-        wanted = self._request("spend", event, count=count, label=label, **options)
+        how = dict(count=count, key=key, scope=scope, provenance=provenance)
+        wanted = self._book.request("spend", event, label=label, **how)
         return self._book.enter(wanted)[0]
 
     def release(
@@ -203,7 +178,7 @@ class Ledger(Sole):
         label: str,
         scope: str | Sequence[str] = ALL,
     ) -> Any:
-        """Charges a mechanism, then calls it: the ordinary way.
+        """Charges a mechanism, then calls it, for what it returns: the ordinary way.
 
         Args:
           mechanism: has `event(relation)` and `mechanism(key, records)`.
@@ -212,16 +187,14 @@ class Ledger(Sole):
           label: what to call it, one line.
           scope: as for `charge`.
 
-        Returns:
-          What the mechanism returns.
-
         Raises:
           BudgetExceeded: and the mechanism was not called. See `charge` for the others.
             What the mechanism raises passes through; the charge stays.
         """
         refuse_inside_trace("ledger.release")
         event = mechanism.event(self.relation)
-        self._book.enter(self._request("release", event, label=label, scope=scope))
+        wanted = self._book.request("release", event, label=label, scope=scope)
+        self._book.enter(wanted)
         return mechanism(key, records)
 
     def reserve(
@@ -237,6 +210,8 @@ class Ledger(Sole):
     ) -> Grant:
         """Charges a whole sealed plan, durably, before its first step.
 
+        The grant that it gives is a context manager.
+
         Args:
           event: what one step costs.
           count: how many steps, all with these parameters.
@@ -248,36 +223,24 @@ class Ledger(Sole):
             reservation gives nothing back: it can't be aborted, and is charged in full
             whatever is committed, for its other holder may still be at work. One that
             gave steps back can't be resumed.
-          scope: as for `charge`.
-          provenance: as for `charge`.
-
-        Returns:
-          The grant, a context manager.
+          scope, provenance: as for `charge`.
 
         Raises:
           BudgetExceeded: it would pass a budget; nothing was written. See `charge`.
           ValueError: the key's reservation gave steps back already.
         """
         refuse_inside_trace("ledger.reserve")
-        options: Any = {"key": key, "scope": scope, "provenance": provenance}
-        wanted = self._request(
-            "reserve", event, count=count, label=label, delta=delta, **options
-        )
+        how = dict(count=count, key=key, scope=scope, provenance=provenance)
+        wanted = self._book.request("reserve", event, label=label, delta=delta, **how)
         if self.regime == "static" and self._book.state().plan is None:
             self.plan({label: (event, count)}, label=label, delta=delta, scope=scope)
         return Grant(self._book, *self._book.enter(wanted))
 
     def granted(self, key: str) -> Grant:
-        """The reservation with this key, for the one holder who settles it.
+        """The reservation that `reserve` gave this key, for the one who settles it.
 
         Nothing is entered, so it still counts as held once: settle it where nobody else
         may be at work. To repeat its releases, `reserve` again with the key.
-
-        Args:
-          key: as given to `reserve`.
-
-        Returns:
-          The grant.
 
         Raises:
           ValueError: no reservation has the key, or it was aborted.
@@ -287,10 +250,11 @@ class Ledger(Sole):
             if not found:
                 raise ValueError(f"key={key!r} names no reservation of this ledger")
             entry = found[-1]
-            if any(e.kind == "abort" for e in session.about(entry.seq)):
-                raise ValueError(f"key={key!r}: entry seq={entry.seq} was aborted")
+            kinds = {other.kind for other in session.about(entry.seq)}
+        if "abort" in kinds:
+            raise ValueError(f"key={key!r}: entry seq={entry.seq} was aborted")
         grant = Grant(self._book, entry, False)
-        grant.committed = self._book.committed(entry)
+        grant.committed = "commit" in kinds
         return grant
 
     def plan(
@@ -311,11 +275,7 @@ class Ledger(Sole):
           items: label -> (event, count).
           label: what to call the plan.
           delta: its share of delta; None takes all.
-          scope: as for `charge`; items must repeat it.
-          provenance: as for `charge`.
-
-        Returns:
-          The entry.
+          scope, provenance: as for `charge`; items must repeat the scope.
 
         Raises:
           BudgetExceeded: it would pass the budget; nothing was written.
@@ -325,8 +285,8 @@ class Ledger(Sole):
         if self.regime != "static":
             raise ValueError(f"regime={self.regime!r} has no plan; use ledger.reserve")
         event, written = plan_items(items)
-        options: Any = {"scope": scope, "provenance": provenance, "items": written}
-        wanted = self._request("plan", event, label=label, delta=delta, **options)
+        how = dict(label=label, delta=delta, scope=scope, provenance=provenance)
+        wanted = self._book.request("plan", event, items=written, **how)
         return self._book.enter(wanted)[0]
 
     def spent(self, delta: float | None = None, *, scope: str = ALL) -> PrivacyBound:
@@ -373,26 +333,27 @@ class Ledger(Sole):
         sealed: bool = True,
         scope: str | Sequence[str] = ALL,
     ) -> int:
-        """How many more of an event would fit now.
+        """The largest count of an event that would be accepted now, at most 10**9.
 
         Args:
           event: what one release costs.
           delta: the share of delta, as for `reserve`.
           sealed: count them as one plan (`reserve`), else as charges (`charge`).
           scope: as for `charge`.
-
-        Returns:
-          The largest `count` that would be accepted, at most 10**9.
         """
-        return spending.remaining(self._book, event, delta, sealed, scope)
+        how = dict(label="?", delta=delta, scope=scope)
+        wanted = self._book.request("reserve", event, **how)
+        return spending.remaining(self._book, wanted, sealed)
 
     def note(self, text: str) -> Entry:
         """Adds a remark, one line; costs nothing."""
-        return self._book.remark("note", text)
+        with self._store.writing() as session:
+            return remark(session, "note", text)
 
     def retire(self, reason: str) -> Entry:
         """Closes the books for ever: every later charge is refused."""
-        return self._book.remark("close", reason)
+        with self._store.writing() as session:
+            return remark(session, "close", reason)
 
     def entries(self) -> list[Entry]:
         """Every entry, in order; each is checked against its own hash."""
@@ -427,12 +388,7 @@ class Ledger(Sole):
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     @property
@@ -478,9 +434,5 @@ class Ledger(Sole):
 
     @property
     def regime(self) -> str:
-        """ "adaptive" or "static"."""
+        """ "adaptive", or "static" (one sealed plan, fixed before any output)."""
         return self.terms.regime
-
-    def _request(self, kind: str, event: DpEvent, **options: Any) -> Request:
-        """The request made of a caller's arguments."""
-        return request(self._book.prices(event), self.terms, kind, **options)

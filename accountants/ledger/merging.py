@@ -12,11 +12,11 @@ all old ledgers are locked, the new one appears as a whole, and the old ones are
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import dp_accounting as dp
 
@@ -35,8 +35,7 @@ from dpkit.accountants.storage.store import Store
 _MERGED = "merged into "
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     """A ledger at one moment: its entries then, and what they had spent."""
 
     ledger: Ledger
@@ -147,12 +146,9 @@ def _draft(terms: Terms, parts: list[_Part]) -> Ledger:
     store.create(genesis(terms.to_body()))
     draft = Ledger(store)
     for part in parts:
-        draft.charge(
-            _event(part.spent),
-            label=f"ledger {part.ledger.id}",
-            key=f"merge {part.ledger.id}",
-            provenance={"entries": len(part.entries), "head": part.entries[-1].hash},
-        )
+        facts = {"entries": len(part.entries), "head": part.entries[-1].hash}
+        label, key = f"ledger {part.ledger.id}", f"merge {part.ledger.id}"
+        draft.charge(_event(part.spent), label=label, key=key, provenance=facts)
     return draft
 
 
@@ -191,9 +187,8 @@ def _interrupted(store: Store, terms: Terms, parts: list[_Part]) -> Ledger | Non
     for part, entry in zip(parts, counted, strict=True):
         facts = entry.body["provenance"]
         since = part.entries[facts["entries"] - 1 :]
-        if not since or since[0].hash != facts["head"]:
-            return None
-        if any(later.kind in CHARGES for later in since[1:]):
+        same = bool(since) and since[0].hash == facts["head"]
+        if not same or any(later.kind in CHARGES for later in since[1:]):
             return None
     return merged
 
@@ -209,7 +204,4 @@ def _event(bound: PrivacyBound) -> dp.DpEvent:
 
 def _total(numbers: Iterable[float]) -> float:
     """A sum that is not below the exact one."""
-    total: Decimal = ZERO
-    for number in numbers:
-        total = add(total, exact(number))
-    return above(total)
+    return above(functools.reduce(add, map(exact, numbers), ZERO))

@@ -6,14 +6,16 @@ what is remembered, and so holds the lock for milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import importlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from dp_accounting import DpEvent
 
@@ -26,6 +28,18 @@ from dpkit.accountants.rules.totals import ZERO, above, add, at_least, exact, ti
 
 _REMEMBERED = 4096
 _Answer = TypeVar("_Answer")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _remembered(method: _Method) -> _Method:
+    """A method of prices that asks accountants, once for the same arguments."""
+
+    @functools.wraps(method)
+    def answer(self: EventPrices, *asked: Any) -> Any:
+        key = (method.__name__, *asked)
+        return once(self._known, key, lambda: method(self, *asked))
+
+    return cast(_Method, answer)
 
 
 class EventPrices:
@@ -71,45 +85,38 @@ class EventPrices:
 
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
         """A certified bound with the relation and unit of these prices."""
-        return PrivacyBound(
-            delta=delta,
-            upper=upper,
-            certified=True,
-            method_upper=method,
-            relation=self._relation,
-            unit=self._unit,
-        )
+        how: Any = {"relation": self._relation, "unit": self._unit, "certified": True}
+        return PrivacyBound(delta=delta, upper=upper, method_upper=method, **how)
 
+    @_remembered
     def curve(self, orders: tuple[float, ...]) -> tuple[float, ...] | None:
         """Rényi bounds of one copy, or None where there are none."""
+        read = accountant("rdp").rdp_curve
+        values = _if_supported(read, self.event, orders, relation=self._relation)
+        if values is None:
+            return None
+        return tuple(math.inf if math.isnan(v) else float(v) for v in values)
 
-        def ask() -> tuple[float, ...] | None:
-            curve = accountant("rdp").rdp_curve
-            try:
-                values = curve(self.event, orders, relation=self._relation)
-            except (UnsupportedEvent, UnsupportedRelation):
-                return None
-            return tuple(math.inf if math.isnan(v) else float(v) for v in values)
-
-        return self._once(("curve", orders), ask)
-
+    @_remembered
     def direct(self) -> tuple[Decimal, Decimal] | None:
         """(epsilon, delta) of one copy by basic composition of its parts, or None."""
-        return self._once("direct", self._sum_of_parts)
+        epsilon = delta = ZERO
+        for release, count in flatten(self.event):
+            part = self._release(release)
+            if part is None:
+                return None
+            epsilon = add(epsilon, times(part[0], count))
+            delta = add(delta, times(part[1], count))
+        return (epsilon, delta) if delta < 1 else None
 
+    @_remembered
     def zcdp(self) -> tuple[float, float] | None:
         """(xi, rho), if the Rényi curve lies below xi + rho alpha at every order."""
-
-        def ask() -> tuple[float, float] | None:
-            read = accountant("zcdp").concentration
-            try:
-                found = read(self.event, self._relation)
-            except (UnsupportedEvent, UnsupportedRelation):
-                return None
-            plain = found.delta == 0 and not found.unamplified
-            return (found.xi, found.rho) if plain else None
-
-        return self._once("zcdp", ask)
+        read = accountant("zcdp").concentration
+        found = _if_supported(read, self.event, self._relation)
+        if found is None or found.delta != 0 or found.unamplified:
+            return None
+        return found.xi, found.rho
 
     def supported(self) -> bool:
         """Whether some accountant reads the event under the relation.
@@ -120,41 +127,20 @@ class EventPrices:
         names = ("rdp", "pld", "pure", "zcdp")
         if any(accountant(n).supports(self.event, self._relation) for n in names):
             return True
-        try:
+        with contextlib.suppress(UnsupportedEvent):
             accountant("rdp").rdp_curve(self.event, (2.0,), relation=self._relation)
-        except UnsupportedEvent:
-            pass
         return False
 
+    @_remembered
     def _bound(self, count: int, delta: float, name: str) -> PrivacyBound:
         """The bound by one accountant, or by the best."""
-
-        def ask() -> PrivacyBound:
-            try:
-                return accountant("best").epsilon(
-                    repeat(self.event, count),
-                    delta,
-                    relation=self._relation,
-                    accountant=name,
-                    unit=self._unit,
-                    lower=False,
-                )
-            except UnsupportedRelation as error:
-                reason = f"no proof under relation={self._relation}"
-                raise UnsupportedEvent(name, error.event, reason) from None
-
-        return self._once((count, delta, name), ask)
-
-    def _sum_of_parts(self) -> tuple[Decimal, Decimal] | None:
-        """Epsilons and deltas of the parts, added up."""
-        epsilon = delta = ZERO
-        for release, count in flatten(self.event):
-            part = self._release(release)
-            if part is None:
-                return None
-            epsilon = add(epsilon, times(part[0], count))
-            delta = add(delta, times(part[1], count))
-        return (epsilon, delta) if delta < 1 else None
+        how = {"relation": self._relation, "accountant": name, "unit": self._unit}
+        event = repeat(self.event, count)
+        try:
+            return accountant("best").epsilon(event, delta, lower=False, **how)
+        except UnsupportedRelation as error:
+            reason = f"no proof under relation={self._relation}"
+            raise UnsupportedEvent(name, error.event, reason) from None
 
     def _release(self, event: DpEvent) -> tuple[Decimal, Decimal] | None:
         """(epsilon, delta) of a release that has them by itself."""
@@ -162,15 +148,8 @@ class EventPrices:
             return exact(event.epsilon), ZERO
         if isinstance(event, ApproxDpEvent):
             return exact(event.epsilon), exact(event.delta)
-        try:
-            epsilon, delta = accountant("pure").guarantee(event, self._relation)
-        except (UnsupportedEvent, UnsupportedRelation):
-            return None
-        return at_least(epsilon), at_least(delta)
-
-    def _once(self, key: Any, ask: Callable[[], _Answer]) -> _Answer:
-        """A remembered answer, or a new one."""
-        return once(self._known, key, ask)
+        found = _if_supported(accountant("pure").guarantee, event, self._relation)
+        return found and (at_least(found[0]), at_least(found[1]))
 
 
 def once(known: dict[Any, Any], key: Any, ask: Callable[[], _Answer]) -> _Answer:
@@ -192,6 +171,14 @@ def once(known: dict[Any, Any], key: Any, ask: Callable[[], _Answer]) -> _Answer
     return known[key]
 
 
+def _if_supported(read: Callable[..., Any], *asked: Any, **how: Any) -> Any:
+    """An accountant's answer, or None where it has no proof."""
+    try:
+        return read(*asked, **how)
+    except (UnsupportedEvent, UnsupportedRelation):
+        return None
+
+
 def accountant(name: str) -> ModuleType:
     """An accountant's module, loaded when first asked: reading a ledger needs none."""
     return importlib.import_module(f"dpkit.accountants.readings.{name}")
@@ -205,9 +192,6 @@ def bound_to_json(bound: PrivacyBound) -> dict[str, Any]:
 
 def bound_from_json(value: dict[str, Any]) -> PrivacyBound:
     """The bound that `bound_to_json` wrote."""
-    numbers: dict[str, Any] = {
-        name: float(value[name])
-        for name in ("delta", "lower", "estimate", "upper")
-        if value[name] is not None
-    }
-    return PrivacyBound(**value | numbers | {"warnings": tuple(value["warnings"])})
+    names = ("delta", "lower", "estimate", "upper")
+    numbers: Any = {n: float(value[n]) for n in names if value[n] is not None}
+    return PrivacyBound(**value | numbers)

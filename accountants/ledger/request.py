@@ -10,7 +10,9 @@ from dpkit.accountants.answers import checks
 from dpkit.accountants.events.composing import repeat, sequential
 from dpkit.accountants.events.notation import to_json
 from dpkit.accountants.ledger.pricing import EventPrices
+from dpkit.accountants.rules.counting import Asked
 from dpkit.accountants.rules.terms import ALL, Terms
+from dpkit.accountants.rules.totals import exact
 from dpkit.accountants.storage.entry import Entry, canonical
 
 _MAX_TEXT = 1000
@@ -20,30 +22,54 @@ _MAX_COUNT = 10**15
 Facts = Mapping[str, str | int | float | bool]
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class Request:
-    """One charge before it is counted.
+    """One charge before it is counted: a caller's arguments, checked.
 
-    Fields: kind of the entry, prices of one copy, count, label, key (idempotency, or
-    None), scope, provenance, sealed, delta (the share asked for, or None), items (of a
-    sealed plan, else empty).
+    Fields: kind of the entry, prices of one copy, terms of the ledger, count, label,
+    key (idempotency), scope ("all", or names), provenance, delta (the share asked for),
+    items (of a sealed plan).
+
+    Raises:
+      ValueError: a value out of range, or an undeclared scope.
+      TypeError: the wrong kind of value.
     """
 
     kind: str
     prices: EventPrices
-    count: int
+    terms: Terms
     label: str
-    key: str | None
-    scope: str | tuple[str, ...]
-    provenance: dict[str, Any] | None
-    sealed: bool
-    delta: float | None
+    count: int = 1
+    key: str | None = None
+    scope: str | Sequence[str] = ALL
+    provenance: Facts | None = None
+    delta: float | None = None
     items: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self):
+        if self.delta is not None:
+            self.delta = checks.half_open_probability(delta=self.delta)
+        self.count = checks.integer_at_least(1, count=self.count)
+        # More than a float can count are no honest number.
+        if self.count > _MAX_COUNT:
+            raise ValueError(f"count must be at most {_MAX_COUNT:,}")
+        _short(label=self.label)
+        if self.key is not None:
+            _short(key=self.key)
+        self.scope = _scope(self.terms, self.scope)
+        if self.provenance is not None:
+            self.provenance = _facts(self.provenance)
+
+    @property
+    def asked(self) -> Asked:
+        """What the rules need to know of it."""
+        delta = None if self.delta is None else exact(self.delta)
+        return Asked(self.prices, self.count, self.kind in ("plan", "reserve"), delta)
 
     def to_body(self) -> dict[str, Any]:
         """The part of the entry's body that repeats the request."""
         body: dict[str, Any] = {
-            "adaptive": not self.sealed,
+            "adaptive": not self.asked.sealed,
             "count": self.count,
             "event": to_json(self.prices.event),
             "label": self.label,
@@ -72,41 +98,6 @@ class Request:
             )
 
 
-def request(
-    prices: EventPrices,
-    terms: Terms,
-    kind: str,
-    *,
-    count: int = 1,
-    label: str,
-    key: str | None = None,
-    scope: str | Sequence[str] = ALL,
-    provenance: Facts | None = None,
-    delta: float | None = None,
-    items: tuple[dict[str, Any], ...] = (),
-) -> Request:
-    """The request made of a caller's arguments.
-
-    Raises:
-      ValueError: a value out of range, or an undeclared scope.
-      TypeError: the wrong kind of value.
-    """
-    if delta is not None:
-        delta = checks.half_open_probability(delta=delta)
-    return Request(
-        kind,
-        prices,
-        _count(count),
-        _short(label=label),
-        None if key is None else _short(key=key),
-        _scope(terms, scope),
-        None if provenance is None else _facts(provenance),
-        kind in ("plan", "reserve"),
-        delta,
-        items,
-    )
-
-
 def plan_items(items: Mapping[str, tuple[Any, int]]) -> tuple[Any, tuple[dict, ...]]:
     """A sealed plan's one event, and its items as they stand in the entry."""
     if not items:
@@ -116,14 +107,6 @@ def plan_items(items: Mapping[str, tuple[Any, int]]) -> tuple[Any, tuple[dict, .
         for label, (event, count) in items.items()
     )
     return sequential([repeat(e, n) for e, n in items.values()]), written
-
-
-def _count(count: int) -> int:
-    """How many copies: more than a float can count are no honest number."""
-    count = checks.integer_at_least(1, count=count)
-    if count > _MAX_COUNT:
-        raise ValueError(f"count must be at most {_MAX_COUNT:,}")
-    return count
 
 
 def _scope(terms: Terms, scope: str | Sequence[str]) -> str | tuple[str, ...]:
@@ -139,9 +122,9 @@ def _scope(terms: Terms, scope: str | Sequence[str]) -> str | tuple[str, ...]:
 
 def _short(**value: object) -> str:
     """One line of text of bounded length."""
-    name, text = next(iter(value.items()))
     text = checks.text(**value)
     if len(text) > _MAX_TEXT or not text.isprintable():
+        name = next(iter(value))
         raise ValueError(f"{name} must be one line of at most {_MAX_TEXT} characters")
     return text
 

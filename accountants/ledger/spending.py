@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-
-from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.events.notation import from_json
 from dpkit.accountants.ledger.book import Book
-from dpkit.accountants.ledger.pricing import EventPrices, bound_from_json
-from dpkit.accountants.ledger.request import request
+from dpkit.accountants.ledger.pricing import bound_from_json
+from dpkit.accountants.ledger.request import Request
 from dpkit.accountants.ledger.state import CHARGES, costs, state_of
-from dpkit.accountants.rules.account import Account
-from dpkit.accountants.rules.counting import cost, largest_count
+from dpkit.accountants.rules.counting import Prices, cost, largest_count
 from dpkit.accountants.rules.terms import ALL
 from dpkit.accountants.rules.totals import (
     ZERO,
+    Account,
     Cost,
     Totals,
     above,
@@ -29,16 +26,18 @@ from dpkit.accountants.rules.totals import (
     exact,
 )
 from dpkit.accountants.storage.entry import Entry
+from dpkit.accountants.storage.store import Session
 
 MOST = 10**9
 
 
 def spent(book: Book, delta: float | None, scope: str) -> PrivacyBound:
     """`Ledger.spent`."""
-    touched = scope if scope == ALL else (checks.text(scope=scope),)
     with book.store.reading() as session:
-        accounts = book.accounts(session, state_of(session.head()), touched)
-        account = next(found for found in accounts if found.scope == scope)
+        state = state_of(session.head())
+        # The scope's own account is the last of those that a charge on it touches.
+        names = ALL if scope == ALL else (checks.text(scope=scope),)
+        account = book.accounts(session, state, names)[0 if scope == ALL else -1]
         sole = account.totals.sole
         only = session.get(sole) if sole is not None else None
     at = account.budget.delta
@@ -55,21 +54,17 @@ def spent(book: Book, delta: float | None, scope: str) -> PrivacyBound:
 def charged(book: Book, key: str) -> PrivacyBound | None:
     """`Ledger.charged`."""
     with book.store.reading() as session:
-        entries = {entry.seq: entry for entry in session.all()}
-        state = state_of(entries[max(entries)])
-        account = next(a for a in book.accounts(session, state, ALL) if a.scope == ALL)
-    aborted = {e.body["ref"] for e in entries.values() if e.kind == "abort"}
+        account = book.accounts(session, state_of(session.head()), ALL)[0]
+        live = _live(session)
     seqs = {
         # What a sealed plan has paid for costs as much as the plan.
-        entry.seq if entry.body["plan"] is None else entry.body["plan"]
-        for entry in entries.values()
-        if entry.kind in CHARGES
-        and str(entry.body.get("key")).partition("/")[0] == key
-        and entry.seq not in aborted
+        seq if entry.body["plan"] is None else entry.body["plan"]
+        for seq, entry in live.items()
+        if str(entry.body.get("key")).partition("/")[0] == key
     }
-    if not seqs:
+    found = [live[seq] for seq in sorted(seqs)]
+    if not found:
         return None
-    found = [entries[seq] for seq in sorted(seqs)]
     if len(found) == 1 and "bound" in found[0].body:
         return bound_from_json(found[0].body["bound"])
     totals = Totals()
@@ -83,31 +78,22 @@ def charged(book: Book, key: str) -> PrivacyBound | None:
     return _answer(book, account, above(delta), upper)
 
 
-def remaining(
-    book: Book,
-    event: DpEvent,
-    delta: float | None,
-    sealed: bool,
-    scope: str | Sequence[str],
-) -> int:
-    """`Ledger.remaining`."""
-    wanted = request(
-        book.prices(event), book.terms, "reserve", label="?", scope=scope, delta=delta
-    )
+def remaining(book: Book, wanted: Request, sealed: bool) -> int:
+    """`Ledger.remaining`: the largest count of what is wanted, as one plan or not."""
     with book.store.reading() as session:
         state = state_of(session.head())
         accounts = book.accounts(session, state, wanted.scope)
-    sealed_already = book.terms.regime == "static" and state.plan is not None
-    if state.closed or sealed_already:
+    if state.closed or (book.terms.regime == "static" and state.plan is not None):
         return 0
+    asked = wanted.asked._replace(sealed=sealed)
 
-    def fits(count: int, prices: EventPrices = wanted.prices) -> bool:
-        options: Any = {"sealed": sealed, "delta": delta}
-        return all(cost(a, prices, count, **options) is not None for a in accounts)
+    def fits(count: int, prices: Prices = asked.prices) -> bool:
+        each = asked._replace(count=count, prices=prices)
+        return all(cost(account, each) is not None for account in accounts)
 
     start = 1
     if sealed:
-        quick = wanted.prices.quick()
+        quick = asked.prices.quick()
         start = max(1, largest_count(lambda n: fits(n, quick), MOST))
     return largest_count(fits, MOST, start)
 
@@ -129,25 +115,18 @@ def _sole_plan(
 
 def _answer(book: Book, account: Account, delta: float, upper: float) -> PrivacyBound:
     """The filter's bound on charges that were chosen along the way."""
-    return PrivacyBound(
-        delta=delta,
-        upper=upper,
-        certified=True,
-        method_upper=f"ledger, filter {account.rule}",
-        relation=book.terms.relation,
-        unit=book.terms.unit,
-        regime="adaptive",
-    )
+    terms, method = book.terms, f"ledger, filter {account.rule}"
+    how: Any = {"relation": terms.relation, "unit": terms.unit, "regime": "adaptive"}
+    how |= {"certified": True, "method_upper": method}
+    return PrivacyBound(delta=delta, upper=upper, **how)
 
 
 def _at(bound: PrivacyBound, delta: float) -> PrivacyBound:
     """A bound as one at a larger delta: the upper side alone carries over."""
     if bound.delta == delta:
         return bound
-    fields: dict[str, Any] = {name: getattr(bound, name) for name in bound.to_json()}
-    for name in ("lower", "estimate", "method_lower", "method_estimate"):
-        fields[name] = None
-    return PrivacyBound(**fields | {"delta": delta})
+    lost: Any = dict.fromkeys(("lower", "estimate", "method_lower", "method_estimate"))
+    return replace(bound, delta=delta, **lost)
 
 
 def _report(book: Book, account: Account, scale: float) -> float:
@@ -160,30 +139,25 @@ def _report(book: Book, account: Account, scale: float) -> float:
     if account.filter is not None and scale > 0.0:
         sums = [above(value) for value in account.totals.renyi]
         total = at_least(account.filter.spent(sums, scale=scale))
-    for entry, found in _live(book, account.scope):
-        if found.values:
+    with book.store.reading() as session:
+        live = _live(session).values()
+    for entry in live:
+        found = costs(entry.body).get(account.scope)
+        if found is None or found.values:
             continue
         epsilon = found.epsilon
         if found.delta > ZERO:
             prices = book.prices(from_json(entry.body["event"]))
-            share = float(found.delta) * scale
-            bound = prices.bound(entry.body["count"], share)
+            bound = prices.bound(entry.body["count"], float(found.delta) * scale)
             upper = bound.upper if bound.certified else None
             epsilon = at_least(math.inf if upper is None else upper)
         total = add(total, epsilon)
     return above(total)
 
 
-def _live(book: Book, scope: str) -> list[tuple[Entry, Cost]]:
-    """Charges on a scope that were not aborted, with what they cost."""
-    with book.store.reading() as session:
-        entries = list(session.all())
+def _live(session: Session) -> dict[int, Entry]:
+    """Charges that were not aborted, by seq; a plan's items cost nothing more."""
+    entries = list(session.all())
     aborted = {entry.body["ref"] for entry in entries if entry.kind == "abort"}
-    return [
-        (entry, costs(entry.body)[scope])
-        for entry in entries
-        if entry.kind in CHARGES
-        and entry.seq not in aborted
-        and scope in entry.body["cost"]
-        and entry.body["plan"] is None
-    ]
+    charges = [entry for entry in entries if entry.kind in CHARGES]
+    return {entry.seq: entry for entry in charges if entry.seq not in aborted}

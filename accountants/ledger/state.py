@@ -7,7 +7,7 @@ before and what the entry says; `verify` replays it from the start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,8 +40,8 @@ class State:
 
     def to_json(self) -> dict[str, Any]:
         """The state as it stands in an entry."""
-        found: dict[str, Any] = {s: t.to_json() for s, t in self.totals.items()}
-        found = {"totals": found}
+        totals = {scope: total.to_json() for scope, total in self.totals.items()}
+        found: dict[str, Any] = {"totals": totals}
         if self.plan is not None:
             found |= {"plan": self.plan, "used": dict(self.used)}
         return found | ({"closed": True} if self.closed else {})
@@ -65,18 +65,10 @@ def costs(body: Mapping[str, Any]) -> dict[str, Cost]:
 
 
 def given_back(charged: Entry, earlier: Sequence[Entry], ran: int) -> int:
-    """How many steps a commit gives back.
+    """How many steps of a reservation a commit gives back; `earlier` came in between.
 
     None if the charge is counted as a whole, and none once a second holder resumed the
     reservation: how far that one goes on is not known to the one that commits.
-
-    Args:
-      charged: the reservation.
-      earlier: what was entered about it before the commit.
-      ran: the steps that ran, by the commit.
-
-    Returns:
-      The number of steps.
     """
     stepwise = any(cost.refundable for cost in costs(charged.body).values())
     shared = any(entry.kind == "resume" for entry in earlier)
@@ -91,59 +83,39 @@ def after(
     charged: Entry | None = None,
     earlier: Sequence[Entry] = (),
 ) -> State:
-    """The state after an entry.
+    """The state that an entry must carry; its own `after` is not read.
 
     Args:
       state: before it.
       kind: of the entry.
       seq: of the entry.
-      body: of the entry; its own `after` is not read.
+      body: of the entry.
       charged: the reservation that a commit or an abort is about.
       earlier: what was entered about that reservation before.
-
-    Returns:
-      The state that the entry must carry.
     """
+    if kind == "plan":
+        state = replace(state, plan=seq, used={i["label"]: 0 for i in body["items"]})
     if kind in CHARGES:
-        return _charged(state, kind, seq, body)
+        count = body["count"]
+        return _moved(state, body, count, lambda t, cost: t.plus(cost, count, seq=seq))
     if kind == "commit" and charged:
-        unused = given_back(charged, earlier, body["ran"])
-        return _moved(state, charged, lambda totals, c: totals.minus_steps(c, unused))
+        back = given_back(charged, earlier, body["ran"])
+        return _moved(state, charged.body, 0, lambda t, cost: t.minus_steps(cost, back))
     if kind == "abort" and charged:
         count = charged.body["count"]
-        state = _moved(state, charged, lambda totals, c: totals.minus(c, count))
-        return _unused(state, charged)
+        return _moved(state, charged.body, -count, lambda t, cost: t.minus(cost, count))
     return replace(state, closed=True) if kind == "close" else state
 
 
-def _charged(state: State, kind: str, seq: int, body: Mapping[str, Any]) -> State:
-    """The state after a charge."""
-    if kind == "plan":
-        state = replace(state, plan=seq, used={i["label"]: 0 for i in body["items"]})
-    elif body["plan"] is not None:
-        label = body["label"]
-        used = dict(state.used) | {label: state.used[label] + body["count"]}
-        return replace(state, used=used)
-    totals = dict(state.totals)
-    for scope, cost in costs(body).items():
-        totals[scope] = state.of(scope).plus(cost, body["count"], seq=seq)
-    return replace(state, totals=totals)
-
-
-def _moved(state: State, charged: Entry, move: Any) -> State:
-    """The state after `move` on the totals of each scope that was charged."""
-    if charged.body["plan"] is not None:
-        return state
-    totals = dict(state.totals)
-    for scope, cost in costs(charged.body).items():
-        totals[scope] = move(state.of(scope), cost)
-    return replace(state, totals=totals)
-
-
-def _unused(state: State, charged: Entry) -> State:
-    """The state after an item of a sealed plan was put back."""
-    if charged.body["plan"] is None:
-        return state
-    label = charged.body["label"]
-    left = state.used[label] - charged.body["count"]
-    return replace(state, used=dict(state.used) | {label: left})
+def _moved(
+    state: State,
+    charge: Mapping[str, Any],
+    used: int,
+    move: Callable[[Totals, Cost], Totals],
+) -> State:
+    """Moves the totals that a charge touched, or how often a plan's item is used."""
+    if charge["plan"] is not None:
+        label = charge["label"]
+        return replace(state, used={**state.used, label: state.used[label] + used})
+    moved = {s: move(state.of(s), cost) for s, cost in costs(charge).items()}
+    return replace(state, totals={**state.totals, **moved})

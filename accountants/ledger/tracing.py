@@ -7,16 +7,10 @@ from types import ModuleType
 
 
 def refuse_inside_trace(action: str) -> None:
-    """Raise RuntimeError inside jit, scan, vmap, grad and the like.
+    """Raise RuntimeError, naming the action, inside jit, scan, vmap, grad and so on.
 
     A traced function runs once per compilation, not once per call: a charge in it would
     be made once and the release repeated for free. JAX is never imported for this.
-
-    Args:
-      action: what was called, for the message.
-
-    Raises:
-      RuntimeError: JAX is tracing.
 
     Example:
       >>> refuse_inside_trace("ledger.charge")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -16,8 +15,7 @@ from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.ledger.book import terms_of
 from dpkit.accountants.ledger.pricing import EventPrices
 from dpkit.accountants.ledger.state import CHARGES, State, after, costs
-from dpkit.accountants.rules.account import Account
-from dpkit.accountants.rules.terms import ALL, Terms
+from dpkit.accountants.rules.terms import ALL
 from dpkit.accountants.rules.totals import ZERO, Cost, above, at_least, exact, times
 from dpkit.accountants.storage.entry import Entry, canonical, check_link
 from dpkit.accountants.storage.store import Session
@@ -25,23 +23,12 @@ from dpkit.accountants.storage.store import Session
 PricesOf = Callable[[DpEvent], EventPrices]
 
 _SLACK = 1e-6
-_MALFORMED = (
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    decimal.DecimalException,
-)
+# A DecimalException is an ArithmeticError.
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def verify(session: Session, prices: PricesOf | None = None) -> None:
-    """Check a whole ledger.
-
-    Args:
-      session: a reading transaction.
-      prices: of an event, to ask again whether entered numbers can be true, or None.
+    """Check a whole ledger; with `prices`, also whether entered numbers can be true.
 
     Raises:
       LedgerCorrupt: naming the first entry that is not as it was written.
@@ -50,13 +37,10 @@ def verify(session: Session, prices: PricesOf | None = None) -> None:
     if complaint != "ok":
         raise LedgerCorrupt(f"the file is damaged: {complaint}")
     before: Entry | None = None
-    reader: _Reader | None = None
+    reader = _Reader(session, prices)
     for entry in session.all():
         check_link(before, entry)
-        if reader is None:
-            reader = _Reader(session, terms_of(entry), entry, prices)
-        else:
-            reader.read(entry)
+        reader.read(entry)
         before = entry
     if before is None or session.head().seq != before.seq:
         raise LedgerCorrupt("the ledger has no entries, or its head is missing")
@@ -68,36 +52,36 @@ def verify(session: Session, prices: PricesOf | None = None) -> None:
 class _Reader:
     """Replays entries one by one, from nothing."""
 
-    def __init__(
-        self, session: Session, terms: Terms, genesis: Entry, prices: PricesOf | None
-    ):
+    def __init__(self, session: Session, prices: PricesOf | None):
         self._session = session
-        self._terms = terms
-        self._genesis = genesis
+        self._terms = terms_of(session.get(0))
         self._prices = prices
         self._state = State()
-        self._filters: dict[str, Any] = dict(genesis.body.get("opens", {}))
+        self._filters: dict[str, Any] = {}
 
     def read(self, entry: Entry) -> None:
-        """Checks the form of one entry and the state that it carries."""
+        """Checks the form of one entry, the state that it carries, and the budgets."""
+        if entry.kind == "genesis":
+            self._filters = dict(entry.body.get("opens", {}))
+            return
+        before, kind, body = self._state, entry.kind, entry.body
         try:
             charged, earlier = self._about(entry)
-            if entry.kind in CHARGES:
+            if kind in CHARGES:
                 self._check_charge(entry)
-            state = after(
-                self._state, entry.kind, entry.seq, entry.body, charged, earlier
-            )
-            found = canonical(state.to_json()) == canonical(entry.body["after"])
-            State.from_json(entry.body["after"])
+            state = self._state = after(before, kind, entry.seq, body, charged, earlier)
+            found = canonical(state.to_json()) == canonical(body["after"])
+            State.from_json(body["after"])
         except _MALFORMED as error:
             raise LedgerCorrupt(
                 f"entry seq={entry.seq}: malformed ({error!r})"
             ) from None
         if not found:
             raise LedgerCorrupt(f"entry seq={entry.seq}: its totals are not the sum")
-        self._state = state
-        if entry.kind in CHARGES:
-            self._check_budgets(entry)
+        for scope in costs(body) if kind in CHARGES else ():
+            opened = self._filters.get(scope)
+            if not self._terms.account(scope, state.of(scope), opened).holds():
+                raise LedgerCorrupt(f"entry seq={entry.seq}: over budget in {scope!r}")
 
     def _about(self, entry: Entry) -> tuple[Entry | None, list[Entry]]:
         """The reservation that an entry is about, checked, and what came between."""
@@ -126,12 +110,14 @@ class _Reader:
             raise ValueError("its event is not in canonical form")
         checks.integer_at_least(1, count=body["count"])
         checks.text(label=body["label"])
-        scope = body["scope"] if body["scope"] == ALL else tuple(body["scope"])
         found = costs(body)
-        if found.keys() != set(self._terms.touched(scope)) or self._state.closed:
+        touched = self._terms.touched(body["scope"])
+        if found.keys() != set(touched) or self._state.closed:
             raise ValueError("charged to other scopes, or after the close")
         if body["counted"] != found[ALL].how:
             raise ValueError("counted otherwise than it says")
+        if entry.kind == "plan" and (body["plan"], self._state.plan) != (None, None):
+            raise ValueError("a second sealed plan, or one paid by another")
         if body["plan"] is not None:
             self._check_item(body, found)
         elif self._terms.regime == "static" and entry.kind != "plan":
@@ -150,18 +136,6 @@ class _Reader:
         free = all(cost == Cost("planned") for cost in found.values())
         if not (paid and free and item["event"] == body["event"]):
             raise ValueError("not an item of the sealed plan")
-
-    def _check_budgets(self, entry: Entry) -> None:
-        """Checks that a charge was within every budget that it touches."""
-        for scope in costs(entry.body):
-            if not self._account(scope).holds():
-                raise LedgerCorrupt(f"entry seq={entry.seq}: over budget in {scope!r}")
-
-    def _account(self, scope: str) -> Account:
-        """The account of a scope after the entries read so far."""
-        return self._terms.account(
-            scope, self._state.of(scope), self._filters.get(scope)
-        )
 
     def _recount(
         self, prices: EventPrices, body: Mapping[str, Any], found: Mapping[str, Cost]

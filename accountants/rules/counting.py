@@ -20,19 +20,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.errors import BudgetExceeded, UnsupportedEvent
-from dpkit.accountants.rules.account import Account
 from dpkit.accountants.rules.filters import adaptive_filter
 from dpkit.accountants.rules.totals import (
     ZERO,
+    Account,
     Cost,
     above,
     at_least,
     below,
-    exact,
     times,
 )
 
@@ -74,25 +73,25 @@ class Prices(Protocol):
         """A certified bound with the relation and unit of these prices."""
 
 
-def costs(
-    accounts: Sequence[Account],
-    prices: Prices,
-    count: int,
-    *,
-    sealed: bool,
-    delta: float | None,
-) -> dict[str, Cost]:
-    """How a request enters every account that it touches.
+class Asked(NamedTuple):
+    """What is to be counted: copies of an event, by its prices.
 
-    Args:
-      accounts: before the request.
-      prices: of one copy of the event.
-      count: copies.
-      sealed: whether it is a plan whose parameters are all fixed.
-      delta: the plan's share of delta; None takes all that is left.
+    Fields: prices (of one copy), count, sealed (whether it is a plan whose parameters
+    are all fixed), delta (the plan's share; None takes all that is left).
+    """
 
-    Returns:
-      The costs by scope, after which every account still holds.
+    prices: Prices
+    count: int
+    sealed: bool
+    delta: Decimal | None
+
+    def as_plan(self) -> Asked:
+        """The same as a sealed plan that takes what is left."""
+        return self._replace(sealed=True, delta=None)
+
+
+def costs(accounts: Sequence[Account], asked: Asked) -> dict[str, Cost]:
+    """How a request enters all accounts that it touches, by scope; each then holds.
 
     Raises:
       BudgetExceeded: an account would not hold.
@@ -101,36 +100,42 @@ def costs(
     found = {}
     for account in accounts:
         try:
-            entered = cost(account, prices, count, sealed=sealed, delta=delta)
+            entered = cost(account, asked)
         except UnsupportedEvent as error:
-            if sealed or not _fits(accounts, prices, count, sealed=True, delta=None):
+            if asked.sealed or not _fits(accounts, asked.as_plan()):
                 raise
             reason = f"{error.reason}; {_AS_PLAN}"
-            raise UnsupportedEvent("ledger", prices.event, reason) from None
+            raise UnsupportedEvent("ledger", asked.prices.event, reason) from None
         if entered is None:
-            raise _refusal(accounts, account, prices, count, sealed=sealed, delta=delta)
+            raise _refusal(accounts, account, asked)
         found[account.scope] = entered
     return found
 
 
-def cost(
-    account: Account, prices: Prices, count: int, *, sealed: bool, delta: float | None
-) -> Cost | None:
-    """How a request enters one account: the cost, after which it still holds, or None.
+def cost(account: Account, asked: Asked) -> Cost | None:
+    """How a request enters one account, which then holds; None if it would not.
 
-    Arguments and errors are those of `costs`.
+    Raises:
+      UnsupportedEvent: as `costs`.
     """
-    refuse_uncountable(account.rule, prices, sealed=sealed)
+    refuse_uncountable(account.rule, asked.prices, sealed=asked.sealed)
     if account.rule == "zcdp":
-        return _if_fits(account, count, _as_zcdp(account, prices))
+        return _if_fits(account, asked, _as_zcdp(account, asked.prices))
     if account.rule == "pure":
-        return _directly(account, prices, count, "pure")
-    if sealed:
-        plan = _if_fits(account, count, _as_plan(account, prices, count, delta))
+        return _directly(account, asked, "pure")
+    if asked.sealed:
+        plan = _if_fits(account, asked, _as_plan(account, asked))
         if plan is not None and plan.epsilon.is_finite():
             return plan
-        return _inside(account, prices, count) or plan
-    return _as_charge(account, prices, count)
+        return _inside(account, asked) or plan
+    # Inside the open filter, else directly, else by opening the filter.
+    found = _inside(account, asked) or _directly(account, asked)
+    epsilon, delta = account.room()
+    if found is None and account.filter is None and min(epsilon, delta) > ZERO:
+        opened = adaptive_filter(below(epsilon), below(delta))
+        found = _inside(replace(account, filter=opened), asked)
+        found = found and replace(found, opens=opened.to_json())
+    return found
 
 
 def refuse_uncountable(rule: str, prices: Prices, *, sealed: bool) -> None:
@@ -148,26 +153,16 @@ def refuse_uncountable(rule: str, prices: Prices, *, sealed: bool) -> None:
         raise UnsupportedEvent("ledger", prices.event, _UNCOUNTABLE[rule])
 
 
-def bound_of(account: Account, prices: Prices, count: int, cost: Cost) -> PrivacyBound:
-    """The static bound of a request by itself, as it was counted.
-
-    Args:
-      account: the account that it entered, after it (its filter is open).
-      prices: of one copy of the event.
-      count: copies.
-      cost: what `cost` answered.
-
-    Returns:
-      The bound.
-    """
+def bound_of(account: Account, asked: Asked, cost: Cost) -> PrivacyBound:
+    """The static bound of a request by itself, as it was counted in the account."""
+    prices, count, _, _ = asked
     if cost.how == "approx":
         return prices.bound(count, below(cost.delta))
-    if account.filter is None:
+    filter = account.after(cost, count, seq=0).filter
+    if filter is None:
         return prices.bound(count, 0.0)
     sums = [above(times(value, count)) for value in cost.values]
-    return prices.answer(
-        account.filter.delta, account.filter.spent(sums), f"{cost.how} filter"
-    )
+    return prices.answer(filter.delta, filter.spent(sums), f"{cost.how} filter")
 
 
 def _as_zcdp(account: Account, prices: Prices) -> Cost:
@@ -177,127 +172,95 @@ def _as_zcdp(account: Account, prices: Prices) -> Cost:
     return Cost("zcdp", values=(at_least(_up(value)),))
 
 
-def _as_plan(
-    account: Account, prices: Prices, count: int, delta: float | None
-) -> Cost | None:
+def _as_plan(account: Account, asked: Asked) -> Cost | None:
     """One (epsilon, delta), beside the filter."""
     left = account.room()[1]
-    share = left if delta is None else exact(delta)
+    share = left if asked.delta is None else asked.delta
     if not ZERO <= share <= left:
         return None
-    bound = prices.bound(count, below(share))
+    bound = asked.prices.bound(asked.count, below(share))
     if not bound.certified or bound.upper is None:
         return None
     epsilon = at_least(bound.upper)
-    direct = prices.direct()
-    if direct is not None and times(direct[1], count) <= share:
-        epsilon = min(epsilon, times(direct[0], count))
+    direct = asked.prices.direct()
+    if direct is not None and times(direct[1], asked.count) <= share:
+        epsilon = min(epsilon, times(direct[0], asked.count))
     return Cost("approx", epsilon=epsilon, delta=share)
 
 
-def _as_charge(account: Account, prices: Prices, count: int) -> Cost | None:
-    """Inside the open filter, else directly, else by opening the filter."""
-    found = _inside(account, prices, count) or _directly(account, prices, count)
-    epsilon, delta = account.room()
-    if found is None and account.filter is None and min(epsilon, delta) > ZERO:
-        opened = adaptive_filter(below(epsilon), below(delta))
-        found = _inside(replace(account, filter=opened), prices, count)
-        found = found and replace(found, opens=opened.to_json())
-    return found
-
-
-def _directly(
-    account: Account, prices: Prices, count: int, how: str = "approx"
-) -> Cost | None:
+def _directly(account: Account, asked: Asked, how: str = "approx") -> Cost | None:
     """As the (epsilon, delta) that the event has by itself."""
-    direct = prices.direct()
+    direct = asked.prices.direct()
     if direct is None:
         return None
-    epsilon, delta = (times(value, count) for value in direct)
-    return _if_fits(account, count, Cost(how, epsilon=epsilon, delta=delta))
+    epsilon, delta = (times(value, asked.count) for value in direct)
+    return _if_fits(account, asked, Cost(how, epsilon=epsilon, delta=delta))
 
 
-def _inside(account: Account, prices: Prices, count: int) -> Cost | None:
+def _inside(account: Account, asked: Asked) -> Cost | None:
     """By its Rényi curve in the open filter, where there is one and it fits."""
-    values = prices.curve(account.filter.orders) if account.filter else None
+    values = asked.prices.curve(account.filter.orders) if account.filter else None
     if values is None:
         return None
     found = Cost("renyi", values=tuple(at_least(_up(value)) for value in values))
-    return _if_fits(account, count, found)
+    return _if_fits(account, asked, found)
 
 
-def _if_fits(account: Account, count: int, cost: Cost | None) -> Cost | None:
+def _if_fits(account: Account, asked: Asked, cost: Cost | None) -> Cost | None:
     """The cost, if the account still holds after it."""
-    fits = cost is not None and account.after(cost, count, seq=0).holds()
+    fits = cost is not None and account.after(cost, asked.count, seq=0).holds()
     return cost if fits else None
 
 
-def _fits(accounts: Sequence[Account], prices: Prices, count: int, **how: Any) -> bool:
+def _fits(accounts: Sequence[Account], asked: Asked) -> bool:
     """Whether a request would enter every account."""
     try:
-        return all(cost(a, prices, count, **how) is not None for a in accounts)
+        return all(cost(account, asked) is not None for account in accounts)
     except ValueError:
         return False
 
 
 def _refusal(
-    accounts: Sequence[Account],
-    account: Account,
-    prices: Prices,
-    count: int,
-    *,
-    sealed: bool,
-    delta: float | None,
+    accounts: Sequence[Account], account: Account, asked: Asked
 ) -> BudgetExceeded:
     """The exception for a request that doesn't fit one account."""
-    quick = prices.quick() if sealed else prices
+    prices, count, sealed, delta = asked
+    quick = asked._replace(prices=prices.quick()) if sealed else asked
     advice = _cause(account, sealed, delta)
-    fitting = largest_count(
-        lambda n: _fits(accounts, quick, n, sealed=sealed, delta=delta), count
-    )
+    fitting = largest_count(lambda n: _fits(accounts, quick._replace(count=n)), count)
     if fitting:
         where = "in one sealed plan, " if sealed else ""
         advice += f"; {where}{fitting} of count={count} would fit"
-    elif not sealed and _fits(accounts, prices, count, sealed=True, delta=None):
+    elif not sealed and _fits(accounts, asked.as_plan()):
         advice += f"; {_AS_PLAN}"
-    share = account.budget.delta if delta is None else delta
+    share = account.budget.delta if delta is None else float(delta)
     try:
-        asked = (prices if sealed else prices.quick()).bound(count, share).upper
+        upper = (prices if sealed else prices.quick()).bound(count, share).upper
     except ValueError:
-        asked = None
-    return BudgetExceeded(
-        math.inf if asked is None else asked,
-        above(account.spent()),
-        account.budget,
-        account.scope,
-        advice,
-    )
+        upper = None
+    asks = math.inf if upper is None else upper
+    spent = above(account.spent())
+    return BudgetExceeded(asks, spent, account.budget, account.scope, advice)
 
 
-def _cause(account: Account, sealed: bool, delta: float | None) -> str:
+def _cause(account: Account, sealed: bool, delta: Decimal | None) -> str:
     """What is left for such a request in an account where it doesn't fit."""
     epsilon, left = account.room()
     if account.filter and (epsilon <= ZERO or not sealed):
         return "what is left is in the filter for charges, which has no room for it"
     if epsilon <= ZERO:
         return "nothing is left"
-    if sealed and delta is not None and exact(delta) > left:
-        return f"delta={delta:g} was asked for, delta={above(left):g} is left"
-    if sealed and left <= ZERO < exact(account.budget.delta):
+    if sealed and delta is not None and delta > left:
+        return f"delta={float(delta):g} was asked for, delta={above(left):g} is left"
+    if sealed and left <= ZERO and account.budget.delta > 0.0:
         return "its delta is all taken: a plan without delta= takes all that is left"
     return f"epsilon={above(epsilon):.6g}, delta={above(left):.6g} is left for it"
 
 
 def largest_count(fits: Callable[[int], bool], limit: int, start: int = 1) -> int:
-    """The largest n <= limit with fits(n), for a test that is true up to some n.
+    """The largest n <= limit with fits(n), 0 if there is none; `start` is a guess.
 
-    Args:
-      fits: the test.
-      limit: no more than this is tried.
-      start: a guess.
-
-    Returns:
-      n, or 0 if not even fits(1).
+    `fits` must be true up to some number, and false from there on.
 
     Example:
       >>> largest_count(lambda n: n <= 44, 1000)

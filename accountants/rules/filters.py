@@ -120,14 +120,11 @@ class RenyiFilter:
             raise ValueError(f"shares={self.shares} must sum to at most 1")
 
     def spent(self, totals: Sequence[float], *, scale: float = 1.0) -> float:
-        """The epsilon reported for these Rényi totals, one for each order.
+        """The epsilon reported: min_k c_k + totals_k, rounded up; 0 if all are 0.
 
         Args:
-          totals: sum_i r_i(alpha_k), >= 0, inf allowed.
+          totals: sum_i r_i(alpha_k), >= 0, inf allowed, one for each order.
           scale: in (0, 1]; reports at delta * scale instead. Choose it beforehand.
-
-        Returns:
-          min_k c_k + totals_k, rounded up; 0 where nothing was charged.
 
         Example:
           >>> RenyiFilter(3.0, 1e-5, (8.0,), (1.0,)).spent([0.08])
@@ -135,21 +132,12 @@ class RenyiFilter:
         """
         if not any(totals):
             return 0.0
-        reports = (
-            _sum_above(offset(order, self.delta * share * scale), total)
-            for order, share, total in zip(
-                self.orders, self.shares, totals, strict=True
-            )
-        )
+        orders = zip(self.orders, self.shares, totals, strict=True)
+        reports = (_report(a, self.delta * d * scale, total) for a, d, total in orders)
         return max(0.0, min(reports))
 
     def admits(self, totals: Sequence[float]) -> bool:
-        """Whether a run may go on with these totals: the report stays within epsilon.
-
-        Example:
-          >>> RenyiFilter(3.0, 1e-5, (8.0,), (1.0,)).admits([1.8])
-          False
-        """
+        """Whether a run may go on with these totals: the report is within epsilon."""
         return self.spent(totals) <= self.epsilon
 
     def to_json(self) -> dict[str, Any]:
@@ -164,25 +152,16 @@ class RenyiFilter:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RenyiFilter:
         """The filter that `to_json` wrote."""
-        return cls(
-            float(value["epsilon"]),
-            float(value["delta"]),
-            tuple(float(order) for order in value["orders"]),
-            tuple(float(share) for share in value["shares"]),
-        )
+        whole = float(value["epsilon"]), float(value["delta"])
+        orders, shares = (tuple(map(float, value[n])) for n in ("orders", "shares"))
+        return cls(*whole, orders, shares)
 
 
 def offset(order: float, delta: float) -> float:
-    """What an order costs before anything is charged: c in the module docstring.
+    """What an order alpha > 1 costs before anything is charged, for a delta in (0, 1).
 
-    c = log(1 - 1/alpha) - log(delta alpha)/(alpha - 1)
-
-    Args:
-      order: alpha > 1.
-      delta: in (0, 1).
-
-    Returns:
-      c, so that Rényi divergence r at this order gives (r + c, delta)-DP.
+    c = log(1 - 1/alpha) - log(delta alpha)/(alpha - 1): Rényi divergence r at this
+    order gives (r + c, delta)-DP.
 
     Example:
       >>> round(3.0 - offset(8.0, 1e-5 / 6), 6)
@@ -195,22 +174,14 @@ def offset(order: float, delta: float) -> float:
 
 
 def best_order(epsilon: float, delta: float) -> float:
-    """The order at which zCDP lasts longest under (epsilon, delta).
+    """The order at which zCDP lasts longest under a finite epsilon > 0 and a delta.
 
-    argmax over alpha > 1 of (epsilon - c(alpha)) / alpha
-
-    Args:
-      epsilon: positive and finite.
-      delta: in (0, 1).
-
-    Returns:
-      alpha, to about five digits (every order is valid; this one is nearly the best).
+    argmax over alpha > 1 of (epsilon - c(alpha)) / alpha, to about five digits: every
+    order is valid, and this one is nearly the best (module docstring, on zCDP).
 
     Example:
       >>> best_order(3.0, 1e-5)
       7.5077
-
-    Reference: module docstring, the paragraph on zCDP.
     """
     epsilon = checks.positive(epsilon=epsilon)
     delta = checks.probability(delta=delta)
@@ -225,18 +196,12 @@ def best_order(epsilon: float, delta: float) -> float:
 
 
 def zcdp_filter(epsilon: float, delta: float) -> RenyiFilter:
-    """The zCDP filter for a whole budget: one order, all of delta.
+    """The zCDP filter for a whole budget: one order alpha*, all of delta.
 
-    Allows charges while sum rho_i <= rho* = max_alpha (epsilon - c(alpha)) / alpha.
+    Its one total is sum_i rho_i alpha*. Allows charges while
+    sum_i rho_i <= rho* = max_alpha (epsilon - c(alpha)) / alpha.
 
     Privacy: (epsilon, delta)-DP for adaptively chosen zCDP releases.
-
-    Args:
-      epsilon: positive and finite.
-      delta: in (0, 1).
-
-    Returns:
-      A `RenyiFilter` whose one total is sum_i rho_i alpha*.
 
     Example:
       >>> one = zcdp_filter(3.0, 1e-5)
@@ -255,21 +220,14 @@ def adaptive_filter(epsilon: float, delta: float) -> RenyiFilter:
     64 for events with a curve of their own (1/16 each), and those that suit epsilon/2,
     …, epsilon/32, which make the report small while little is spent (3/64 each).
 
+    An infinite epsilon keeps the dyadic orders alone.
+
     Privacy: as `RenyiFilter`.
-
-    Args:
-      epsilon: positive; inf keeps the dyadic orders alone.
-      delta: in (0, 1).
-
-    Returns:
-      The filter, its orders distinct.
 
     Example:
       >>> filter = adaptive_filter(3.0, 1e-5)
       >>> round(filter.spent([0.005 * order for order in filter.orders]), 6)
       0.452605
-
-    Reference: as `RenyiFilter`.
     """
     if math.isinf(epsilon):
         return RenyiFilter(epsilon, delta, DYADIC_ORDERS, (0.125,) * 6)
@@ -281,6 +239,7 @@ def adaptive_filter(epsilon: float, delta: float) -> RenyiFilter:
     return RenyiFilter(epsilon, delta, tuple(shares), tuple(shares.values()))
 
 
-def _sum_above(cost: float, total: float) -> float:
-    """cost + total, raised by more than the rounding in both."""
+def _report(order: float, delta: float, total: float) -> float:
+    """c + total, raised by more than the rounding in both."""
+    cost = offset(order, delta)
     return cost + total + 1e-14 * (1.0 + abs(cost) + total)

@@ -4,7 +4,7 @@ set."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,8 @@ from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import Budget
 from dpkit.accountants.answers.errors import Incompatible
 from dpkit.accountants.answers.relations import Relation, as_relation
-from dpkit.accountants.rules.account import Account
 from dpkit.accountants.rules.filters import RenyiFilter, adaptive_filter, zcdp_filter
-from dpkit.accountants.rules.totals import Totals
+from dpkit.accountants.rules.totals import Account, Totals
 
 ALL = "all"
 REGIMES = ("adaptive", "static")
@@ -63,8 +62,9 @@ class Terms:
             raise ValueError("regime='static' counts sealed plans only: no filter")
         if self.adaptive is not None:
             self._check_adaptive(self.adaptive)
-        for scope in self.accounts():
-            if self.filter == "zcdp" and not _has_zcdp_filter(self.budget_of(scope)):
+        for budget in (self.budget, *self.scopes.values()):
+            holds = 0.0 < budget.epsilon < math.inf and budget.delta > 0.0
+            if self.filter == "zcdp" and not holds:
                 raise ValueError(
                     "filter='zcdp' needs a finite epsilon > 0 and a delta > 0"
                 )
@@ -79,15 +79,14 @@ class Terms:
             "relation": str(self.relation),
             "unit": self.unit,
         }
-        if self.adaptive:
-            body["adaptive"] = self.adaptive.to_json()
-        if self.scopes:
-            body["scopes"] = {name: b.to_json() for name, b in self.scopes.items()}
-        if self.merged:
-            body["merged"] = list(self.merged)
-        opening = {s: self.opening(s) for s in self.accounts()}
-        opening = {s: value for s, value in opening.items() if value}
-        return body | ({"opens": opening} if opening else {})
+        opens = {scope: self.opening(scope) for scope in self.accounts()}
+        more = {
+            "adaptive": self.adaptive and self.adaptive.to_json(),
+            "scopes": {name: b.to_json() for name, b in self.scopes.items()},
+            "merged": list(self.merged),
+            "opens": {scope: filter for scope, filter in opens.items() if filter},
+        }
+        return body | {name: value for name, value in more.items() if value}
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Terms:
@@ -129,7 +128,7 @@ class Terms:
             return None
         return adaptive_filter(self.adaptive.epsilon, self.adaptive.delta).to_json()
 
-    def touched(self, scope: str | tuple[str, ...]) -> tuple[str, ...]:
+    def touched(self, scope: str | Sequence[str]) -> tuple[str, ...]:
         """The accounts that a charge on these scopes is checked against."""
         if scope == ALL:
             return self.accounts()
@@ -141,10 +140,10 @@ class Terms:
         return (ALL, *scope)
 
     def refuse_other(self, **given: Any) -> None:
-        """Raise Incompatible where a given (not None) term is not this ledger's."""
+        """Raise Incompatible where a given term (no default) is not this ledger's."""
         for name, value in given.items():
             own = getattr(self, name)
-            if value is not None and value != own:
+            if value not in (None, own, getattr(Terms, name, None)):
                 raise Incompatible(
                     f"{name}={_plain(value)} but the ledger's is {name}={_plain(own)}: "
                     "use its own, or open another ledger"
@@ -160,11 +159,6 @@ class Terms:
             raise ValueError(f"adaptive={part} must be within budget={self.budget}")
         if part.epsilon <= 0.0 or part.delta <= 0.0:
             raise ValueError(f"adaptive={part} needs an epsilon > 0 and a delta > 0")
-
-
-def _has_zcdp_filter(budget: Budget) -> bool:
-    """Whether the zCDP filter can hold a budget."""
-    return 0.0 < budget.epsilon < math.inf and budget.delta > 0.0
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Exact running totals of a ledger, carried by its entries.
+"""What a scope of a ledger has spent: exact running totals, carried by its entries.
 
 Numbers are read as the decimals they are written as, and summed exactly: nothing is
 lost or gained by rounding, sums don't depend on their order, "up to the budget,
@@ -15,6 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
+
+from dpkit.accountants.answers.bounds import Budget
+from dpkit.accountants.rules.filters import RenyiFilter
 
 ZERO = Decimal(0)
 
@@ -46,9 +49,8 @@ def at_least(number: float) -> Decimal:
       (Decimal('3.0'), Decimal('0.10000000000000002'))
     """
     short = exact(number)
-    return (
-        short if short >= Decimal(number) else exact(math.nextafter(number, math.inf))
-    )
+    enough = short >= Decimal(number)
+    return short if enough else exact(math.nextafter(number, math.inf))
 
 
 def below(number: Decimal) -> float:
@@ -134,13 +136,9 @@ class Cost:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cost:
         """The cost written by `to_json`."""
-        return cls(
-            value["as"],
-            exact(value.get("epsilon", "0")),
-            exact(value.get("delta", "0")),
-            tuple(exact(item) for item in value.get("values", ())),
-            value.get("opens"),
-        )
+        epsilon, delta = (exact(value.get(n, "0")) for n in ("epsilon", "delta"))
+        values = tuple(exact(item) for item in value.get("values", ()))
+        return cls(value["as"], epsilon, delta, values, value.get("opens"))
 
 
 @dataclass(frozen=True)
@@ -167,61 +165,86 @@ class Totals:
 
     def plus(self, cost: Cost, count: int, *, seq: int) -> Totals:
         """The totals after the entry `seq` that costs `cost`, `count` times."""
-        opened = seq if cost.opens else self.opened
-        renyi = self.renyi or (ZERO,) * len(cost.values)
-        return replace(
-            self,
-            epsilon=add(self.epsilon, cost.epsilon),
-            delta=add(self.delta, cost.delta),
-            renyi=_moved(renyi, cost.values, count),
-            opened=opened,
-            charges=self.charges + 1,
-            sole=None if self.charges else seq,
+        return Totals(
+            add(self.epsilon, cost.epsilon),
+            add(self.delta, cost.delta),
+            _moved(self.renyi or (ZERO,) * len(cost.values), cost.values, count),
+            seq if cost.opens else self.opened,
+            self.charges + 1,
+            None if self.charges else seq,
         )
 
     def minus_steps(self, cost: Cost, unused: int) -> Totals:
         """The totals after `unused` steps of a refundable cost were given back."""
-        if not cost.refundable:
-            return self
         return replace(self, renyi=_moved(self.renyi, cost.values, -unused))
 
     def minus(self, cost: Cost, count: int) -> Totals:
         """The totals as if the entry had never been charged; a filter stays open."""
-        return replace(
-            self.minus_steps(cost, count),
-            epsilon=subtract(self.epsilon, cost.epsilon),
-            delta=subtract(self.delta, cost.delta),
-            charges=self.charges - 1,
-            sole=None,
-        )
+        epsilon = subtract(self.epsilon, cost.epsilon)
+        delta = subtract(self.delta, cost.delta)
+        renyi = self.minus_steps(cost, count).renyi
+        return Totals(epsilon, delta, renyi, self.opened, self.charges - 1)
 
     def to_json(self) -> dict[str, Any]:
         """The totals as they stand in an entry."""
-        found: dict[str, Any] = {
-            "charges": self.charges,
-            "delta": text(self.delta),
-            "epsilon": text(self.epsilon),
-        }
-        found |= {
-            name: getattr(self, name)
-            for name in ("opened", "sole")
-            if getattr(self, name) is not None
-        }
-        if self.renyi:
-            found["renyi"] = [text(value) for value in self.renyi]
-        return found
+        sums = {"delta": text(self.delta), "epsilon": text(self.epsilon)}
+        found: dict[str, Any] = {"charges": self.charges, **sums}
+        places = {"opened": self.opened, "sole": self.sole}
+        found |= {name: seq for name, seq in places.items() if seq is not None}
+        renyi = [text(value) for value in self.renyi]
+        return found | ({"renyi": renyi} if renyi else {})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Totals:
         """The totals written by `to_json`."""
-        return cls(
-            exact(value["epsilon"]),
-            exact(value["delta"]),
-            tuple(exact(item) for item in value.get("renyi", ())),
-            value.get("opened"),
-            value["charges"],
-            value.get("sole"),
-        )
+        renyi = tuple(exact(item) for item in value.get("renyi", ()))
+        sums = exact(value["epsilon"]), exact(value["delta"]), renyi
+        return cls(*sums, value.get("opened"), value["charges"], value.get("sole"))
+
+
+@dataclass(frozen=True)
+class Account:
+    """One scope's budget and what it has spent.
+
+    Fields: scope, budget, rule (the ledger's filter), totals, filter (the open one or
+    None).
+    """
+
+    scope: str
+    budget: Budget
+    rule: str
+    totals: Totals
+    filter: RenyiFilter | None
+
+    def room(self) -> tuple[Decimal, Decimal]:
+        """(epsilon, delta) that plans and direct charges may still take."""
+        epsilon = subtract(exact(self.budget.epsilon), self.totals.epsilon)
+        delta = subtract(exact(self.budget.delta), self.totals.delta)
+        if self.filter is None:
+            return epsilon, delta
+        taken = exact(self.filter.epsilon), exact(self.filter.delta)
+        return subtract(epsilon, taken[0]), subtract(delta, taken[1])
+
+    def spent(self) -> Decimal:
+        """Epsilon of the filter's report, plus that of plans and direct charges."""
+        if self.filter is None:
+            return self.totals.epsilon
+        report = self.filter.spent([above(value) for value in self.totals.renyi])
+        whole = report == self.filter.epsilon
+        return add(self.totals.epsilon, exact(report) if whole else at_least(report))
+
+    def after(self, cost: Cost, count: int, *, seq: int) -> Account:
+        """The account once an entry was charged."""
+        filter = RenyiFilter.from_json(cost.opens) if cost.opens else self.filter
+        totals = self.totals.plus(cost, count, seq=seq)
+        return replace(self, totals=totals, filter=filter)
+
+    def holds(self) -> bool:
+        """Whether the totals are within the budget."""
+        if min(self.room()) < ZERO:
+            return False
+        sums = [above(value) for value in self.totals.renyi]
+        return self.filter is None or self.filter.admits(sums)
 
 
 def _moved(
@@ -230,7 +253,6 @@ def _moved(
     """Each total moved by count * value; nothing moves where there are no values."""
     if not values:
         return tuple(totals)
-    if count < 0:
-        pairs = zip(totals, values, strict=True)
-        return tuple(subtract(t, times(v, -count)) for t, v in pairs)
-    return tuple(add(t, times(v, count)) for t, v in zip(totals, values, strict=True))
+    move = add if count >= 0 else subtract  # an infinite total minus infinity stays
+    pairs = zip(totals, values, strict=True)
+    return tuple(move(t, times(v, abs(count))) for t, v in pairs)

@@ -30,26 +30,18 @@ KINDS = frozenset(
     "close".split()
 )
 
-_FIELDS = {
-    "v": int,
-    "seq": int,
-    "ts": str,
-    "ledger": str,
-    "kind": str,
-    "prev": str,
-    "body": dict,
-}
+_FIELDS = dict(v=int, seq=int, ts=str, ledger=str, kind=str, prev=str, body=dict)
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
 def canonical(value: Any) -> str:
-    """The one text of a JSON value: keys sorted, no spaces, no floats.
+    """The one text of a JSON value, whose UTF-8 bytes are hashed.
 
     Args:
       value: None, bool, int, str, and lists and string-keyed mappings of them.
-
-    Returns:
-      The text whose UTF-8 bytes are hashed.
 
     Raises:
       TypeError: a float (write it as a decimal string) or a foreign type.
@@ -59,13 +51,7 @@ def canonical(value: Any) -> str:
       '{"a":["0.5",null],"b":1}'
     """
     _refuse_floats(value)
-    return json.dumps(
-        value,
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=False,
-        allow_nan=False,
-    )
+    return _ENCODER.encode(value)
 
 
 @dataclass(frozen=True)
@@ -78,9 +64,9 @@ class Entry:
     format).
 
     Example:
-      >>> first = Entry(0, "2030-01-01T00:00:00Z", new_id(), "genesis", NO_PREVIOUS, {})
-      >>> first.kind, len(first.hash)
-      ('genesis', 64)
+      >>> first = genesis({})
+      >>> first.kind, len(first.hash), first.followed_by("note", {}).seq
+      ('genesis', 64, 1)
     """
 
     seq: int
@@ -112,26 +98,18 @@ class Entry:
 
     def followed_by(self, kind: str, body: Mapping[str, Any]) -> Entry:
         """The next entry of the chain, stamped with the present time."""
-        return Entry(
-            self.seq + 1, timestamp(), self.ledger, kind, self.hash, dict(body)
-        )
+        seq = self.seq + 1
+        return Entry(seq, timestamp(), self.ledger, kind, self.hash, dict(body))
 
 
 def genesis(body: Mapping[str, Any]) -> Entry:
     """The first entry of a new ledger, with a new random id."""
-    return Entry(0, timestamp(), new_id(), "genesis", NO_PREVIOUS, dict(body))
+    name = str(uuid.uuid4())
+    return Entry(0, timestamp(), name, "genesis", NO_PREVIOUS, dict(body))
 
 
 def parse(text: str, digest: str, seq: int) -> Entry:
-    """The entry stored as `text`, after checking its hash, form and place.
-
-    Args:
-      text: what was stored.
-      digest: the hash that was stored beside it.
-      seq: the place where it was found.
-
-    Returns:
-      The entry.
+    """The entry stored as `text`, with the hash `digest` beside it, at place `seq`.
 
     Raises:
       LedgerCorrupt: anything is not exactly as it was written; the message names seq.
@@ -139,7 +117,7 @@ def parse(text: str, digest: str, seq: int) -> Entry:
     if hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() != digest:
         raise LedgerCorrupt(f"entry seq={seq}: its text and its hash differ")
     try:
-        entry = from_json(json.loads(text), seq)
+        entry = _from_json(json.loads(text), seq)
         rewritten = entry.text
     except (ValueError, TypeError, RecursionError) as error:
         raise LedgerCorrupt(f"entry seq={seq}: {error}") from None
@@ -148,8 +126,8 @@ def parse(text: str, digest: str, seq: int) -> Entry:
     return entry
 
 
-def from_json(value: Any, seq: int) -> Entry:
-    """The entry of a JSON object, after checking its fields; see `parse` for errors."""
+def _from_json(value: Any, seq: int) -> Entry:
+    """The entry of a JSON object, after checking its fields."""
     if not isinstance(value, dict) or value.keys() != _FIELDS.keys():
         raise LedgerCorrupt(f"entry seq={seq}: fields other than {sorted(_FIELDS)}")
     for name, kind in _FIELDS.items():
@@ -167,16 +145,11 @@ def from_json(value: Any, seq: int) -> Entry:
 
 def check_link(before: Entry | None, entry: Entry) -> None:
     """Raise LedgerCorrupt unless `entry` directly follows `before` in one chain."""
-    if before is None:
-        fits = entry.kind == "genesis" and entry.prev == NO_PREVIOUS and entry.seq == 0
-    else:
-        fits = (
-            entry.kind != "genesis"
-            and entry.prev == before.hash
-            and entry.seq == before.seq + 1
-            and entry.ledger == before.ledger
-        )
-    if not fits:
+    due = (0, NO_PREVIOUS, entry.ledger)
+    if before is not None:
+        due = (before.seq + 1, before.hash, before.ledger)
+    starts = (entry.kind == "genesis") == (before is None)
+    if not starts or (entry.seq, entry.prev, entry.ledger) != due:
         raise LedgerCorrupt(f"entry seq={entry.seq}: the chain is broken before it")
 
 
@@ -184,11 +157,6 @@ def timestamp() -> str:
     """The present time, RFC 3339 in UTC, to the second."""
     now = datetime.datetime.now(datetime.UTC)
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def new_id() -> str:
-    """A new random ledger id."""
-    return str(uuid.uuid4())
 
 
 def _refuse_floats(value: Any) -> None:

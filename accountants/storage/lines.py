@@ -44,11 +44,7 @@ def location(path: str | Path | None) -> Path | sa.URL | None:
 
 
 def _url(text: str) -> sa.URL:
-    """A URL that a ledger can have; errors don't repeat it, for it may hold a password.
-
-    Raises:
-      ValueError: unreadable, or of another database.
-    """
+    """A URL that a ledger can have; refusals don't repeat it, nor its password."""
     try:
         url = sa.make_url(text)
     except (ValueError, sa.exc.ArgumentError):
@@ -68,13 +64,12 @@ def _url(text: str) -> sa.URL:
 
 def write_lines(entries: Sequence[Entry], path: Path) -> None:
     """Writes entries as JSON lines, durably; the last line names the head."""
+    last = {"entries": len(entries), "head": entries[-1].hash}
     with path.open("x", encoding="utf-8", newline="\n") as file:
         for entry in entries:
             line = {"entry": entry.to_json(), "hash": entry.hash}
             file.write(canonical(line) + "\n")
-        file.write(
-            canonical({"entries": len(entries), "head": entries[-1].hash}) + "\n"
-        )
+        file.write(canonical(last) + "\n")
         file.flush()
         os.fsync(file.fileno())
 

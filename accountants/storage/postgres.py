@@ -21,19 +21,18 @@ the schema, empty, beforehand.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
 from dpkit.accountants.answers.errors import LedgerCorrupt
-from dpkit.accountants.storage.tables import Objects, refuse_foreign
+from dpkit.accountants.storage.database import NOTHING, Database, Objects
 
 _WAIT_SECONDS = 20
 # A client that hangs, or lost its network, holds the lock no longer than this.
@@ -62,7 +61,6 @@ _BROKEN = ("22", "23", "3F", "42", "XX")
 # Errors of a COMMIT after which it is certain that nothing was written.
 _UNDONE = ("23", "40", "57014")
 
-_NOTHING = "nothing was charged, so nothing may be released"
 _UNKNOWN = (
     "the entry may have been written or not: count it as spent and release nothing; "
     "the same call with the same key charges it once"
@@ -100,7 +98,7 @@ UNION ALL SELECT 'function', p.oid::regprocedure::text, ''
 UNION ALL SELECT 'operator', oprname::text, ''
   FROM pg_catalog.pg_operator JOIN pg_catalog.pg_namespace n ON n.oid = oprnamespace
   WHERE nspname = '{schema}'"""
-_OBJECTS: Objects = {
+_MADE: Objects = {
     ("relation", "meta"): "r p name text not null, value text not null",
     ("relation", "entries"): "r p seq integer not null, hash text not null, key text, "
     "ref integer, entry text not null",
@@ -111,111 +109,74 @@ _OBJECTS: Objects = {
 }
 
 
-class Postgres:
-    """Transactions on one schema of a PostgreSQL database; see `Database`."""
+class Postgres(Database):
+    """One schema of a PostgreSQL database."""
 
     index_method = "USING hash "
+    made = _MADE
 
     def __init__(self, url: sa.URL):
         _check_url(url)
         self.schema = str(url.query.get("ledger", "ledger"))
-        self.name = _shown(url, self.schema)
-        self.engine = _engine(url.difference_update_query(["ledger"]))
         self._secret = str(url.password or "")
-        weakref.finalize(self, self.engine.dispose)
+        shown = url._replace(password=None).update_query_dict({"ledger": self.schema})
+        engine = _engine(url.difference_update_query(["ledger"]))
+        super().__init__(shown.render_as_string(), engine)
 
     def exists(self) -> bool:
         """Whether the schema holds anything, a ledger or not."""
         with self.transaction(writes=False) as connection:
-            return bool(self._relations(connection))
+            return bool(self._found(connection))
 
     def create(self, write: Callable[[sa.Connection], None]) -> bool:
         """Makes the tables with what `write` writes; False if anything is there."""
         try:
-            with self._transaction(self._begin(writes=True), True) as connection:
+            with self.transaction(writes=True, creates=True) as connection:
                 self._refuse_unsafe(connection)
-                if self._relations(connection):
+                if self._found(connection):
                     return False
-                with _refused_if_taken():
-                    self._make_schema(connection)
-                    write(connection)
+                # An administrator may have made it, for one who may not.
+                query = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = "
+                if not connection.exec_driver_sql(f"{query}'{self.schema}'").first():
+                    connection.exec_driver_sql(f'CREATE SCHEMA "{self.schema}"')
+                write(connection)
         except FileExistsError:
             return False
         return True
 
-    def check(self) -> None:
-        """Raises LedgerCorrupt for other tables, OSError for an unsafe server."""
-        with self.transaction(writes=False) as connection:
-            self._refuse_unsafe(connection)
-            if not self._relations(connection) >= {"meta", "entries"}:
-                raise LedgerCorrupt(
-                    f"path={self.name} is not a dpkit ledger, or a table is missing"
-                )
-
-    def refuse_foreign(self, connection: sa.Connection) -> None:
-        """Raises LedgerCorrupt for all that could change what a statement does."""
+    def _found(self, connection: sa.Connection) -> Objects:
+        """All that could change what a statement does."""
         rows = connection.exec_driver_sql(_FOUND.format(schema=self.schema))
-        found = {(kind, name): text for kind, name, text in rows}
-        refuse_foreign(found, _OBJECTS, self.name)
+        return {(kind, name): text for kind, name, text in rows}
 
-    def integrity(self, connection: sa.Connection) -> str:
-        """Always "ok": PostgreSQL checks pages when it reads them, if at all."""
-        return "ok"
-
-    @contextlib.contextmanager
-    def transaction(self, *, writes: bool) -> Iterator[sa.Connection]:
-        """One transaction, with PostgreSQL's errors translated.
+    def _begin(self, connection: sa.Connection, writes: bool, creates: bool) -> None:
+        """Begins a transaction with settings that no default can weaken.
 
         LOCK TABLE takes no snapshot, so what is read afterwards is the present. The
         lock on `entries` lets nobody add a trigger or a rule until the end.
         """
-        begin = self._begin(writes=writes)
+        path = f'SET LOCAL search_path = "{self.schema}", pg_temp;'
+        begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {path}"
         if writes:
+            begin = (
+                f"BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE; {path}"
+                " SET LOCAL synchronous_commit = on;"
+                f" SET LOCAL lock_timeout = '{_WAIT_SECONDS}s';"
+                f" SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s';"
+            )
+        if writes and not creates:
             begin += f' LOCK TABLE "{self.schema}".meta IN EXCLUSIVE MODE;'
             begin += f' LOCK TABLE "{self.schema}".entries IN ROW EXCLUSIVE MODE;'
-        with self._transaction(begin, writes) as connection:
-            yield connection
+        connection.exec_driver_sql(begin)
 
-    def _begin(self, *, writes: bool) -> str:
-        """Begins a transaction with settings that no default can weaken."""
-        path = f'SET LOCAL search_path = "{self.schema}", pg_temp;'
-        if not writes:
-            return f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {path}"
-        return (
-            f"BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE; {path}"
-            " SET LOCAL synchronous_commit = on;"
-            f" SET LOCAL lock_timeout = '{_WAIT_SECONDS}s';"
-            f" SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s';"
-        )
+    def _is_open(self, connection: sa.Connection) -> bool:
+        """Whether no statement of it has failed."""
+        driver: Any = connection.connection.driver_connection
+        return driver.info.transaction_status.name == "INTRANS"
 
-    @contextlib.contextmanager
-    def _transaction(self, begin: str, writes: bool) -> Iterator[sa.Connection]:
-        """Begins, yields, commits; any exception rolls back and hangs up."""
-        ending = False
-        try:
-            with self.engine.connect() as connection, _whole_or_closed(connection):
-                connection.exec_driver_sql(begin)
-                yield connection
-                _refuse_failed(connection)
-                ending = writes
-                connection.exec_driver_sql("COMMIT")
-                ending = False
-        except sa.exc.DBAPIError as error:
-            raise self._translation(error.orig, ending) from None
-
-    def _relations(self, connection: sa.Connection) -> set[str]:
-        """The names of all tables, indexes and views in the schema."""
-        query = (
-            "SELECT relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
-            f" ON n.oid = c.relnamespace WHERE nspname = '{self.schema}'"
-        )
-        return set(connection.exec_driver_sql(query).scalars())
-
-    def _make_schema(self, connection: sa.Connection) -> None:
-        """Creates the schema, unless an administrator did it already."""
-        query = f"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = '{self.schema}'"
-        if connection.exec_driver_sql(query).scalar() is None:
-            connection.exec_driver_sql(f'CREATE SCHEMA "{self.schema}"')
+    def _give_up(self, connection: sa.Connection) -> None:
+        """Hangs up: a connection serves again only after a success."""
+        connection.invalidate()
 
     def _refuse_unsafe(self, connection: sa.Connection) -> None:
         """Refuse a server that confirms what it may forget, or mangles text."""
@@ -227,12 +188,16 @@ class Postgres:
                     f"needs {setting}={needed}"
                 )
 
-    def _translation(self, error: BaseException | None, ending: bool) -> Exception:
-        """The exception that stands for one of PostgreSQL's."""
+    def _translated(
+        self, error: BaseException | None, ending: bool, creates: bool
+    ) -> Exception:
+        """By its SQLSTATE; after a COMMIT without an answer nothing is certain."""
         state = getattr(error, "sqlstate", None) or ""
         reason = (str(error).splitlines() or [""])[0]
         if self._secret:
             reason = reason.replace(self._secret, "***")
+        if creates and state in _TAKEN:
+            return FileExistsError(f"path={self.name}: somebody else was first")
         if ending and not state.startswith(_UNDONE):
             return ConnectionError(
                 f"path={self.name}: the server was lost ({reason}): {_UNKNOWN}"
@@ -240,15 +205,15 @@ class Postgres:
         if state.startswith(_BUSY):
             return TimeoutError(
                 f"path={self.name} stayed locked by another writer ({reason}): "
-                f"{_NOTHING}; try again"
+                f"{NOTHING}; try again"
             )
         if state.startswith(_FORBIDDEN):
-            return PermissionError(errno.EACCES, f"{reason}: {_NOTHING}", self.name)
+            return PermissionError(errno.EACCES, f"{reason}: {NOTHING}", self.name)
         if state == "53100":
-            return OSError(errno.ENOSPC, f"disk full: {_NOTHING}", self.name)
+            return OSError(errno.ENOSPC, f"disk full: {NOTHING}", self.name)
         if state.startswith(_BROKEN):
             return LedgerCorrupt(f"path={self.name}: {reason}")
-        return ConnectionError(f"path={self.name}: {reason}: {_NOTHING}")
+        return ConnectionError(f"path={self.name}: {reason}: {NOTHING}")
 
 
 def _check_url(url: sa.URL) -> None:
@@ -270,13 +235,6 @@ def _check_url(url: sa.URL) -> None:
             "path: ?ledger=NAME must be at most 63 lower-case letters, digits and _, "
             "from a letter on, and no schema of PostgreSQL's own"
         )
-
-
-def _shown(url: sa.URL, schema: str) -> str:
-    """The URL without its password."""
-    parts = url.username, None, url.host, url.port, url.database
-    query = {**url.query, "ledger": schema}
-    return sa.URL.create("postgresql", *parts, query=query).render_as_string()
 
 
 def _engine(url: sa.URL) -> sa.Engine:
@@ -315,31 +273,3 @@ def _forget_connections() -> None:
 
 _ENGINES: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_forget_connections)
-
-
-@contextlib.contextmanager
-def _whole_or_closed(connection: sa.Connection) -> Iterator[None]:
-    """A connection goes back to the pool only after a transaction that succeeded."""
-    try:
-        yield
-    except BaseException:
-        connection.invalidate()
-        raise
-
-
-def _refuse_failed(connection: sa.Connection) -> None:
-    """The COMMIT of a failed transaction rolls back, and reports success."""
-    driver: Any = connection.connection.driver_connection
-    if driver.info.transaction_status.name != "INTRANS":
-        raise OSError(f"the transaction had failed: {_NOTHING}")
-
-
-@contextlib.contextmanager
-def _refused_if_taken() -> Iterator[None]:
-    """FileExistsError where somebody else was first."""
-    try:
-        yield
-    except sa.exc.DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) in _TAKEN:
-            raise FileExistsError from None
-        raise

@@ -12,7 +12,6 @@ seen half made, and of two processes that create it at once only one succeeds.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
@@ -20,95 +19,19 @@ import re
 import sqlite3
 import time
 import uuid
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool, StaticPool
 
 from dpkit.accountants.answers.errors import LedgerCorrupt
-from dpkit.accountants.storage.tables import STATEMENTS, refuse_foreign
+from dpkit.accountants.storage.database import NOTHING, STATEMENTS, Database, Objects
 
 _BUSY_SECONDS = 20.0
 _BUSY_ATTEMPTS = 3
 _MAGIC = b"SQLite format 3\0"
-
-
-class Sqlite:
-    """Transactions on one file, or on memory when `path` is None; see `Database`."""
-
-    index_method = ""
-
-    def __init__(self, path: Path | None):
-        self.name = path
-        self.engine = _engine(path)
-        weakref.finalize(self, self.engine.dispose)
-
-    def exists(self) -> bool:
-        """Whether there is a file (empty or not) at the path."""
-        return self.name is not None and self.name.exists()
-
-    def create(self, write: Callable[[sa.Connection], None]) -> bool:
-        """Makes the file with what `write` writes; False if one was there already."""
-        if self.name is None:
-            with self.transaction(writes=True) as connection:
-                write(connection)
-            return True
-        _refuse_stale_journal(self.name)
-        draft = self.name.with_name(f".{self.name.name}.{uuid.uuid4().hex}.new")
-        try:
-            with Sqlite(draft).transaction(writes=True) as connection:
-                write(connection)
-            _publish(draft, self.name)
-        except FileExistsError:
-            return False
-        finally:
-            draft.unlink(missing_ok=True)
-        _sync_folder(self.name.parent)
-        return True
-
-    def check(self) -> None:
-        """Raises LedgerCorrupt for an emptied, truncated or foreign file."""
-        if self.name is not None:
-            _check_magic(self.name)
-        with self.transaction(writes=False) as connection:
-            names = "select name from sqlite_master where type = 'table'"
-            tables = set(connection.exec_driver_sql(names).scalars())
-            if not tables & {"meta", "entries"}:
-                raise LedgerCorrupt(f"path={self.name} is not a dpkit ledger")
-            if self.name and _size(connection) != self.name.stat().st_size:
-                raise LedgerCorrupt(f"path={self.name} was truncated or extended")
-
-    def refuse_foreign(self, connection: sa.Connection) -> None:
-        """Raises LedgerCorrupt for a trigger, a view, or any table but ours as made.
-
-        The statistics that ANALYZE leaves are SQLite's own, and can't undo a charge.
-        """
-        query = "select type, name, sql from sqlite_master"
-        found: dict[tuple[str, str], str] = {}
-        for kind, name, sql in connection.exec_driver_sql(query):
-            # Added up: a forged row may repeat a true one's name and hold a trigger.
-            found[kind, name] = found.get((kind, name), "") + _normal(sql or "")
-        known = _OBJECTS | {k: v for k, v in _STATISTICS.items() if k in found}
-        refuse_foreign(found, known, self.name)
-
-    def integrity(self, connection: sa.Connection) -> str:
-        """SQLite's own check of its pages: "ok", or the first complaint."""
-        check = connection.exec_driver_sql("PRAGMA integrity_check(1)")
-        return "; ".join(check.scalar_one().splitlines())
-
-    @contextlib.contextmanager
-    def transaction(self, *, writes: bool) -> Iterator[sa.Connection]:
-        """One transaction on its own connection, with SQLite's errors translated."""
-        with _translated(self.name), self.engine.connect() as connection:
-            _begin(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
-            try:
-                yield connection
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                _roll_back(connection)
-                raise
 
 
 def _normal(sql: str) -> str:
@@ -116,23 +39,120 @@ def _normal(sql: str) -> str:
     return re.sub(r" ?([(),]) ?", r"\1", " ".join(sql.replace('"', "").split())).lower()
 
 
-def _objects() -> dict[tuple[str, str], str]:
-    """What the file of a ledger holds: exactly what it was made with."""
-    found = {("index", "sqlite_autoindex_meta_1"): ""}
-    for statement in STATEMENTS:
-        sql = statement.format(method="")
-        _, kind, name, *_ = sql.lower().split()
-        found[kind, name] = _normal(sql)
-    return found
-
-
-_OBJECTS = _objects()
+# "CREATE TABLE meta …" makes ("table", "meta").
+_MADE: Objects = {
+    (sql.split()[1].lower(), sql.split()[2]): _normal(sql.format(method=""))
+    for sql in STATEMENTS
+} | {("index", "sqlite_autoindex_meta_1"): ""}
 _STATISTICS = {
     ("table", "sqlite_stat1"): "create table sqlite_stat1(tbl,idx,stat)",
-    ("table", "sqlite_stat4"): (
-        "create table sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"
-    ),
+    ("table", "sqlite_stat4"): "create table sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
 }
+# Of these an OSError is made, of the class that the number has.
+_SYSTEM = {
+    sqlite3.SQLITE_FULL: (errno.ENOSPC, "disk full"),
+    sqlite3.SQLITE_IOERR: (errno.EIO, "input/output error"),
+} | dict.fromkeys(
+    (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM),
+    (errno.EACCES, "can't open or write"),
+)
+
+
+class Sqlite(Database):
+    """One file, or memory when the path is None."""
+
+    made = _MADE
+
+    def __init__(self, path: Path | None):
+        self._path = path
+        super().__init__(path, _engine(path))
+
+    def exists(self) -> bool:
+        """Whether there is a file (empty or not) at the path."""
+        return self._path is not None and self._path.exists()
+
+    def create(self, write: Callable[[sa.Connection], None]) -> bool:
+        """Makes the file with what `write` writes; False if one was there already."""
+        if self._path is None:
+            with self.transaction(writes=True) as connection:
+                write(connection)
+            return True
+        _refuse_stale_journal(self._path)
+        draft = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.new")
+        try:
+            with Sqlite(draft).transaction(writes=True) as connection:
+                write(connection)
+            _publish(draft, self._path)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync_folder(self._path.parent)
+        return True
+
+    def check(self) -> None:
+        """Raises LedgerCorrupt for an emptied, truncated or foreign file."""
+        if self._path is not None:
+            _check_magic(self._path)
+        super().check()
+
+    def integrity(self, connection: sa.Connection) -> str:
+        """SQLite's own check of its pages: "ok", or the first complaint."""
+        check = connection.exec_driver_sql("PRAGMA integrity_check(1)")
+        return "; ".join(check.scalar_one().splitlines())
+
+    def _refuse_unsafe(self, connection: sa.Connection) -> None:
+        """Refuse a file of another size than SQLite believes."""
+        ask = "select page_count * page_size from pragma_page_count, pragma_page_size"
+        size = connection.exec_driver_sql(ask).scalar_one()
+        if self._path is not None and self._path.stat().st_size != size:
+            raise LedgerCorrupt(f"path={self.name} was truncated or extended")
+
+    def _found(self, connection: sa.Connection) -> Objects:
+        """The schema, but for statistics of ANALYZE, which can't undo a charge."""
+        query = "select type, name, sql from sqlite_master"
+        found: dict[tuple[str, str], str] = {}
+        for kind, name, sql in connection.exec_driver_sql(query):
+            # Added up: a forged row may repeat a true one's name and hold a trigger.
+            found[kind, name] = found.get((kind, name), "") + _normal(sql or "")
+        return {k: v for k, v in found.items() if _STATISTICS.get(k) != v}
+
+    def _begin(self, connection: sa.Connection, writes: bool, creates: bool) -> None:
+        """BEGIN, tried again a few times when other processes hold the lock."""
+        for attempt in range(1, _BUSY_ATTEMPTS + 1):
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+                return
+            except sa.exc.OperationalError as error:
+                busy = _code(error.orig) == sqlite3.SQLITE_BUSY
+                if not busy or attempt == _BUSY_ATTEMPTS:
+                    raise
+                time.sleep(random.uniform(0.0, 0.1))
+
+    def _is_open(self, connection: sa.Connection) -> bool:
+        """Whether it was not undone already, as SQLite does when the disk is full."""
+        driver: Any = connection.connection.driver_connection
+        return driver.in_transaction
+
+    def _give_up(self, connection: sa.Connection) -> None:
+        """ROLLBACK."""
+        if self._is_open(connection):
+            connection.exec_driver_sql("ROLLBACK")
+
+    def _translated(
+        self, error: BaseException | None, ending: bool, creates: bool
+    ) -> Exception:
+        """As a lock that others keep, a disk that refuses, or a damaged file."""
+        code = _code(error)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return TimeoutError(
+                f"path={self.name} stayed locked by another process: nothing was "
+                "written; try again"
+            )
+        if code not in _SYSTEM:
+            return LedgerCorrupt(f"path={self.name}: {error}")
+        number, reason = _SYSTEM[code]
+        return OSError(number, f"{reason} ({error}): {NOTHING}", str(self.name))
 
 
 def _engine(path: Path | None) -> sa.Engine:
@@ -149,63 +169,6 @@ def _engine(path: Path | None) -> sa.Engine:
         connection.execute("PRAGMA synchronous=EXTRA")
 
     return engine
-
-
-def _begin(connection: sa.Connection, statement: str) -> None:
-    """BEGIN, tried again a few times when other processes hold the lock."""
-    for attempt in range(1, _BUSY_ATTEMPTS + 1):
-        try:
-            connection.exec_driver_sql(statement)
-            return
-        except sa.exc.OperationalError as error:
-            if _code(error.orig) != sqlite3.SQLITE_BUSY or attempt == _BUSY_ATTEMPTS:
-                raise
-            time.sleep(random.uniform(0.0, 0.1))
-
-
-def _roll_back(connection: sa.Connection) -> None:
-    """ROLLBACK, unless SQLite did it already (it does when the disk is full)."""
-    driver = connection.connection.driver_connection
-    if isinstance(driver, sqlite3.Connection) and driver.in_transaction:
-        connection.exec_driver_sql("ROLLBACK")
-
-
-def _size(connection: sa.Connection) -> int:
-    """How many bytes SQLite believes that the file has."""
-    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    return pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one()
-
-
-@contextlib.contextmanager
-def _translated(path: Path | None) -> Iterator[None]:
-    """SQLite's errors as the few that callers can act on."""
-    try:
-        yield
-    except sa.exc.DBAPIError as error:
-        raise _translation(error.orig, path) from None
-    except sqlite3.Error as error:
-        raise _translation(error, path) from None
-
-
-def _translation(error: BaseException | None, path: Path | None) -> Exception:
-    """The exception that stands for one of SQLite's."""
-    code = _code(error)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return TimeoutError(
-            f"path={path} stayed locked by another process: nothing was written; "
-            "try again"
-        )
-    if code == sqlite3.SQLITE_FULL:
-        reason = "disk full: nothing was charged, so nothing may be released"
-        return OSError(errno.ENOSPC, reason, str(path))
-    if code == sqlite3.SQLITE_IOERR:
-        reason = "input/output error: nothing was charged, so nothing may be released"
-        return OSError(errno.EIO, reason, str(path))
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return PermissionError(
-            errno.EACCES, f"can't open or write ({error})", str(path)
-        )
-    return LedgerCorrupt(f"path={path}: {error}")
 
 
 def _code(error: BaseException | None) -> int:

@@ -11,18 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
 from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.storage.database import ENTRIES, META, STATEMENTS, Database
 from dpkit.accountants.storage.entry import Entry, parse
 from dpkit.accountants.storage.postgres import Postgres
 from dpkit.accountants.storage.sqlite import Sqlite
-from dpkit.accountants.storage.tables import ENTRIES, META, STATEMENTS
 
 SCHEMA = "1"
 
@@ -34,36 +34,8 @@ _AT = ENTRIES.select().where(ENTRIES.c.seq == sa.bindparam("wanted"))
 _WITH_KEY = _in_order.where(ENTRIES.c.key == sa.bindparam("wanted"))
 _SINCE = _in_order.where(ENTRIES.c.seq >= sa.bindparam("wanted"))
 _ABOUT = _in_order.where(ENTRIES.c.ref == sa.bindparam("wanted"))
+_COUNT = sa.select(sa.func.count()).select_from(ENTRIES)
 _NOTE_HEAD = META.update().where(META.c.name == "head")
-
-
-class Database(Protocol):
-    """What a store asks of a database; sqlite.py and postgres.py are the two."""
-
-    engine: sa.Engine
-    index_method: str
-
-    @property
-    def name(self) -> Path | str | None:
-        """How messages and reports call it: never with a password."""
-
-    def exists(self) -> bool:
-        """Whether anything is there, a ledger or not."""
-
-    def create(self, write: Callable[[sa.Connection], None]) -> bool:
-        """Makes the ledger with what `write` writes, as a whole; False if taken."""
-
-    def check(self) -> None:
-        """Raises LedgerCorrupt where the tables can't be those of a ledger."""
-
-    def refuse_foreign(self, connection: sa.Connection) -> None:
-        """Raises LedgerCorrupt for anything but our tables as they were made."""
-
-    def integrity(self, connection: sa.Connection) -> str:
-        """The database's own check of its pages: "ok", or the first complaint."""
-
-    def transaction(self, *, writes: bool) -> AbstractContextManager[sa.Connection]:
-        """A transaction: one state, and for a writer no other writer until its end."""
 
 
 class Session:
@@ -78,12 +50,7 @@ class Session:
 
     def meta(self) -> dict[str, str]:
         """The rows of the table `meta`."""
-        return {name: value for name, value in self._connection.execute(META.select())}
-
-    def count(self) -> int:
-        """The number of stored entries."""
-        query = sa.select(sa.func.count()).select_from(ENTRIES)
-        return self._connection.execute(query).scalar_one()
+        return {row.name: row.value for row in self._connection.execute(META.select())}
 
     def head(self) -> Entry:
         """The last entry, after checking that `meta` names the same head."""
@@ -99,10 +66,9 @@ class Session:
 
     def get(self, seq: int) -> Entry:
         """The entry at `seq`."""
-        found = next(self._rows(_AT, seq), None)
-        if found is None:
-            raise LedgerCorrupt(f"entry seq={seq} is missing")
-        return found
+        for entry in self._rows(_AT, seq):
+            return entry
+        raise LedgerCorrupt(f"entry seq={seq} is missing")
 
     def with_key(self, key: str) -> list[Entry]:
         """Entries that carry this idempotency key, in order."""
@@ -219,20 +185,21 @@ class Store(Sole):
         self._database.check()
         with self.reading() as session:
             meta = session.meta()
-            _check_schema(meta)
+            if meta.get("schema") != SCHEMA:
+                raise LedgerCorrupt(
+                    f"schema={meta.get('schema')}, but this dpkit reads {SCHEMA}: "
+                    "update dpkit, or the file was edited"
+                )
             self._database.refuse_foreign(session._connection)
-            head = session.head()
-            if session.count() != head.seq + 1 or meta.get("ledger") != head.ledger:
+            head, stored = session.head(), session._connection.scalar(_COUNT)
+            if stored != head.seq + 1 or meta.get("ledger") != head.ledger:
                 raise LedgerCorrupt(f"path={self.path}: entries are missing or foreign")
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Session]:
+    def reading(self) -> AbstractContextManager[Session]:
         """A transaction that sees one state and writes nothing."""
-        with self._transaction(writes=False) as session:
-            yield session
+        return self._transaction(writes=False)
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[Session]:
+    def writing(self) -> AbstractContextManager[Session]:
         """The one writing transaction: durable when it ends, undone if it raises.
 
         Raises:
@@ -241,8 +208,7 @@ class Store(Sole):
             the entry may have been written: the message says so.
           OSError: disk full, or not writable; nothing was written.
         """
-        with self._transaction(writes=True) as session:
-            yield session
+        return self._transaction(writes=True)
 
     def close(self) -> None:
         """Ends the use of the store; a ledger in memory is lost."""
@@ -288,12 +254,3 @@ def _entry(row: sa.Row[Any]) -> Entry:
 def _position(entry: Entry) -> str:
     """How `meta` notes the head."""
     return f"{entry.seq} {entry.hash}"
-
-
-def _check_schema(meta: dict[str, str]) -> None:
-    """Refuse other versions of the tables."""
-    if meta.get("schema") != SCHEMA:
-        raise LedgerCorrupt(
-            f"schema={meta.get('schema')}, but this dpkit reads {SCHEMA}: "
-            "update dpkit, or the file was edited"
-        )

@@ -12,7 +12,7 @@ from dpkit.accountants import (
     PureDpEvent,
     repeat,
 )
-from dpkit.accountants.ledger.state import after, state_of
+from dpkit.accountants.ledger.state import State, after, state_of
 from tests.accountants.toy_ledgers import (
     BUDGET,
     GAUSSIAN,
@@ -223,6 +223,22 @@ def test_a_forged_refund_after_a_resumption_is_found(forged):
         session.append(head.followed_by(forged, body | {"after": state.to_json()}))
     assert ledger.spent().upper == 0.0
     with pytest.raises(LedgerCorrupt, match="seq=3"):
+        ledger.verify()
+
+
+def test_a_forged_plan_that_the_first_one_pays_is_found():
+    """It would make the items of the first plan as good as new, again and again."""
+    ledger = new_ledger(regime="static")
+    ledger.plan({"train": (STEP, 10)}, label="study")
+    ledger.reserve(STEP, count=10, label="train")
+    with ledger._store.writing() as session:
+        head, first = session.head(), session.get(1)
+        body = head.body | {"items": first.body["items"], "count": 1}
+        state = State.from_json(first.body["after"])
+        body["after"] = after(state, "plan", head.seq + 1, body).to_json()
+        session.append(head.followed_by("plan", body))
+    assert ledger.reserve(STEP, count=9, label="train").count == 9
+    with pytest.raises(LedgerCorrupt, match=r"seq=3.*second sealed plan"):
         ledger.verify()
 
 
