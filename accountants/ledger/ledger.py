@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from dp_accounting import DpEvent
 
@@ -76,7 +76,7 @@ class Ledger(Sole):
         filter: str = "approx",
         adaptive: Budget | None = None,
         scopes: Mapping[str, Budget] | None = None,
-    ) -> Ledger:
+    ) -> Self:
         """Opens a ledger, or creates it where there is none.
 
         Args:
@@ -424,7 +424,7 @@ class Ledger(Sole):
         """Forgets the connection; a ledger in memory is lost."""
         self._store.close()
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -79,14 +79,7 @@ def summary(
 def publish(
     folder: RunFolder, config: JobConfig, done: Outcome, result: dict[str, Any]
 ) -> None:
-    """Writes what may be shown; the result last, since it marks the end.
-
-    Args:
-      folder: where to.
-      config: whose text the report shows.
-      done: has the files and what the report says.
-      result: from `summary`.
-    """
+    """Writes what may be shown; the result last, since it marks the end."""
     text = json.dumps(result, indent=1, allow_nan=False)
     for name, content in done.files.items():
         write(folder.path / name, content)

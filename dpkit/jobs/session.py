@@ -72,8 +72,8 @@ class Session:
     ) -> Session:
         """Takes up the folder's unfinished run, or draws secrets for a new one."""
         if folder is not None and folder.started:
-            found, known = folder.load_state()
-            return cls(found, {"charged": {}, **known}, folder, resumed=True)
+            secrets, facts = folder.load_state()
+            return cls(secrets, {"charged": {}, **facts}, folder, resumed=True)
         secrets = Roots.draw()
         if insecure_seed is not None:
             secrets = Roots.insecure(insecure_seed)
@@ -121,10 +121,10 @@ class Session:
           ValueError: the checkpoint is another run's, made with other secrets.
         """
         saved = self._checkpoints
-        found = None if saved is None else saved.latest(like)
-        if found is None:
+        newest = None if saved is None else saved.latest(like)
+        if newest is None:
             return None
-        state, facts = found
+        state, facts = newest
         step, run_id = int(facts.pop("step")), facts.pop("run_id")
         if run_id != self.run_id:
             raise ValueError(
@@ -290,13 +290,13 @@ def environment() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that make the numbers."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers
 
 
 def default_devices() -> int:

@@ -32,9 +32,6 @@ _LOG_X = ("noise", "order")
 def figure(curve: Curve) -> Figure:
     """A curve with its caption; nothing is shown where it has no point.
 
-    Args:
-      curve: what to draw.
-
     Example:
       >>> curve = Curve(name="steps", x="steps", y="epsilon", points=((1, 0.50009),))
       >>> figure(curve).note
@@ -63,14 +60,6 @@ def figure(curve: Curve) -> Figure:
 def curve_page(curve: Curve, *, relation: str, unit: str) -> str:
     """One curve as a page of its own, with its numbers.
 
-    Args:
-      curve: what to draw.
-      relation: the neighbouring relation.
-      unit: the privacy unit.
-
-    Returns:
-      One self-contained HTML page.
-
     Example:
       >>> curve = Curve(name="steps", x="steps", y="epsilon", points=((1, 0.5),))
       >>> "add_remove" in curve_page(curve, relation="add_remove", unit="user")
@@ -98,11 +87,6 @@ def rounded(
     curve: Curve, points: Sequence[tuple[float, float]], *, digits: int
 ) -> list[tuple[str, str]]:
     """Points as text, each number rounded so that what they say stays true.
-
-    Args:
-      curve: whose points they are.
-      points: some of them, or all.
-      digits: significant digits.
 
     Example:
       >>> curve = Curve(name="profile", x="epsilon", y="delta", points=((1.23, 4.56),))

@@ -84,10 +84,10 @@ class Loop:
     def resume(cls, session: Session, plan: DPSGDPlan, state: TrainState) -> Loop:
         """The loop at the newest checkpoint, or at the start."""
         loop = cls(session, plan, state)
-        found = session.kept(state)
-        if found is None:
+        checkpoint = session.kept(state)
+        if checkpoint is None:
             return loop
-        step, kept, facts = found
+        step, kept, facts = checkpoint
         if step > plan.steps:
             raise ValueError(
                 f"the checkpoint is at step {step}, beyond the {plan.steps} that were "

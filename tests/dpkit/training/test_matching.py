@@ -172,7 +172,7 @@ def test_a_sum_that_was_clipped_otherwise_is_refused(gradient, words):
     batch = first()
     if isinstance(gradient, type(clipped_grad(loss, clip_norm=1.0))):
         total, _ = gradient(START, batch.rows, batch.mask)
-    elif gradient.stream.moves:
+    elif gradient.stream.clip_moves:
         with pytest.raises(ValueError, match="state=state"):
             gradient(START, batch)
         memory = gradient.stream.init(START)
