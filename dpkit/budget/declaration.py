@@ -247,12 +247,6 @@ def of_event(
 ) -> Declaration:
     """The declaration of a run whose event is known, a repeated one as its steps.
 
-    Args:
-      event: all of it.
-      terms: has `relation` and `unit`.
-      delta: at which epsilon is meant, or None.
-      assumed: as in `Declaration`.
-
     Example:
       >>> from dpkit.accountants import PureDpEvent, repeat
       >>> terms = {"relation": "zero_out", "unit": "user"}

@@ -185,8 +185,6 @@ def run(
     Privacy: everything outside `private/` is released, and covered by the charge.
 
     Args:
-      job: what kind of run.
-      config: of the job.
       out: the run's folder.
       ledger: a shared ledger's file or URL, in the place of the configuration's.
       offline: never fetch anything, whatever the configuration allows.
@@ -263,8 +261,6 @@ def dry_run(job: Job[Any], config: JobConfig, *, estimate: bool = True) -> Cost:
     """What a run would cost and take; spends, fetches and writes nothing.
 
     Args:
-      job: what kind of run.
-      config: of the job.
       estimate: whether to ask for memory and time as well, which may be measured.
 
     Returns:

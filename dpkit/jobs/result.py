@@ -34,12 +34,7 @@ def summary(
 ) -> dict[str, Any]:
     """What `result.json` says; nothing in it is private.
 
-    Args:
-      name: of the job.
-      config: what was asked for.
-      session: knows the run and when it started.
-      ledger: says what the run cost; nothing charged, no claim: `epsilon` is None.
-      done: what came of it.
+    What the run cost, the ledger says; nothing charged, no claim: `epsilon` is None.
 
     Raises:
       ValueError: a fact of the job's has a name that is said here.

@@ -161,8 +161,7 @@ class Session:
         """Charges the run's whole plan, fixed now, before its first release.
 
         Args:
-          ledger: decides.
-          event: what one step costs.
+              event: what one step costs.
           count: how many steps.
           label: the entry's name, unless the configuration has one.
           delta: of the ledger's, unless the configuration gives the run a part.
@@ -183,8 +182,7 @@ class Session:
         """Charges one release, chosen perhaps on earlier outputs, before it is made.
 
         Args:
-          ledger: decides.
-          event: what the release costs.
+              event: what the release costs.
           name: of the release, once a run. The same name in a resumed run is the same
             charge, not paid again, and the same noise.
 

@@ -44,7 +44,8 @@ def figure(curve: Curve) -> Figure:
         log_y=curve.name in _LOG_Y,
         from_zero=curve.name == "steps",
     )
-    own = Line(_own_name(curve) if curve.references else "", curve.points)
+    warrant = "certified" if curve.certified else "an estimate"
+    own = Line(f"this run, {warrant}" if curve.references else "", curve.points)
     others = [Line(name, points, True) for name, points in curve.references.items()]
     ends = [curve.points[0], curve.points[-1]] if curve.points else []
     note = " to ".join(f"{y} at {x}" for x, y in rounded(curve, ends, digits=4))
@@ -101,11 +102,6 @@ def rounded(
         )
         for x, y in points
     ]
-
-
-def _own_name(curve: Curve) -> str:
-    """The curve itself in the legend."""
-    return "this run, certified" if curve.certified else "this run, an estimate"
 
 
 def _warrant(curve: Curve) -> str:
