@@ -160,7 +160,7 @@ class AdaptiveGaussianSum(Steady, BoundedSum):
     generators = ("threefry",)
 
     @property
-    def moves(self) -> bool:
+    def clip_moves(self) -> bool:
         """True: it follows what was released."""
         return True
 

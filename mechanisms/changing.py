@@ -90,7 +90,7 @@ class ChangingSum(Steady):
         return False
 
     @property
-    def moves(self) -> bool:
+    def clip_moves(self) -> bool:
         """Whether the clip norm changes."""
         return len({one.clip_norm for _, one in self.parts}) > 1
 
@@ -98,7 +98,7 @@ class ChangingSum(Steady):
     def clipping(self) -> Hashable:
         """The clip, or words for norms that change."""
         first = self.parts[0][1].clip
-        if not self.moves:
+        if not self.clip_moves:
             return first
         norms = [(steps, one.clip_norm) for steps, one in self.parts]
         return f"flat clipping with the norms {norms}"
@@ -155,11 +155,11 @@ class ChangingSum(Steady):
 
     def limit(self, state: jax.Array) -> Any:
         """The clip norm of the step, if it is not always the same."""
-        return self.clip_at(state) if self.moves else ()
+        return self.clip_at(state) if self.clip_moves else ()
 
     def clip_for(self, state: jax.Array) -> Clip:
         """The clip of the step."""
-        return Flat(self.clip_at(state)) if self.moves else self.parts[0][1].clip
+        return Flat(self.clip_at(state)) if self.clip_moves else self.parts[0][1].clip
 
     def step(
         self,

@@ -27,16 +27,23 @@ _TWO = (
 )
 _OPERATIONS = (
     "__radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __pow__ "
-    "__rpow__ __matmul__ __rmatmul__ __neg__ __abs__ __lt__ __le__ __gt__ __ge__ "
-    "__getitem__ __float__ __array__ __jax_array__"
+    "__rpow__ __floordiv__ __mod__ __matmul__ __rmatmul__ __neg__ __abs__ __lt__ "
+    "__le__ __gt__ __ge__ __getitem__ __float__ __array__"
 ).split()
 
 
 class _Named(type):
-    """JAX's errors about trees that don't match print the class: it says what to do."""
+    """Says what to do where JAX prints or compares the types of unlike trees."""
 
     def __repr__(cls) -> str:
         return f"<ClippedSum, {ADVICE}>"
+
+    def __ne__(cls, other: object) -> bool:
+        # JAX compares types by != to explain in six lines why two trees don't match:
+        # a sum where parameters should be. One line does better.
+        if other is cls:
+            return False
+        raise TypeError(ADVICE)
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -145,8 +152,14 @@ def _refuse(self: ClippedSum, *_: Any, **__: Any) -> NoReturn:
     raise TypeError(ADVICE)
 
 
+def _refuse_name(self: ClippedSum, name: str) -> NoReturn:
+    """What parameters have, such as items() or a weight."""
+    raise AttributeError(f"ClippedSum has no {name!r}; {ADVICE}")
+
+
 for _name in _OPERATIONS:
     setattr(ClippedSum, _name, _refuse)
+setattr(ClippedSum, "__getattr__", _refuse_name)  # noqa: B010, unseen by type checkers
 
 
 def _refuse_draws(*_: Any) -> NoReturn:

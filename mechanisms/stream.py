@@ -91,7 +91,7 @@ class Stream(Protocol):
         ...
 
     @property
-    def moves(self) -> bool:
+    def clip_moves(self) -> bool:
         """Whether the clip norm differs from step to step, so that the state has it."""
         ...
 
@@ -160,7 +160,7 @@ class Steady:
         return True
 
     @property
-    def moves(self) -> bool:
+    def clip_moves(self) -> bool:
         """False."""
         return False
 

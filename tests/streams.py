@@ -139,7 +139,7 @@ def check_contract(row: Row) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         stream.noise_multiplier = 0.0
     state = stream.init({"a": jax.ShapeDtypeStruct((3,), jnp.float32)})
-    assert bool(jax.tree.leaves(stream.limit(state))) == stream.moves
+    assert bool(jax.tree.leaves(stream.limit(state))) == stream.clip_moves
     assert set(stream.generators) <= {"threefry", "chacha20"}
 
 
@@ -192,7 +192,7 @@ def check_stddev(row: Row) -> None:
     outputs, states = row.outputs(jax.jit(row.stream.step), SIZE)
     for t, noise in enumerate(row.together(outputs)):
         stated = float(row.stream.stddev_at(t))
-        if row.stream.moves:  # where only the start is known beforehand
+        if row.stream.clip_moves:  # where only the start is known beforehand
             stated *= float(row.stream.limit(states[t]) / row.stream.clip_at(t))
         ratio = float((noise**2).mean()) / stated**2
         assert abs(ratio - 1) < 6 * math.sqrt(2 / SIZE), f"step {t}: {ratio}"

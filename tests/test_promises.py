@@ -22,7 +22,7 @@ from dpkit.cli.bounds import bound_in_words, delta_in_words
 from dpkit.report import of_ledger, render_account
 from dpkit.training import Execution, as_optax, clipped_grad, load_config, run
 from dpkit.training.autotune import choose_microbatch
-from dpkit.training.report import render
+from tests.dpkit.report.pages import training_page as render
 from tests.dpkit.report.test_account import filled
 from tests.dpkit.training.test_job import QUICK
 from tests.dpkit.training.test_report import CONFIG, HISTORY, RESULT

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dp_accounting import DpEvent
 
@@ -68,7 +68,7 @@ class Ledger(Sole):
         filter: str = "approx",
         adaptive: Budget | None = None,
         scopes: Mapping[str, Budget] | None = None,
-    ) -> Ledger:
+    ) -> Self:
         """Opens a ledger, a context manager; creates it where there is none.
 
         Args:
@@ -385,7 +385,7 @@ class Ledger(Sole):
         """Forgets the connection; a ledger in memory is lost."""
         self._store.close()
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -114,9 +114,6 @@ def against_noise(run: Declaration, delta: float, *, count: int = 25) -> Curve:
       delta: in (0, 1).
       count: how many points.
 
-    Returns:
-      The curve.
-
     Example:
       >>> from dpkit.budget.declaration import declare
       >>> run = declare({"relation": "zero_out", "events":

@@ -98,9 +98,6 @@ class Declaration:
             happens). Exactly one item must have it; for steps, be the only one.
           value: its new value.
 
-        Returns:
-          A new declaration.
-
         Raises:
           ValueError: no item has the parameter, or several do.
 
@@ -175,9 +172,6 @@ def declare(declared: Mapping[str, Any]) -> Declaration:
       declared: `relation`; `events` or `dpsgd`; perhaps `unit` ("example" where it is
         left out) and `delta`.
 
-    Returns:
-      The declaration.
-
     Raises:
       ValueError: a missing or an unknown key, or a bad value; it is named.
 
@@ -214,9 +208,6 @@ def read(path: str | Path, **given: Any) -> Declaration:
       given: `relation`, `unit`, `delta` from elsewhere (None: not given). The first two
         fill in what the file leaves out and must not contradict it; delta is a question
         and takes the place of the file's.
-
-    Returns:
-      The declaration.
 
     Raises:
       ValueError: not readable as TOML or JSON, or not a declaration.
@@ -255,12 +246,6 @@ def of_event(
     assumed: Sequence[str] = (),
 ) -> Declaration:
     """The declaration of a run whose event is known, a repeated one as its steps.
-
-    Args:
-      event: all of it.
-      terms: has `relation` and `unit`.
-      delta: at which epsilon is meant, or None.
-      assumed: as in `Declaration`.
 
     Example:
       >>> from dpkit.accountants import PureDpEvent, repeat

@@ -70,8 +70,7 @@ def solve(
     Raises:
       ValueError: out of reach, or a bad value.
       NotCertified: no accountant proves an answer.
-      UnsupportedEvent: a part without a proof.
-      UnsupportedRelation: a part without a proof under the relation.
+      UnsupportedEvent, UnsupportedRelation: a part without a proof.
 
     Example:
       >>> from dpkit.budget.declaration import declare
@@ -89,7 +88,8 @@ def solve(
         if delta is None:
             raise ValueError("delta is missing: give it, or a file that names it")
     if name == "epsilon":
-        return _epsilon(run, delta or 0.0, accountant)
+        bound = _asked(run, delta or 0.0, accountant)
+        return Solution(name, _upper(bound), bound, run)
     if epsilon is None:
         raise ValueError("epsilon is missing: there is no default")
     epsilon = checks.positive(epsilon=epsilon)
@@ -184,8 +184,7 @@ def solve_attack(
     Raises:
       ValueError: out of reach, or a bad value.
       NotCertified: no accountant proves an answer.
-      UnsupportedEvent: a part without a proof.
-      UnsupportedRelation: a part without a proof under the relation.
+      UnsupportedEvent, UnsupportedRelation: a part without a proof.
 
     Example:
       >>> from dpkit.budget.declaration import declare
@@ -212,12 +211,6 @@ def solve_attack(
     solved = run.varied(name, found.value)
     bound = _asked(solved, delta, "best")
     return Solution(name, found.value, bound, solved), found.bound.upper
-
-
-def _epsilon(run: Declaration, delta: float, accountant: str) -> Solution:
-    """The least epsilon at a delta."""
-    bound = _asked(run, delta, accountant)
-    return Solution("epsilon", _upper(bound), bound, run)
 
 
 def _delta(run: Declaration, epsilon: float, accountant: str) -> Solution:

@@ -9,12 +9,6 @@ if TYPE_CHECKING:
 def bound_in_words(bound: "PrivacyBound") -> list[tuple[str, str | None]]:
     """A bound on epsilon as facts to print.
 
-    Args:
-      bound: what an accountant or a ledger answered.
-
-    Returns:
-      Names and values for `facts`.
-
     Example:
       >>> from dpkit.accountants import PrivacyBound
       >>> bound = PrivacyBound(delta=1e-5, upper=2.0, certified=True,

@@ -132,9 +132,6 @@ def _drop_output() -> None:
 def code_of(error: BaseException) -> ExitCode:
     """The exit code of an exception of the library.
 
-    Args:
-      error: what a command raised.
-
     Returns:
       The code; FAULT for an exception that no input should be able to cause.
 

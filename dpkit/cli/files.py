@@ -30,10 +30,6 @@ def write(path: Path, text: str) -> None:
 def place(temporary: Path, path: Path) -> None:
     """Give a finished file its name, unless that is taken; one process can win.
 
-    Args:
-      temporary: a finished file in the same folder; it is gone afterwards.
-      path: its name.
-
     Raises:
       FileExistsError: the name is taken.
 

@@ -109,10 +109,11 @@ class RunFlags:
         self._refuse_other_schemes(free)
         rate = needed["sampling_rate"]
         rate = checks.rate(sampling_rate=1.0 if free == "sampling_rate" else rate)
+        steps = 1 if free == "steps" else self.steps
         item: dict[str, Any] = {
             "kind": "gaussian",
             "noise_multiplier": self._noise(free),
-            "count": 1 if free == "steps" else self._checked_steps(),
+            "count": checks.integer_at_least(1, steps=steps),
         }
         if self.sampling == "poisson":
             item |= {"kind": "poisson_gaussian", "sampling_rate": rate}
@@ -134,12 +135,6 @@ class RunFlags:
         if free == "noise_multiplier":
             return 1.0
         return checks.positive(noise_multiplier=self.noise_multiplier)
-
-    def _checked_steps(self) -> int:
-        """The steps, at least one."""
-        from dpkit.accountants.answers import checks
-
-        return checks.integer_at_least(1, steps=self.steps)
 
     def _cut(self, rate: float) -> dict[str, Any]:
         """What batches that can be cut add to the event."""

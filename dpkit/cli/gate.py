@@ -1,6 +1,6 @@
 """`dpkit budget check`: a gate for a release, by its exit code."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,7 @@ from dpkit.cli.errors import ExitCode
 from dpkit.cli.opening import opened
 from dpkit.cli.options import Json, Relation, Unit
 from dpkit.cli.output import emit, facts, note
+from dpkit.report.identity import insecure
 
 if TYPE_CHECKING:
     from dpkit.accountants import PrivacyBound
@@ -36,17 +37,19 @@ def check(
     """Exit 0 if a certified epsilon is within the limit, 1 if it is not.
 
     Exit code 4 where there is only an estimate, 3 where a ledger was edited, 5 where
-    the relation or the unit given is another. A limit of 0 is a limit of zero.
+    the relation or the unit given is another. A limit of 0 is a limit of zero. Noise
+    from a known seed is within no limit but inf.
     """
     from dpkit.accountants.answers import checks
 
     limit = checks.non_negative_or_inf(max_epsilon=max_epsilon)
     delta = checks.half_open_probability(delta=delta)
     if what.lower().endswith(_DECLARATIONS):
-        bound, told = _declared(what, delta, relation, unit), {}
+        bound, told = _declared(what, delta, relation, unit)
     else:
         bound, told = _recorded(what, delta, relation, unit)
     within = bound.certified and bound.upper is not None and bound.upper <= limit
+    within = within and (limit == float("inf") or not told["insecure_seed"])
     shown = "inf" if limit == float("inf") else limit
     if json:
         told = {"ok": within, "max_epsilon": shown} | told
@@ -56,27 +59,29 @@ def check(
         facts([*rows, ("limit", shown), *bound_in_words(bound), *told.items()])
     refuse_uncertified(bound.certified)
     if not within:
-        note(
-            f"dpkit budget check: epsilon={bound.upper!r} at delta={bound.delta!r}"
-            f" exceeds --max-epsilon {shown}"
-        )
+        known = f"epsilon={bound.upper!r} at delta={bound.delta!r}"
+        if told["insecure_seed"]:
+            known = "NO PRIVACY, the noise is of a known seed: an infinite epsilon"
+        note(f"dpkit budget check: {known} exceeds --max-epsilon {shown}")
         raise typer.Exit(ExitCode.BUDGET_EXCEEDED)
 
 
 def _declared(
     name: str, delta: float, relation: str | None, unit: str | None
-) -> "PrivacyBound":
+) -> "tuple[PrivacyBound, dict[str, Any]]":
     """What a declared run costs."""
     from dpkit.accountants import epsilon
     from dpkit.cli.jobs import declared
+    from dpkit.report.guarantee import KNOWN_SEED
 
     run = declared(name, relation=relation, unit=unit, delta=delta)
-    return epsilon(run.event, delta, relation=run.relation, unit=run.unit)
+    bound = epsilon(run.event, delta, relation=run.relation, unit=run.unit)
+    return bound, {"insecure_seed": KNOWN_SEED in run.assumed}
 
 
 def _recorded(
     name: str, delta: float, relation: str | None, unit: str | None
-) -> "tuple[PrivacyBound, dict[str, str]]":
+) -> "tuple[PrivacyBound, dict[str, Any]]":
     """What a ledger has spent, after a check of all of it."""
     from dpkit.accountants import Incompatible
 
@@ -88,4 +93,5 @@ def _recorded(
                     f"{field}={given!r}, but the ledger counts {getattr(book, field)}"
                 )
         told = {"ledger": book.id, "dataset": book.dataset, "head": book.head}
-        return book.spent(delta), told
+        seeded = any(insecure(entry) for entry in book.entries())
+        return book.spent(delta), {**told, "insecure_seed": seeded}

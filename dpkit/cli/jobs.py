@@ -1,7 +1,7 @@
 """The command of a job, made from the job: its options, its progress, its outcome.
 
 Progress goes to standard error: a bar on a terminal, else twenty lines or so. Nothing
-there is private: steps, the epsilon of the releases so far, what the job says may be
+there is private: steps, what the job counts as epsilon so far, what it says may be
 told; no time left where the time of the work depends on private data.
 """
 
@@ -55,10 +55,6 @@ def job_of(name: str) -> "Job[Any]":
 
 def job_command(name: str, text: str) -> Callable[..., None]:
     """The command of a job.
-
-    Args:
-      name: a key of `JOBS`.
-      text: its help.
 
     Example:
       >>> job_command("train", "Train privately.").__doc__
@@ -150,14 +146,6 @@ def run_job(
     as_json: bool,
 ) -> None:
     """Do what a configuration says, and show the outcome.
-
-    Args:
-      name: of the job.
-      config: of the job.
-      out: the run's folder.
-      ledger: a shared ledger.
-      offline: fetch nothing.
-      as_json: print the result as JSON.
 
     Raises:
       typer.Exit: with 1, where an audit found a claim to be wrong.
@@ -304,23 +292,17 @@ def shown_progress() -> Generator[tuple["OnProgress", "Tell"]]:
 
 
 def figures(progress: "Progress") -> str:
-    """Epsilon and what else may be told, as one short text.
-
-    Args:
-      progress: where the run stands.
-
-    Returns:
-      The text.
+    """What the job counts as epsilon so far, and what else may be told, in short.
 
     Example:
       >>> from types import SimpleNamespace
-      >>> figures(SimpleNamespace(epsilon=1.25, shown=("accuracy 50.00 %",)))
-      'epsilon 1.25 · accuracy 50.00 %'
+      >>> figures(SimpleNamespace(counted=1.25, shown=("accuracy 50.00 %",)))
+      'epsilon 1.25 so far · accuracy 50.00 %'
     """
     from dpkit.report.words import number
 
-    known = progress.epsilon
-    parts = [] if known is None else [f"epsilon {number(known, side='up')}"]
+    known = progress.counted
+    parts = [] if known is None else [f"epsilon {number(known, side='up')} so far"]
     return " · ".join([*parts, *progress.shown])
 
 
@@ -359,7 +341,7 @@ def _updates(bar: "Bar", task: "TaskID") -> "OnProgress":
     def update(progress: "Progress") -> None:
         if progress.at not in told:
             told.add(progress.at)
-            text = f"epsilon is the certified one of the steps so far, {progress.at}"
+            text = f"epsilon so far is the job's own count, {progress.at}"
             bar.console.print(text)
         bar.update(
             task,

@@ -14,7 +14,7 @@ from dpkit.cli.errors import Command
 from dpkit.cli.opening import opened, place
 from dpkit.cli.options import Json, LedgerFile
 from dpkit.cli.output import emit, facts, line, table
-from dpkit.report.identity import identity, identity_in_words
+from dpkit.report.identity import identity, identity_in_words, insecure
 
 if TYPE_CHECKING:
     from dpkit.accountants import Budget
@@ -140,7 +140,7 @@ def show(ledger: LedgerFile, json: Json = False) -> None:
         known = dict(bound_in_words(spent))
         words = f"epsilon {known['epsilon']} at delta {known['delta']}, {spent.regime}"
         warnings = [("warning", text) for text in spent.warnings]
-        seeded = ", ".join(str(e.seq) for e in entries if _insecure(e.body))
+        seeded = ", ".join(str(e.seq) for e in entries if insecure(e))
         if seeded:
             text = f"the noise of entry {seeded} came from a known seed: NO PRIVACY"
             warnings.append(("warning", text))
@@ -214,7 +214,7 @@ def _rows(entries: list["Entry"]) -> list[tuple[Any, ...]]:
             place = str(e.seq)
             if is_checkpoint and len(members) > 1:
                 place = f"{members[0].seq}-{e.seq}"
-            rows.append((place, e.ts, e.kind, e.label, _cost(e.body), _gist(e.body)))
+            rows.append((place, e.ts, e.kind, e.label, _cost(e.body), _gist(e)))
     return rows
 
 
@@ -234,20 +234,15 @@ def _cost(body: dict[str, Any]) -> str:
     )
 
 
-def _gist(body: dict[str, Any]) -> str:
+def _gist(entry: "Entry") -> str:
     """The telling fields of an entry's body."""
     from dpkit.report.words import in_short
 
     parts = [
-        f"{name} {in_short(body[name])}"
+        f"{name} {in_short(entry.body[name])}"
         for name in _TELLING
-        if body.get(name) not in (None, "all")
+        if entry.body.get(name) not in (None, "all")
     ]
-    if _insecure(body):
+    if insecure(entry):
         parts.insert(0, "INSECURE SEED, no privacy")
     return ", ".join(parts)
-
-
-def _insecure(body: dict[str, Any]) -> bool:
-    """Whether anybody who knows a seed can take this entry's noise away."""
-    return bool((body.get("provenance") or {}).get("insecure_seed"))

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 def opened(name: str) -> "Ledger":
     """The ledger of a file, a URL or a run's folder; nothing is created.
 
-    Args:
-      name: as the user wrote it.
-
     Raises:
       ValueError: there is none.
       LedgerCorrupt: it is no whole ledger.

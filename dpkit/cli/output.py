@@ -28,9 +28,6 @@ _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 def quieted(on: bool) -> Generator[None]:
     """Run the block with or without text for people.
 
-    Args:
-      on: whether to say nothing.
-
     Example:
       >>> with quieted(True):
       ...     facts([("delta", "1e-5")])
@@ -44,9 +41,6 @@ def quieted(on: bool) -> Generator[None]:
 
 def is_quiet() -> bool:
     """Whether text for people is unwanted.
-
-    Returns:
-      True within `quieted(True)`.
 
     Example:
       >>> is_quiet()
@@ -78,12 +72,6 @@ def emit(document: Mapping[str, Any]) -> None:
 def dumps(document: Mapping[str, Any]) -> str:
     """A document as text, with the version of its form.
 
-    Args:
-      document: as for `emit`.
-
-    Returns:
-      The text, with a line's end.
-
     Raises:
       ValueError: a float is not finite.
 
@@ -114,9 +102,6 @@ def facts(rows: Iterable[tuple[str, Any]]) -> None:
 
 def line(text: str = "") -> None:
     """Print one line for people.
-
-    Args:
-      text: the line.
 
     Example:
       >>> line("what is protected")
@@ -159,9 +144,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def confirm(text: str) -> None:
     """Print one line on standard error that says what was done.
 
-    Args:
-      text: the line.
-
     Example:
       >>> confirm("written: report.html")
     """
@@ -172,9 +154,6 @@ def confirm(text: str) -> None:
 def note(text: str) -> None:
     """Print one line on standard error, wanted or not.
 
-    Args:
-      text: the line.
-
     Example:
       >>> note("nothing was changed")
     """
@@ -183,12 +162,6 @@ def note(text: str) -> None:
 
 def plain(text: str) -> str:
     """A text on one line, without anything that a terminal would obey.
-
-    Args:
-      text: any text, perhaps from a file that somebody else wrote.
-
-    Returns:
-      The text with runs of white space as one blank, and what can't be printed escaped.
 
     Example:
       >>> plain("two\\n lines \\x1b[31m")

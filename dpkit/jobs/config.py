@@ -365,27 +365,27 @@ def _explained(kind: type[JobConfig], table: Any, error: Exception) -> str:
     """What to say of a table that doesn't convert."""
     text, _, at = str(error).partition(" - at `$.")
     value, names = table, []
-    owner, found = None, inspect.type_info(kind)
+    owner, wanted = None, inspect.type_info(kind)
     for part in re.findall(r"\w+", at):
         value = value[int(part) if part.isdigit() else part]
         if not part.isdigit():
             names.append(part)
-            owner = _struct(found)
-            found = next(f.type for f in owner.fields if f.name == part)
+            owner = _struct(wanted)
+            wanted = next(f.type for f in owner.fields if f.name == part)
     name = ".".join(names)
     if error.__cause__ is not None:  # by a check of our own, in __post_init__
         return f"{name}.{error.__cause__}" if name else str(error.__cause__)
     quoted = re.search(r"field `(\w+)`", text)
     if quoted:
-        return _about_key(_struct(found), name, quoted[1], "unknown" in text)
-    if isinstance(_plain(found), inspect.StructType):
+        return _about_key(_struct(wanted), name, quoted[1], "unknown" in text)
+    if isinstance(_plain(wanted), inspect.StructType):
         return f"{name}={_shown(value)} must be a section, [{name}]"
     hint = owner and _instead(owner).get(f"{names[-1]}={value}")
     if hint:
         return f"{name}={value!r}: {hint}"
-    if isinstance(_plain(found), inspect.LiteralType) and isinstance(value, str):
-        return f"{name}={_shown(value)} is not known: use {in_words(found)}"
-    return f"{name}={_shown(value)} must be {in_words(found)}"
+    if isinstance(_plain(wanted), inspect.LiteralType) and isinstance(value, str):
+        return f"{name}={_shown(value)} is not known: use {in_words(wanted)}"
+    return f"{name}={_shown(value)} must be {in_words(wanted)}"
 
 
 def _about_key(struct: inspect.StructType, name: str, key: str, unknown: bool) -> str:
@@ -419,10 +419,10 @@ def _plain(kind: inspect.Type) -> inspect.Type:
 
 def _struct(kind: inspect.Type) -> inspect.StructType:
     """The section that a type stands for."""
-    found = _plain(kind)
-    if not isinstance(found, inspect.StructType):
+    plain = _plain(kind)
+    if not isinstance(plain, inspect.StructType):
         raise TypeError(f"a configuration is made of sections, not of {kind}")
-    return found
+    return plain
 
 
 def _instead(struct: inspect.StructType) -> Mapping[str, str]:

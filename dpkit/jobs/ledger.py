@@ -27,12 +27,42 @@ from dpkit.accountants.answers.errors import (
 )
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import Ledger
+from dpkit.accountants.ledger.request import Request
 from dpkit.accountants.ledger.state import CHARGES
 from dpkit.accountants.readings.best import epsilon
 from dpkit.accountants.storage.lines import location
 from dpkit.accountants.storage.store import Store
 from dpkit.jobs.config import JobConfig
 from dpkit.jobs.folder import RunFolder
+
+
+class RunLedger(Ledger):
+    """The ledger of a run, to which the run is charged through its session alone.
+
+    Attributes:
+      run_id: the key of the run's charges; one that isn't the run's is refused, since
+        the run wouldn't show it as its cost.
+
+    Example:
+      >>> from dpkit.accountants import PureDpEvent
+      >>> ledger = RunLedger.open(None, budget=Budget(1.0, 0.0), relation="zero_out",
+      ...                         unit="user", dataset="toy")
+      >>> ledger.charge(PureDpEvent(0.5), label="look")
+      Traceback (most recent call last):
+      RuntimeError: label='look' is charged past its session: ...
+    """
+
+    run_id: str | None = None
+
+    def _request(self, kind: str, event: DpEvent, **options: Any) -> Request:
+        # The plan of a static ledger takes the budget; what it releases has a key.
+        key = str(options.get("key")).partition("/")[0]
+        if kind != "plan" and key != self.run_id:
+            raise RuntimeError(
+                f"label={options['label']!r} is charged past its session: call "
+                "session.reserve or session.charge, so that it counts as this run's"
+            )
+        return super()._request(kind, event, **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +118,6 @@ class Place:
     ) -> None:
         """Verifies the ledger, if there is one; creates nothing.
 
-        Args:
-          folder: the run's.
-          terms: relation, unit and dataset, with which the ledger must agree.
-          budget: what the run may cost.
-
         Raises:
           LedgerCorrupt: it is damaged, or not the one that the folder's unfinished run
             was charged to.
@@ -118,7 +143,7 @@ class Place:
 
     def open(
         self, budget: Budget, terms: Mapping[str, Any], undo: contextlib.ExitStack
-    ) -> Ledger:
+    ) -> RunLedger:
         """The ledger; the folder's own is made, with this budget, where there is none.
 
         Args:
@@ -130,8 +155,8 @@ class Place:
           Incompatible, LedgerCorrupt, ValueError, OSError: from `Ledger.open`.
         """
         if self.shared or Path(self.where).exists():
-            return Ledger.open(self.where, **terms)
-        ledger = Ledger.open(self.where, budget=budget, **terms)
+            return RunLedger.open(self.where, **terms)
+        ledger = RunLedger.open(self.where, budget=budget, **terms)
         undo.callback(_remove_unused, Path(self.where))
         return ledger
 
@@ -202,12 +227,6 @@ def may_be_charged(folder: RunFolder, ledger: Ledger) -> bool:
         return ledger.charged(run_id) is not None
     except (ValueError, LedgerCorrupt, OSError):
         return True
-
-
-def charged_by_nobody(ledger: Ledger) -> bool:
-    """Whether a charge has no key, as those of a session do."""
-    charges = [e for e in ledger.entries() if e.kind in CHARGES]
-    return any("key" not in entry.body for entry in charges)
 
 
 def explained(error: BudgetExceeded, ledger: Ledger) -> BudgetExceeded:

@@ -35,10 +35,10 @@ from dpkit.jobs.folder import RunFolder, write
 from dpkit.jobs.progress import OnProgress, Outcome, Progress, Tell
 from dpkit.jobs.result import publish, summary
 from dpkit.jobs.session import Session, environment
+from dpkit.report.guarantee import KNOWN_SEED
 from dpkit.report.words import number
 
 C = TypeVar("C", bound=JobConfig, contravariant=True)
-_SEED = "NO PRIVACY: test.insecure_seed fixes the noise, and anybody can take it away"
 
 
 class Prepared(Protocol):
@@ -185,8 +185,6 @@ def run(
     Privacy: everything outside `private/` is released, and covered by the charge.
 
     Args:
-      job: what kind of run.
-      config: of the job.
       out: the run's folder.
       ledger: a shared ledger's file or URL, in the place of the configuration's.
       offline: never fetch anything, whatever the configuration allows.
@@ -239,8 +237,13 @@ def run(
             with contextlib.closing(_session(job, config, folder, prepared)) as session:
                 try:
                     session.agree(ledger=book.id)
+                    book.run_id = session.run_id
                     done = prepared.run(session, book, tell)
-                    _refuse_unpaid(job, prepared, session, book, place)
+                    if prepared.cost() is not None and not book.charged(session.run_id):
+                        raise RuntimeError(
+                            f"the job {job.name!r} has a cost and charged nothing: "
+                            "call session.reserve or session.charge before the release"
+                        )
                 except BudgetExceeded as error:
                     if known and not resuming and not place.shared:
                         raise ledgers.explained(error, book) from None
@@ -258,8 +261,6 @@ def dry_run(job: Job[Any], config: JobConfig, *, estimate: bool = True) -> Cost:
     """What a run would cost and take; spends, fetches and writes nothing.
 
     Args:
-      job: what kind of run.
-      config: of the job.
       estimate: whether to ask for memory and time as well, which may be measured.
 
     Returns:
@@ -279,26 +280,8 @@ def dry_run(job: Job[Any], config: JobConfig, *, estimate: bool = True) -> Cost:
     prepared = job.prepare(config, offline=True, tell=None, data=False)
     told = prepared.estimate() if estimate else {}
     budget = _budget(config, prepared)
-    warnings = () if config.test is None else (_SEED,)
+    warnings = () if config.test is None else (KNOWN_SEED,)
     return Cost(prepared.terms, prepared.cost(), budget, told, warnings)
-
-
-def _refuse_unpaid(
-    job: Job[Any],
-    prepared: Prepared,
-    session: Session,
-    ledger: Ledger,
-    place: ledgers.Place,
-) -> None:
-    """Nothing is published whose cost is not the run's own in the ledger."""
-    unpaid = prepared.cost() is not None and ledger.charged(session.run_id) is None
-    past = not place.shared and ledgers.charged_by_nobody(ledger)
-    if unpaid or past:
-        what = "charged nothing" if unpaid else "charged past its session"
-        raise RuntimeError(
-            f"the job {job.name!r} has a cost and {what}: call session.reserve or "
-            "session.charge before the release"
-        )
 
 
 def _budget(config: JobConfig, prepared: Prepared) -> Budget:
@@ -361,16 +344,16 @@ def _finished(folder: RunFolder, config: JobConfig) -> Run:
 
 def _refuse_another(folder: RunFolder, config: JobConfig) -> None:
     """Refuses a folder in which another configuration stands, run or not."""
-    found = []
+    digests = []
     if folder.started:
         _, facts = folder.load_state()
-        found.append(facts.get("config_sha256"))
+        digests.append(facts.get("config_sha256"))
     if folder.config.exists():
         try:
-            found.append(load(type(config), folder.config).sha256)
+            digests.append(load(type(config), folder.config).sha256)
         except (ValueError, TypeError):
-            found.append(None)
-    if any(digest != config.sha256 for digest in found):
+            digests.append(None)
+    if any(digest != config.sha256 for digest in digests):
         raise ValueError(_another(folder))
 
 

@@ -17,10 +17,11 @@ class Progress:
       done: how much of the work is done.
       total: how much there is.
       doing: what is being done, a word.
-      epsilon: certified upper bound on what was released so far; None: not known yet.
+      counted: the epsilon of what was released so far, as the job counts it, for those
+        who watch; None: not known yet. What the run cost, the ledger says in the end.
       shown: what else may be told, short texts.
       timed: whether the time that the work takes may be told.
-      at: what epsilon is meant at: delta, relation, unit; filled in by the frame.
+      at: what `counted` is meant at: delta, relation, unit; filled in by the frame.
 
     Example:
       >>> Progress(1, 10, "training", 0.5, ("accuracy 50.00 %",)).done
@@ -30,7 +31,7 @@ class Progress:
     done: int
     total: int
     doing: str
-    epsilon: float | None
+    counted: float | None
     shown: tuple[str, ...] = ()
     timed: bool = True
     at: str = ""

@@ -16,10 +16,6 @@ from dpkit.jobs.config import JobConfig, in_words, sections_of
 def schema(kind: type[JobConfig], name: str) -> str:
     """The JSON Schema of a configuration.
 
-    Args:
-      kind: the job's struct.
-      name: of the job.
-
     Example:
       >>> json.loads(schema(JobConfig, "toy"))["title"]
       'dpkit toy'
@@ -34,10 +30,6 @@ def schema(kind: type[JobConfig], name: str) -> str:
 
 def markdown(kind: type[JobConfig], name: str) -> str:
     """The page of the reference: a table for each section.
-
-    Args:
-      kind: the job's struct.
-      name: of the job.
 
     Example:
       >>> print(markdown(JobConfig, "toy").splitlines()[0])

@@ -34,12 +34,7 @@ def summary(
 ) -> dict[str, Any]:
     """What `result.json` says; nothing in it is private.
 
-    Args:
-      name: of the job.
-      config: what was asked for.
-      session: knows the run and when it started.
-      ledger: says what the run cost; nothing charged, no claim: `epsilon` is None.
-      done: what came of it.
+    What the run cost, the ledger says; nothing charged, no claim: `epsilon` is None.
 
     Raises:
       ValueError: a fact of the job's has a name that is said here.
@@ -79,14 +74,7 @@ def summary(
 def publish(
     folder: RunFolder, config: JobConfig, done: Outcome, result: dict[str, Any]
 ) -> None:
-    """Writes what may be shown; the result last, since it marks the end.
-
-    Args:
-      folder: where to.
-      config: whose text the report shows.
-      done: has the files and what the report says.
-      result: from `summary`.
-    """
+    """Writes what may be shown; the result last, since it marks the end."""
     text = json.dumps(result, indent=1, allow_nan=False)
     for name, content in done.files.items():
         write(folder.path / name, content)

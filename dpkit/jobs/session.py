@@ -72,8 +72,8 @@ class Session:
     ) -> Session:
         """Takes up the folder's unfinished run, or draws secrets for a new one."""
         if folder is not None and folder.started:
-            found, known = folder.load_state()
-            return cls(found, {"charged": {}, **known}, folder, resumed=True)
+            secrets, facts = folder.load_state()
+            return cls(secrets, {"charged": {}, **facts}, folder, resumed=True)
         secrets = Roots.draw()
         if insecure_seed is not None:
             secrets = Roots.insecure(insecure_seed)
@@ -121,10 +121,10 @@ class Session:
           ValueError: the checkpoint is another run's, made with other secrets.
         """
         saved = self._checkpoints
-        found = None if saved is None else saved.latest(like)
-        if found is None:
+        newest = None if saved is None else saved.latest(like)
+        if newest is None:
             return None
-        state, facts = found
+        state, facts = newest
         step, run_id = int(facts.pop("step")), facts.pop("run_id")
         if run_id != self.run_id:
             raise ValueError(
@@ -161,8 +161,7 @@ class Session:
         """Charges the run's whole plan, fixed now, before its first release.
 
         Args:
-          ledger: decides.
-          event: what one step costs.
+              event: what one step costs.
           count: how many steps.
           label: the entry's name, unless the configuration has one.
           delta: of the ledger's, unless the configuration gives the run a part.
@@ -183,8 +182,7 @@ class Session:
         """Charges one release, chosen perhaps on earlier outputs, before it is made.
 
         Args:
-          ledger: decides.
-          event: what the release costs.
+              event: what the release costs.
           name: of the release, once a run. The same name in a resumed run is the same
             charge, not paid again, and the same noise.
 
@@ -290,13 +288,13 @@ def environment() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that make the numbers."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers
 
 
 def default_devices() -> int:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dpkit.report.guarantee import not_covered
-from dpkit.report.identity import budget_json, identity
+from dpkit.report.identity import budget_json, identity, insecure
 from dpkit.report.words import largest_advantage, most_recognised
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ def of_ledger(ledger: Ledger) -> dict[str, Any]:
 
     Args:
       ledger: verified first: a broken one has no report.
-
-    Returns:
-      JSON values.
 
     Raises:
       LedgerCorrupt: it was edited or cut off.
@@ -63,7 +60,7 @@ def of_ledger(ledger: Ledger) -> dict[str, Any]:
         "bound": bound.to_json(),
         "charges": [_charge(entry, entries) for entry in entries if _charges(entry)],
         "scopes": [_scope(ledger, name) for name in ledger.terms.scopes],
-        "insecure": [e.seq for e in entries if _insecure(e)],
+        "insecure": [e.seq for e in entries if insecure(e)],
         "notes": [e.body["text"] for e in entries if e.kind == "note"],
         "assumed": [],
         "attack": _attack(bound),
@@ -78,9 +75,6 @@ def of_run(run: Declaration, delta: float) -> dict[str, Any]:
     Args:
       run: what will be released.
       delta: in [0, 1).
-
-    Returns:
-      JSON values.
 
     Raises:
       UnsupportedEvent, UnsupportedRelation, ValueError: by `dpkit.accountants.epsilon`.
@@ -137,11 +131,6 @@ def _declared(ledger: Ledger, entries: list[Entry]) -> Declaration | None:
 def _charges(entry: Entry) -> bool:
     """Whether an entry charges something."""
     return entry.kind in _CHARGES
-
-
-def _insecure(entry: Entry) -> bool:
-    """Whether anybody who knows a seed can take this entry's noise away."""
-    return bool((entry.body.get("provenance") or {}).get("insecure_seed"))
 
 
 def _charge(entry: Entry, entries: list[Entry]) -> dict[str, Any]:

@@ -32,9 +32,6 @@ _LOG_X = ("noise", "order")
 def figure(curve: Curve) -> Figure:
     """A curve with its caption; nothing is shown where it has no point.
 
-    Args:
-      curve: what to draw.
-
     Example:
       >>> curve = Curve(name="steps", x="steps", y="epsilon", points=((1, 0.50009),))
       >>> figure(curve).note
@@ -47,7 +44,8 @@ def figure(curve: Curve) -> Figure:
         log_y=curve.name in _LOG_Y,
         from_zero=curve.name == "steps",
     )
-    own = Line(_own_name(curve) if curve.references else "", curve.points)
+    warrant = "certified" if curve.certified else "an estimate"
+    own = Line(f"this run, {warrant}" if curve.references else "", curve.points)
     others = [Line(name, points, True) for name, points in curve.references.items()]
     ends = [curve.points[0], curve.points[-1]] if curve.points else []
     note = " to ".join(f"{y} at {x}" for x, y in rounded(curve, ends, digits=4))
@@ -62,14 +60,6 @@ def figure(curve: Curve) -> Figure:
 
 def curve_page(curve: Curve, *, relation: str, unit: str) -> str:
     """One curve as a page of its own, with its numbers.
-
-    Args:
-      curve: what to draw.
-      relation: the neighbouring relation.
-      unit: the privacy unit.
-
-    Returns:
-      One self-contained HTML page.
 
     Example:
       >>> curve = Curve(name="steps", x="steps", y="epsilon", points=((1, 0.5),))
@@ -99,11 +89,6 @@ def rounded(
 ) -> list[tuple[str, str]]:
     """Points as text, each number rounded so that what they say stays true.
 
-    Args:
-      curve: whose points they are.
-      points: some of them, or all.
-      digits: significant digits.
-
     Example:
       >>> curve = Curve(name="profile", x="epsilon", y="delta", points=((1.23, 4.56),))
       >>> rounded(curve, curve.points, digits=2)
@@ -117,11 +102,6 @@ def rounded(
         )
         for x, y in points
     ]
-
-
-def _own_name(curve: Curve) -> str:
-    """The curve itself in the legend."""
-    return "this run, certified" if curve.certified else "this run, an estimate"
 
 
 def _warrant(curve: Curve) -> str:

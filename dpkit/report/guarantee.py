@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from dpkit.accountants import DeltaBound, PrivacyBound
 
 NOT_SECRET = "had the noise been secret; it was not, so there is NO PRIVACY"
+KNOWN_SEED = (
+    "NO PRIVACY: test.insecure_seed fixes the noise, and anybody can take it away"
+)
 
 
 def stated(bound: PrivacyBound | DeltaBound) -> str:
     """The number that a bound gives, with its warrant.
-
-    Args:
-      bound: on epsilon, or on delta.
 
     Returns:
       A certified upper bound rounded up; else the largest number known, as an estimate.
@@ -261,9 +261,6 @@ def not_covered(unit: str, *more: str) -> list[str]:
     Args:
       unit: what one record stands for.
       *more: what this one leaves open besides; said first.
-
-    Returns:
-      Sentences of plain text.
 
     Example:
       >>> any("search" in row for row in not_covered("example"))

@@ -55,6 +55,16 @@ def budget_json(budget: "Budget") -> dict[str, Any]:
     return {"epsilon": epsilon, "delta": budget.delta}
 
 
+def insecure(entry: "Entry") -> bool:
+    """Whether anybody who knows a seed can take an entry's noise away.
+
+    Example:
+      >>> insecure(ledger.entries()[0])  # doctest: +SKIP
+      False
+    """
+    return bool((entry.body.get("provenance") or {}).get("insecure_seed"))
+
+
 def entry_json(entry: "Entry") -> dict[str, Any]:
     """An entry with its hash, as JSON values.
 

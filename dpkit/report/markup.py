@@ -21,9 +21,6 @@ def document(title: str, body: str) -> str:
       title: plain text.
       body: HTML.
 
-    Returns:
-      The page. The same input gives the same text.
-
     Example:
       >>> document("A report", "").startswith("<!DOCTYPE html>")
       True

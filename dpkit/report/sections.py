@@ -220,7 +220,10 @@ def render(
         head,
         markup.numbers([*_numbers(guarantee), *shown]),
         _guaranteed(guarantee) if guarantee else "",
-        *(_section(section, place) for place, section in enumerate(whole)),
+        *(
+            markup.section(section.title, _parts(section.parts, f"s{place}"))
+            for place, section in enumerate(whole)
+        ),
     ]
     if config_text is not None:
         body.append(markup.section("Configuration", markup.verbatim(config_text)))
@@ -273,18 +276,8 @@ def _guaranteed(guarantee: Guarantee) -> str:
     return markup.section(title, f"{lead}\n{markup.paragraphs(guarantee.sentences())}")
 
 
-def _section(section: Section, place: int) -> str:
-    """A section as HTML."""
-    return markup.section(section.title, _parts(section.parts, f"s{place}"))
-
-
 def _parts(parts: Sequence[Part], place: str) -> str:
-    """Parts as HTML, neighbouring figures side by side.
-
-    Args:
-      parts: what to set.
-      place: where they stand in the page: it makes the identifiers unique.
-    """
+    """Parts as HTML, neighbouring figures side by side; a place makes names unique."""
     lines = []
     for drawn, run in itertools.groupby(
         enumerate(parts), lambda pair: isinstance(pair[1], Figure)

@@ -75,9 +75,6 @@ def render_account(facts: Facts) -> str:
 def guarantee(facts: Facts) -> Guarantee:
     """What an account guarantees.
 
-    Args:
-      facts: as for `render_account`.
-
     Example:
       >>> guarantee({"bound": {"upper": 1.0, "estimate": None, "certified": True,
       ...   "delta": 0.0, "method_upper": "pure", "relation": "zero_out",

@@ -96,9 +96,6 @@ def most_recognised(epsilon: float, delta: float, false_positives: float) -> flo
       delta: in [0, 1].
       false_positives: x in [0, 1].
 
-    Returns:
-      The bound, in [0, 1].
-
     Example:
       >>> round(most_recognised(1.0, 0.0, 0.01), 4)
       0.0272
@@ -120,9 +117,6 @@ def largest_advantage(epsilon: float, delta: float) -> float:
       epsilon: at least 0; may be infinite.
       delta: in [0, 1].
 
-    Returns:
-      The bound, in [0, 1].
-
     Example:
       >>> largest_advantage(0.0, 0.25), round(largest_advantage(1.0, 0.0), 6)
       (0.25, 0.462117)
@@ -138,9 +132,6 @@ def event_in_words(event: Mapping[str, Any]) -> str:
 
     Args:
       event: as `dpkit.accountants.to_json` writes it.
-
-    Returns:
-      One line.
 
     Example:
       >>> event_in_words({"kind": "repeat", "v": 1, "count": 3,

@@ -67,9 +67,6 @@ def compare(way: Any, trusted: Any, params: Any, batch: Any, keys: Any) -> Check
 def made_up(example: Any) -> tuple[Any, jax.Array]:
     """Two rows and two keys for them, of which nothing is private.
 
-    Args:
-      example: shapes and dtypes of one row.
-
     Returns:
       Rows whose floats are drawn and whose integers are 0 and 1; typed keys.
 
@@ -100,8 +97,8 @@ def _local(leaf: Any) -> Any:
 
 def _distance(some: jax.Array, wanted: jax.Array) -> float:
     """The largest difference as a share of the largest wanted entry, where finite."""
-    found, right = np.asarray(some, float), np.asarray(wanted, float)
-    usable = np.isfinite(found) | np.isfinite(right)
-    found, right = found[usable], right[usable]
+    got, right = np.asarray(some, float), np.asarray(wanted, float)
+    usable = np.isfinite(got) | np.isfinite(right)
+    got, right = got[usable], right[usable]
     scale = float(np.max(np.abs(right), initial=0.0)) or 1.0
-    return float(np.max(np.abs(found - right), initial=0.0)) / scale
+    return float(np.max(np.abs(got - right), initial=0.0)) / scale

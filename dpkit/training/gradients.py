@@ -252,7 +252,8 @@ class ClippedGrad:
     def _rewritten(self, params: Any, rows: Any) -> tuple[Any, jax.Array, jax.Array]:
         """By the rewritten loss."""
         leaves, treedef = jax.tree.flatten(params)
-        program = self._program(params, rows)
+        example, _, key = _one(rows)
+        program = rewrite.trace(self.loss_fn, params, example, key)
         total, losses, norms = rewrite.clipped_sum(
             program,
             rewrite.choose(program, len(leaves), self.kappa),
@@ -263,11 +264,6 @@ class ClippedGrad:
             rows[1],
         )
         return jax.tree.unflatten(treedef, total), losses, norms
-
-    def _program(self, params: Any, rows: Any) -> rewrite.Program:
-        """The traced loss of one row."""
-        example, _, key = _one(rows)
-        return rewrite.trace(self.loss_fn, params, example, key)
 
     def _twice(self, params: Any, rows: Any) -> tuple[Any, jax.Array, jax.Array]:
         """By two runs of the loss."""

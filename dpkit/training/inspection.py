@@ -7,6 +7,7 @@ shapes, types and the traced program.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -269,9 +270,9 @@ def _refuse_batch_normalisation(closed: Any) -> None:
     reduced = [eqn.outvars[0].aval.shape for eqn in equations if _over_unit_batch(eqn)]
     if not reduced:
         return
-    sizes = {_size(shape) for shape in reduced}
+    sizes = {math.prod(shape) for shape in reduced}
     roots = {
-        _size(eqn.invars[0].aval.shape)
+        math.prod(eqn.invars[0].aval.shape)
         for eqn in equations
         if eqn.primitive.name in _NORMALISERS
     }
@@ -297,14 +298,6 @@ def _over_unit_batch(eqn: Any) -> bool:
     if not summed or 0 not in eqn.params["axes"]:
         return False
     return eqn.invars[0].aval.shape[:1] == (1,) and eqn.outvars[0].aval.shape != ()
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    """Elements of an array of this shape."""
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 def _batch_size(batch: Any) -> int:

@@ -67,8 +67,8 @@ class _Replay:
     def _mixes(self, jaxpr: Any) -> bool:
         """Whether a convolution in a program is grouped by its batch."""
         if id(jaxpr) not in self._mixing:
-            found = any(map(self._is_mixing, jaxpr.eqns))
-            self._mixing[id(jaxpr)] = jaxpr, found
+            mixes = any(map(self._is_mixing, jaxpr.eqns))
+            self._mixing[id(jaxpr)] = jaxpr, mixes
         return self._mixing[id(jaxpr)][1]
 
     def _is_mixing(self, eqn: Any) -> bool:

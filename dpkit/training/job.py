@@ -94,10 +94,6 @@ def run(
     Args:
       config: from `load_config`.
       out: the run's folder; see `dpkit.jobs.run` for this and what follows.
-      ledger: a shared ledger's file or URL, in the place of the configuration's.
-      offline: never fetch the data set, whatever the configuration allows.
-      on_progress: called after each step.
-      on_message: told in one line of what takes time before the first step.
 
     Raises:
       DataUnavailable, DataCorrupt: from the data set. See `dpkit.jobs.run` for others.

@@ -84,10 +84,10 @@ class Loop:
     def resume(cls, session: Session, plan: DPSGDPlan, state: TrainState) -> Loop:
         """The loop at the newest checkpoint, or at the start."""
         loop = cls(session, plan, state)
-        found = session.kept(state)
-        if found is None:
+        checkpoint = session.kept(state)
+        if checkpoint is None:
             return loop
-        step, kept, facts = found
+        step, kept, facts = checkpoint
         if step > plan.steps:
             raise ValueError(
                 f"the checkpoint is at step {step}, beyond the {plan.steps} that were "
@@ -125,7 +125,9 @@ class Loop:
             self._score(evaluation, epsilon)
             if on_progress is not None:
                 rate = self.plan.expected_batch_size * (self.step - first) / elapsed
-                on_progress(self._progress(epsilon, rate))
+                score = self.history[-1]["test_accuracy"] if self.history else None
+                steps = self.plan.steps
+                on_progress(Progress(self.step, steps, epsilon, score, rate))
             if self.step % every == 0 and self.step < self.plan.steps:
                 self._checkpoint(grant)
 
@@ -149,11 +151,6 @@ class Loop:
         if self.session.folder is not None:
             line = {"step": self.step, "score": score}
             self.session.folder.add_private_line("scores.jsonl", line)
-
-    def _progress(self, epsilon: float, rate: float) -> Progress:
-        """What may be told after a step."""
-        score = self.history[-1]["test_accuracy"] if self.history else None
-        return Progress(self.step, self.plan.steps, epsilon, score, rate)
 
     def _checkpoint(self, grant: Grant) -> None:
         """Keeps the state, then notes in the ledger how far the run has come."""

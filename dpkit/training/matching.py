@@ -94,7 +94,7 @@ class PlanGradient:
             of `clipped_grad`.
         """
         memory: Any = ()
-        if self.stream.moves:
+        if self.stream.clip_moves:
             memory = _noise_of(state).memory
         return self.at(memory, params, batch, keys)
 
@@ -141,7 +141,7 @@ def gradient_of(stream: Any, loss_fn: LossFn, options: dict[str, Any]) -> PlanGr
     for name in ("clip_norm", "clip"):
         if name in options:
             raise TypeError(f"{name}={options[name]!r}: the plan has its own; drop it")
-    clip = Flat(1.0) if stream.moves else stream.clip_for(())
+    clip = Flat(1.0) if stream.clip_moves else stream.clip_for(())
     return PlanGradient(stream, clipped_grad(loss_fn, clip=clip, **options))
 
 
@@ -151,13 +151,12 @@ def _noise_of(state: Any) -> NoiseState:
     def is_noise(leaf: Any) -> bool:
         return isinstance(leaf, NoiseState)
 
-    found = [
-        leaf for leaf in jax.tree.leaves(state, is_leaf=is_noise) if is_noise(leaf)
-    ]
-    if len(found) != 1:
+    leaves = jax.tree.leaves(state, is_leaf=is_noise)
+    states = [leaf for leaf in leaves if is_noise(leaf)]
+    if len(states) != 1:
         raise ValueError(
             f"state={type(state).__name__}: the clip norm of this plan changes from "
             "step to step; give the optimizer's state, "
             "gradient(params, batch, state=state)"
         )
-    return found[0]
+    return states[0]

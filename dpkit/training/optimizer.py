@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dpkit.accountants.answers import checks
+from dpkit.jobs.roots import secret_key as secret_key  # public: as_optax wants one
 from dpkit.mechanisms.clipped_sum import ClippedSum
 from dpkit.mechanisms.noise import GENERATORS, checked_key, wide
 from dpkit.mechanisms.pinning import held_back
@@ -136,7 +137,7 @@ def released_mean(
     drawn = jax.random.fold_in(branch, step)
     total, drawn = held_back(total, drawn, source=jnp.asarray(step))
     usable = step < plan.steps
-    if plan.stream.moves:
+    if plan.stream.clip_moves:
         usable &= jnp.array_equal(clipped_sum.limit, plan.stream.limit(memory))
     noised, memory = plan.stream.step(
         drawn, total, memory, clipped_sum.statistics, generator=generator

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dpkit.jobs.progress import Outcome
-from dpkit.jobs.result import page
 from dpkit.report.plots import Axes, Line
 from dpkit.report.sections import Figure, Folded, Part, Section, Table, Text
 from dpkit.report.words import as_float, number
@@ -27,38 +25,14 @@ _EVALUATION = (
 )
 
 
-def render(result: Result, history: History, config_text: str) -> str:
-    """The report of a run as one self-contained HTML page.
+def told(result: Result, history: History) -> dict[str, Any]:
+    """What a run tells the frame of reports, as fields of an `Outcome`.
 
     Accuracies are shown only where the evaluation rows were declared public.
 
     Args:
-      result: the run's facts, as in result.json. Needed: epsilon, certified, delta,
-        relation, unit, accountant; whatever else is there is shown.
+      result: the run's facts, as in result.json; those that are there are shown.
       history: one mapping an evaluation: step, epoch, epsilon, test_accuracy.
-      config_text: the configuration as the user wrote it.
-
-    Returns:
-      The page. The same input gives the same text.
-
-    Raises:
-      KeyError: one of the needed facts is missing.
-
-    Example:
-      >>> facts = {"epsilon": 1.0, "certified": True, "delta": 1e-5, "unit": "example",
-      ...          "relation": "add_remove", "accountant": "pld"}
-      >>> render(facts, [], "").startswith("<!DOCTYPE html>")
-      True
-    """
-    return page(result, Outcome(**told(result, history)), config_text)
-
-
-def told(result: Result, history: History) -> dict[str, Any]:
-    """What a run tells the frame of reports, as fields of an `Outcome`.
-
-    Args:
-      result: as for `render`.
-      history: as for `render`.
 
     Example:
       >>> told({"delta": 1e-5, "model": "mlp", "dataset": "toy 1"}, [])["title"]
@@ -83,10 +57,6 @@ def told(result: Result, history: History) -> dict[str, Any]:
 def sections(result: Result, history: History) -> list[Section]:
     """What a run adds to the frame: its curves and its parameters.
 
-    Args:
-      result: as for `render`.
-      history: as for `render`.
-
     Example:
       >>> facts = {"delta": 1e-5, "steps": 10}
       >>> [section.title for section in sections(facts, [])]
@@ -102,9 +72,6 @@ def sections(result: Result, history: History) -> list[Section]:
 
 def sampling_in_words(result: Result) -> str:
     """How batches were drawn, as the accounting assumes it.
-
-    Args:
-      result: as for `render`.
 
     Example:
       >>> sampling_in_words({"sampling": "full_batch", "unit": "user"})

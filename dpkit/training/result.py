@@ -19,14 +19,7 @@ from dpkit.training.trainer import FitResult
 def outcome(
     config: Config, done: FitResult, terms: Mapping[str, Any], more: Mapping[str, Any]
 ) -> Outcome:
-    """What the frame publishes of a training run; nothing in it is private.
-
-    Args:
-      config: what was asked for.
-      done: what came of it.
-      terms: relation, unit and dataset.
-      more: facts about the model.
-    """
+    """What the frame publishes of a training run; nothing in it is private."""
     plan, numbers = done.plan, done.plan.to_json()
     # Otherwise the time tells how many records the batches held.
     timed = config.training.constant_time

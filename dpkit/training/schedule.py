@@ -35,15 +35,15 @@ def checked(name: str, pieces: Any) -> tuple[tuple[int, Any], ...]:
       >>> checked("noise_multiplier", [(10, 1.0), (5, 1.0), [5, 2]])
       ((15, 1.0), (5, 2))
     """
-    found: list[tuple[int, Any]] = []
+    given: list[tuple[int, Any]] = []
     for piece in pieces:
         if not is_schedule(piece) or len(piece) != 2:
             raise ValueError(f"{name}={piece!r}: needed pieces (steps, value)")
         steps = checks.integer_at_least(1, **{f"{name} steps": piece[0]})
-        found.append((steps, piece[1]))
-    if not found:
+        given.append((steps, piece[1]))
+    if not given:
         raise ValueError(f"{name}=(): needed at least one piece (steps, value)")
-    return tuple(joined(found))
+    return tuple(joined(given))
 
 
 def joined(pieces: Iterable[tuple[int, Any]]) -> list[tuple[int, Any]]:
@@ -53,12 +53,12 @@ def joined(pieces: Iterable[tuple[int, Any]]) -> list[tuple[int, Any]]:
       >>> joined([(10, 1.0), (5, 2.0), (5, 2.0)])
       [(10, 1.0), (10, 2.0)]
     """
-    found: list[tuple[int, Any]] = []
+    merged: list[tuple[int, Any]] = []
     for steps, value in pieces:
-        if found and found[-1][1] == value:
-            steps += found.pop()[0]
-        found.append((steps, value))
-    return found
+        if merged and merged[-1][1] == value:
+            steps += merged.pop()[0]
+        merged.append((steps, value))
+    return merged
 
 
 def aligned(steps: int | None, **settings: Any) -> list[tuple[int, dict[str, Any]]]:
@@ -92,15 +92,15 @@ def aligned(steps: int | None, **settings: Any) -> list[tuple[int, dict[str, Any
         lengths = ", ".join(f"{name}: {last}" for name, last in lasts.items())
         raise ValueError(f"schedules of different lengths ({lengths}): make them equal")
     cuts = sorted({end for each in ends.values() for end in each})
-    found, start = [], 0
+    parts, start = [], 0
     for end in cuts:
         values = {
             name: pieces[bisect.bisect_right(ends[name], start)][1]
             for name, pieces in lists.items()
         }
-        found.append((end - start, {**settings, **values}))
+        parts.append((end - start, {**settings, **values}))
         start = end
-    return found
+    return parts
 
 
 def check_pieces(plan: Any) -> None:

@@ -137,9 +137,22 @@ def test_a_ledger_on_the_line(here):
 def test_a_known_seed_is_no_privacy_before_the_run_as_well(here, line):
     assert "NO PRIVACY" not in invoke(line).output
     (here / "my.toml").write_text(MNIST + "[test]\ninsecure_seed = 1\n")
-    assert "NO PRIVACY" in invoke(line).output
+    assert "NO PRIVACY" in invoke(line, code=1 if "check" in line else 0).output
     if "check" not in line and "curve" not in line:
         assert "NO PRIVACY" in invoke(f"{line} --json").stdout
+
+
+def test_a_known_seed_passes_no_gate(here):
+    """Neither before the run nor after it: exit 0 once came with NO PRIVACY."""
+    (here / "my.toml").write_text(TRAIN + "[test]\ninsecure_seed = 1\n")
+    invoke("train my.toml --out seeded")
+    for what in ("my.toml", "seeded"):
+        line = f"budget check {what} --delta 1e-3 --max-epsilon"
+        done = invoke(f"{line} 9 --json", code=1)
+        assert "known seed: an infinite epsilon exceeds --max-epsilon 9" in done.stderr
+        told = json.loads(done.stdout)
+        assert (told["ok"], told["insecure_seed"]) == (False, True)
+        invoke(f"{line} inf")
 
 
 def test_a_run_needs_a_folder(here):

@@ -126,9 +126,9 @@ def test_no_terminal_no_bar_but_lines(fake):
     done = RUN.invoke(app, ["demo"])
     title = "(at delta 1e-5, add_remove, unit example)"
     assert done.stderr.splitlines() == [
-        f"step 1/3 · epsilon 0.3334 · 1,234/s {title}",
-        f"step 2/3 · epsilon 0.6667 · accuracy 50.00 % · 1,234/s {title}",
-        f"step 3/3 · epsilon 1 · accuracy 50.00 % · 1,234/s {title}",
+        f"step 1/3 · epsilon 0.3334 so far · 1,234/s {title}",
+        f"step 2/3 · epsilon 0.6667 so far · accuracy 50.00 % · 1,234/s {title}",
+        f"step 3/3 · epsilon 1 so far · accuracy 50.00 % · 1,234/s {title}",
     ]
 
 
@@ -308,5 +308,5 @@ def test_demo_has_an_example_on_text(fake, tmp_path):
 
 def test_figures_leave_out_what_is_not_known():
     told = Progress(1, 2, "training", 1.23451, ("10/s",))
-    assert jobs.figures(told) == "epsilon 1.235 · 10/s"
+    assert jobs.figures(told) == "epsilon 1.235 so far · 10/s"
     assert jobs.figures(Progress(1, 2, "training", None)) == ""

@@ -383,19 +383,16 @@ def test_a_job_that_forgets_to_charge_publishes_nothing(tmp_path, monkeypatch):
 class Charging(Prepared):
     """Charges events by their names, and shows what it is told to."""
 
-    def __init__(self, events, delta=1e-5, past=False, **shown):
+    def __init__(self, events, delta=1e-5, **shown):
         self.terms = {"relation": "add_remove", "unit": "example", "dataset": "toy"}
         self.facts = {}
-        self.events, self.shown, self.past = events, shown, past
+        self.events, self.shown = events, shown
         self.budget = Budget(9.0, delta)
 
     def run(self, session, ledger, on_progress):
         session.agree(data="x")
         for name, event in self.events.items():
-            if self.past:
-                ledger.charge(event, label=name)
-            else:
-                session.charge(ledger, event, name)
+            session.charge(ledger, event, name)
             on_progress(Progress(1, 1, name, None))
         return lifecycle.Outcome(title="", **self.shown)
 
@@ -485,10 +482,29 @@ def test_a_run_that_charged_nothing_claims_nothing(tmp_path):
     assert "was charged before" not in page and "≤" not in page
 
 
-def test_a_charge_past_the_session_is_not_published(tmp_path):
-    with pytest.raises(RuntimeError, match="charged past its session"):
-        published(Charging(TWO, past=True), tmp_path / "run")
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("after", [True, False])
+def test_a_charge_past_the_session_is_refused(tmp_path, shared, after):
+    """On a shared ledger it once stood as nobody's, and the run didn't show it."""
+    where = tmp_path / "team.db"
+    CASES[0].ledger(where).close()
+
+    class Past(Charging):
+        def run(self, session, ledger, on_progress):
+            if after:
+                super().run(session, ledger, on_progress)
+            ledger.charge(PureDpEvent(1.0), label="mine", key="another run's")
+            return lifecycle.Outcome(title="")
+
+    options = {"ledger": where} if shared else {}
+    with pytest.raises(RuntimeError, match="'mine' is charged past its session"):
+        published(Past(TWO), tmp_path / "run", **options)
     assert not (tmp_path / "run" / "result.json").exists()
+    assert (tmp_path / "run").exists() == after
+    own = where if shared else tmp_path / "run" / "ledger.db"
+    assert shared or after or not own.exists()
+    if shared or after:
+        assert [entry.label for entry in charges(own)] == (["a", "b"] if after else [])
 
 
 def test_a_resumed_run_pays_what_it_paid(tmp_path):

@@ -2,6 +2,10 @@
 
 from html.parser import HTMLParser
 
+from dpkit.jobs.progress import Outcome
+from dpkit.jobs.result import page
+from dpkit.training.report import told
+
 HOSTILE = '</pre><script>alert("x")</script><img src=https://example.org/a.png>'
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "source"}
@@ -28,3 +32,8 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.stack.pop() == tag
+
+
+def training_page(result, history, config_text):
+    """The report of a training run, out of what its result.json holds."""
+    return page(result, Outcome(**told(result, history)), config_text)

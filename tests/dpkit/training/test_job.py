@@ -388,7 +388,8 @@ def test_a_charge_of_somebody_else_keeps_a_refused_runs_ledger(tmp_path, monkeyp
     from dpkit.training import job
 
     def spend_and_refuse(job, session, ledger, on_progress):
-        ledger.charge(GaussianDpEvent(100.0), label="theirs")
+        with Ledger.open(ledger.path) as same:
+            same.charge(GaussianDpEvent(100.0), label="theirs")
         raise ValueError("no")
 
     monkeypatch.setattr(job, "_fit", spend_and_refuse)

@@ -1,5 +1,6 @@
 """A sum without noise goes into the noise that matches it, and nowhere else."""
 
+import contextlib
 import functools
 import re
 from typing import Any, cast
@@ -48,6 +49,14 @@ def summed(plan=PLAN, **options):
     return plan.gradient(loss, **options)(START, first(plan))[0]
 
 
+@contextlib.contextmanager
+def one_line(words=ADVICE, kinds=(TypeError, ValueError)):
+    """A refusal is one line with these words, whatever JAX would say about trees."""
+    with pytest.raises(kinds, match=words) as caught:
+        yield
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def noised(total, plan=PLAN, inner=None):
     optimizer = optax.chain(as_optax(plan, ROOT), inner or optax.sgd(0.1))
     return optimizer.update(total, optimizer.init(START), START)
@@ -61,7 +70,7 @@ def noised(total, plan=PLAN, inner=None):
 @pytest.mark.parametrize("compile", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_an_optimizer_without_noise_is_refused(inner, compile):
     total, state = summed(), inner.init(START)
-    with pytest.raises((TypeError, ValueError), match=ADVICE):
+    with one_line():
         compile(inner.update)(total, state, START)
 
 
@@ -84,14 +93,36 @@ SLIPS = {
     "numpy": np.asarray,
     "entry": lambda total: total["w"],
     "rows": list,
-}
+    "floor": lambda total: total // 2,
+    "scan": lambda total: jax.lax.scan(lambda c, _: (total, None), START, None, 2),
+    "loop": lambda total: jax.lax.fori_loop(0, 2, lambda i, c: total, START),
+    "branch": lambda total: jax.lax.cond(True, lambda: total, lambda: START),
+    "axes": lambda total: jax.vmap(lambda t: 0, in_axes=({"w": 0, "b": 0},))(total),
+    "device mean": lambda total: jax.shard_map(
+        lambda t: jax.lax.pmean(t, "data"), mesh=jax.make_mesh((2,), ("data",)),
+        in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False,
+    )(total),
+    "gradient": lambda total: jax.grad(lambda p: PLAN.gradient(loss)(p, first())[0])(
+        START
+    ),
+    "gradient of it": lambda total: jax.grad(lambda t: 0.0)(total),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("slip", SLIPS)
 @pytest.mark.parametrize("compile", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_arithmetic_on_a_sum_says_what_to_write(slip, compile):
-    with pytest.raises((TypeError, ValueError), match=ADVICE):
+def test_what_is_done_with_a_sum_but_noising_it_says_what_to_write(slip, compile):
+    with one_line():
         compile(SLIPS[slip])(summed())
+
+
+def test_a_sum_has_nothing_that_parameters_have():
+    total: Any = summed()
+    for name in ("w", "items", "weight", "shape"):
+        with one_line(f"{name}.*{ADVICE}", AttributeError):
+            getattr(total, name)
+    same: Any = type(total)
+    assert same == ClippedSum and not same != ClippedSum and same not in (dict, list)
 
 
 def test_a_mean_and_a_norm_and_a_cast_of_a_sum_are_refused():
@@ -122,7 +153,7 @@ def test_steps_are_averaged_behind_the_noise_and_not_around_it():
         means.append(mean["w"])
     np.testing.assert_allclose(update["w"], -0.1 * sum(means) / 2, rtol=1e-5)
     around = optax.MultiSteps(optax.chain(plain, optax.sgd(0.1)), 2)
-    with pytest.raises((TypeError, ValueError), match=r"optax\.MultiSteps behind it"):
+    with one_line(r"optax\.MultiSteps behind it"):
         around.update(total, around.init(START), START)
 
 
@@ -141,7 +172,7 @@ def test_a_sum_that_was_clipped_otherwise_is_refused(gradient, words):
     batch = first()
     if isinstance(gradient, type(clipped_grad(loss, clip_norm=1.0))):
         total, _ = gradient(START, batch.rows, batch.mask)
-    elif gradient.stream.moves:
+    elif gradient.stream.clip_moves:
         with pytest.raises(ValueError, match="state=state"):
             gradient(START, batch)
         memory = gradient.stream.init(START)
@@ -503,11 +534,11 @@ def test_a_train_state_of_flax_takes_a_sum_through_its_noise_alone():
     def state(optimizer):
         return TrainState.create(apply_fn=lambda: None, params=START, tx=optimizer)
 
-    with pytest.raises((TypeError, ValueError), match=ADVICE):
+    with one_line():
         state(optax.sgd(0.1)).apply_gradients(grads=summed())
     private = state(optax.chain(as_optax(PLAN, ROOT), optax.sgd(0.1)))
     params: Any = private.apply_gradients(grads=summed()).params
     want: Any = optax.apply_updates(START, noised(summed())[0])
     assert params["w"].tobytes() == want["w"].tobytes()
-    with pytest.raises((TypeError, ValueError)):
+    with one_line():
         equinox.apply_updates(START, summed())

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from dpkit.training.report import render, sampling_in_words
+from dpkit.training.report import sampling_in_words
 from tests.dpkit.report.pages import HOSTILE, Page
+from tests.dpkit.report.pages import training_page as render
 
 RESULT = {
     "schema_version": 1,
