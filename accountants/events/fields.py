@@ -19,11 +19,19 @@ _DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field's check (a function of name and value) and its JSON form."""
+    """A field's check (a function of name and value) and its JSON form.
+
+    `attribute` is where an event holds it, if not under its name in JSON.
+    """
 
     check: Callable[[str, Any], Any]
     decimal: bool = False
     default: Any = REQUIRED
+    attribute: str = ""
+
+    def at(self, attribute: str) -> "Field":
+        """The same field under another attribute."""
+        return dataclasses.replace(self, attribute=attribute)
 
     def decode(self, name: str, value: Any) -> Any:
         """The checked value of a field as it stands in JSON."""
