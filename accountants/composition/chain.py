@@ -18,13 +18,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, signal
 
 from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.composition.grid import Losses
+from dpkit.accountants.pairs.arrays import Array
 
-Array = NDArray[Any]
 Summands = list[tuple[Losses, int]]
 
 MAX_WIDTH = 2**21

@@ -17,15 +17,12 @@ Privacy Loss Distributions", 2022, arXiv:2207.04380.
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.profiles import Profile, Side
-
-Array = NDArray[Any]
 
 _SCAN = np.concatenate([[0.0], np.geomspace(1e-9, 1e5, 700)])
 _FAINT = 1e-300

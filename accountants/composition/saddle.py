@@ -24,15 +24,13 @@ from typing import Any
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermeval
-from numpy.typing import NDArray
 from scipy import optimize
 
 from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.composition.normal import NormalBounds
 from dpkit.accountants.composition.tilt import Cumulants
-from dpkit.accountants.pairs.points import gauss_legendre
+from dpkit.accountants.pairs.arrays import Array, gauss_legendre
 
-Array = NDArray[Any]
 At = Callable[[float], Cumulants | None]
 
 _NODES = 160

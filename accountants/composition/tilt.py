@@ -11,20 +11,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from dp_accounting import DpEvent
-from numpy.typing import NDArray
 
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import flatten
 from dpkit.accountants.pairs import gaussian, points
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.laws import law_of
 from dpkit.accountants.pairs.points import Nodes, OutOfReach, Points, SampledGaussian
-
-Array = NDArray[Any]
 
 _UNIT = 2.0**-53
 _FAINTEST = 1e-300

@@ -15,11 +15,7 @@ from dp_accounting import dp_event
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.events import fields, own
-from dpkit.accountants.events.allocation import (
-    RandomAllocationDpEvent,
-    TruncatedAllocationDpEvent,
-)
+from dpkit.accountants.events import allocation, fields, own
 
 _DIRECTED = (Relation.ADD_REMOVE, Relation.ZERO_OUT)
 _NOISE = fields.number(checks.noise)
@@ -302,10 +298,12 @@ _BY_CLASS: dict[Any, Kind] = dict(
             relations=(Relation.ZERO_OUT,),
         ),
         _kind("non_private", dp.NonPrivateDpEvent, {}),
-        _kind("random_allocation", RandomAllocationDpEvent, relations=_DIRECTED),
+        _kind(
+            "random_allocation", allocation.RandomAllocationDpEvent, relations=_DIRECTED
+        ),
         _kind(
             "truncated_random_allocation",
-            TruncatedAllocationDpEvent,
+            allocation.TruncatedAllocationDpEvent,
             relations=_DIRECTED,
         ),
         _kind("discrete_gaussian", own.DiscreteGaussianDpEvent),

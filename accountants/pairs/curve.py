@@ -19,16 +19,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dpkit.accountants.pairs.points import (
-    OutOfReach,
-    Points,
-    gauss_legendre,
-    sampled_loss,
-)
+from dpkit.accountants.pairs.arrays import Array, gauss_legendre
+from dpkit.accountants.pairs.points import OutOfReach, Points, sampled_loss
 
-Array = NDArray[Any]
 Curve = Callable[[Array], Array]
 
 FLOOR = 1e-300  # of (order - 1) times a divergence that is not 0
@@ -282,7 +276,7 @@ def log_moment(
     return np.log1p(np.maximum(excess.sum(axis=axis), 0.0))
 
 
-def _excess(loss: Array, power: float, tiny: NDArray[np.bool_]) -> Array:
+def _excess(loss: Array, power: float, tiny: Array) -> Array:
     """expm1(s l) - s expm1(l), by its series where the two terms nearly cancel."""
     excess = np.expm1(power * loss) - power * np.expm1(loss)
     term = small = loss[tiny]

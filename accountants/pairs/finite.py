@@ -8,14 +8,11 @@ the opposite order; here they always go by name.
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dpkit.accountants.answers.relations import Relation
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,15 +6,12 @@ differences can have lost: a relative 4e-15, times the size of the logarithms.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special, stats
 
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.profiles import EVERYTHING, NOTHING, Profile, Side
-
-Array = NDArray[Any]
 
 _PAD = 4e-15
 
@@ -154,7 +151,7 @@ def mixture_gaussian(
         with np.errstate(divide="ignore"):
             return _threshold(np.logaddexp(_log_expm1(e), math.log(moved)), c, p)
 
-    def left(e: Array) -> tuple[Array, NDArray[np.bool_]]:
+    def left(e: Array) -> tuple[Array, Array]:
         # e^-e - still, from its two sides: neither may lose what the other keeps.
         with np.errstate(divide="ignore"):
             near = np.log(np.maximum(moved + np.expm1(-np.minimum(e, 1.0)), 0.0))

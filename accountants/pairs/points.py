@@ -13,18 +13,16 @@ part between them, for Gauss-Legendre. Pairs of finitely many outcomes are exact
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from dpkit.accountants.pairs.arrays import Array, gauss_legendre
 from dpkit.accountants.pairs.finite import FinitePair
 
-Array = NDArray[Any]
 Points = Callable[[float], tuple[Array, Array]]
 
 _DEVIATIONS = 9.0
@@ -200,12 +198,6 @@ def _sizes(lengths: Array, noises: Array, top: float, reach: float) -> Array:
 def _log_normal(x: Array, noise: Any, step: Any) -> Array:
     """log of N(0, s^2)'s mass around each point."""
     return -0.5 * (x / noise) ** 2 + np.log(step / (noise * math.sqrt(2 * math.pi)))
-
-
-@functools.cache
-def gauss_legendre(nodes: int) -> tuple[Array, Array]:
-    """Nodes and weights on [-1, 1]; slow to make, so made once, and not on import."""
-    return np.polynomial.legendre.leggauss(nodes)
 
 
 def sampled_loss(exponent: Array, rate: float | Array) -> Array:

@@ -11,14 +11,12 @@ rounding of its formula, so that a composition certifies a delta of 1e-100.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.finite import FinitePair
 
-Array = NDArray[Any]
 Curve = Callable[[Array], Array]
 Tails = Callable[[Array], tuple[Array, Array]]
 

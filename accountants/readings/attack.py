@@ -18,11 +18,9 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from dp_accounting import DpEvent
-from numpy.typing import NDArray
 from scipy import special
 
 from dpkit.accountants.answers import checks
@@ -30,10 +28,9 @@ from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.composition.rounds import Rounds
 from dpkit.accountants.events.composing import sequential
 from dpkit.accountants.events.warrant import warrant
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.profiles import Profile, Side
 from dpkit.accountants.readings import pld, rdp
-
-Array = NDArray[Any]
 
 _SMALLEST = 1e-12
 _FLOOR = 1e-10

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from dp_accounting import DpEvent
-from numpy.typing import NDArray
 from scipy import optimize
 
 from dpkit.accountants.answers import checks
@@ -29,12 +28,11 @@ from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.events.composing import flatten, validate
 from dpkit.accountants.events.kinds import nodes_of
 from dpkit.accountants.events.own import BoundedRangeDpEvent
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.curve import Curve, knots_of, sum_of
 from dpkit.accountants.pairs.laws import composed_curve, curve_of
 from dpkit.accountants.readings import truncation
 from dpkit.accountants.readings.reading import Answer, Reading, coarse, explained
-
-Array = NDArray[Any]
 
 _COARSE = np.logspace(-2, 5, 57)
 _PRECISION = 1e-3  # of log(order - 1); epsilon is flat there

@@ -25,14 +25,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.pairs.allocation.atoms import Atoms
 from dpkit.accountants.pairs.allocation.cells import Cells
 from dpkit.accountants.pairs.allocation.span import Range
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array
 
 FINENESS = 1 / 50
 LEAST_NOISE = 0.1

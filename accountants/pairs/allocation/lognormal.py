@@ -6,13 +6,11 @@ is a sum of positive terms or a closed form, so that small masses keep their dig
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array, gauss_legendre
 
 UNIT = 2.0**-53
 _NODES = 8
@@ -37,13 +35,13 @@ def log_value(point: float, noise: float) -> float:
 def below(log_x: float, noise: float) -> tuple[float, float]:
     """P[W < x] and E[W; W < x]."""
     point = normal_point(log_x, noise)
-    return _cdf(point), _cdf(point - 1 / noise)
+    return float(special.ndtr(point)), float(special.ndtr(point - 1 / noise))
 
 
 def above(log_x: float, noise: float) -> tuple[float, float]:
     """P[W > x] and E[W; W > x]."""
     point = normal_point(log_x, noise)
-    return _cdf(-point), _cdf(1 / noise - point)
+    return float(special.ndtr(-point)), float(special.ndtr(1 / noise - point))
 
 
 def cell_masses(edges: Array, step: float, noise: float) -> Array:
@@ -74,7 +72,7 @@ def cell_rounding(low: float, high: float, noise: float) -> float:
 @functools.cache
 def nodes() -> tuple[Array, Array]:
     """Nodes of Gauss and Legendre in (0, 1) and their weights."""
-    places, weights = np.polynomial.legendre.leggauss(_NODES)
+    places, weights = gauss_legendre(_NODES)
     return (places + 1) / 2, weights / 2
 
 
@@ -122,8 +120,3 @@ def _around_mode(scaled: Array, noise: float, width: float) -> Array:
     top = exponent.max(axis=1)
     total = np.exp(exponent - top[:, None]).sum(axis=1)
     return top + np.log(total * (width / math.sqrt(2 * math.pi)))
-
-
-def _cdf(point: float) -> float:
-    """Of the standard normal, in whichever tail keeps its digits."""
-    return float(special.ndtr(point))

@@ -16,15 +16,12 @@ arXiv:2502.08202.
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from dpkit.accountants.pairs.allocation import lognormal
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array
 
 _FEWEST, _MOST = 64, 512
 _UNIT = lognormal.UNIT

@@ -7,15 +7,12 @@ infinite loss. It only keeps that small and the grids short.
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from dpkit.accountants.pairs.allocation import lognormal
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,16 +11,5 @@ from dpkit.accountants.pairs.laws import (
 from dpkit.accountants.pairs.laws.base import Law, curve_of, law_of
 from dpkit.accountants.pairs.laws.nested import composed_curve, composed_guarantee
 
-__all__ = [
-    "Law",
-    "allocation",
-    "composed_curve",
-    "composed_guarantee",
-    "curve_of",
-    "finite",
-    "gaussian",
-    "laplace",
-    "law_of",
-    "nested",
-    "stated",
-]
+FAMILIES = allocation, finite, gaussian, laplace, nested, stated
+__all__ = ["Law", "composed_curve", "composed_guarantee", "curve_of", "law_of"]

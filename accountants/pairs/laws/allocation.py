@@ -6,21 +6,12 @@ from collections.abc import Callable
 
 from dp_accounting import DpEvent
 
-from dpkit.accountants.events.allocation import (
-    Part,
-    parts,
-    released,
-)
+from dpkit.accountants.events.allocation import Part, parts, released
 from dpkit.accountants.pairs import curve as renyi
 from dpkit.accountants.pairs import noise as noises
 from dpkit.accountants.pairs import profiles
 from dpkit.accountants.pairs.allocation import law as allocated
 from dpkit.accountants.pairs.allocation import renyi as tables
-from dpkit.accountants.pairs.allocation.law import (
-    LEAST_NOISE,
-    MOST_NOISE,
-    AllocationLaw,
-)
 from dpkit.accountants.pairs.curve import Curve, Table, sum_of
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.laws.base import Law
@@ -43,7 +34,7 @@ class RandomAllocation(Law, kinds=("random_allocation",)):
     def _profile(self, part: Part, free_delta: float) -> Profile:
         """One random step of some."""
         noise, steps, last = part[:3]
-        if steps == 1 or not LEAST_NOISE <= noise <= MOST_NOISE:
+        if steps == 1 or not allocated.LEAST_NOISE <= noise <= allocated.MOST_NOISE:
             return noises.gaussian(noise)
         tail = min(1e-16, max(free_delta, _SMALLEST_TAIL))
         upper = pair_of(noise, steps, last, tail, allocated.upper)
@@ -95,7 +86,7 @@ def pair_of(
     steps: int,
     last: int | None,
     tail: float,
-    make: Callable[..., AllocationLaw],
+    make: Callable[..., allocated.AllocationLaw],
 ) -> FinitePair:
     """A law of random allocation as a pair, its rounding on the safe side.
 
