@@ -140,16 +140,15 @@ def gaussian(orders: Array, noise_multiplier: float) -> Array:
     return orders / (2 * noise_multiplier**2) * _PAD
 
 
-def sampled_gaussian(orders: Array, noise_multiplier: float, rate: float) -> Array:
+def sampled_gaussian(orders: Array, noise: float, rate: float) -> Array:
     """(1-q) N(0, s^2) + q N(1, s^2) against N(0, s^2).
 
     Trapezoid rule, spectrally exact: the integrand is analytic in a strip of half-width
     pi s^2 / 2, and the step is an eighth of s or a sixteenth of that strip's scale.
     Orders whose tilted mass needs too long a grid come out as inf.
     """
-    sd = noise_multiplier
-    step = min(sd / 8, sd**2 / 4)
-    return np.array([_sampled_at(order, sd, rate, step) for order in orders])
+    step = min(noise / 8, noise**2 / 4)
+    return np.array([_sampled_at(order, noise, rate, step) for order in orders])
 
 
 def _sampled_at(order: float, sd: float, rate: float, step: float) -> float:

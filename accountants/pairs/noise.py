@@ -85,8 +85,8 @@ def without_replacement(noise: float, rate: float) -> Profile:
 
 
 def truncated_poisson_gaussian(
-    noise: float,
-    rate: float,
+    noise_multiplier: float,
+    sampling_rate: float,
     *,
     dataset_size: int,
     max_batch_size: int,
@@ -110,6 +110,7 @@ def truncated_poisson_gaussian(
     Reference: Ganesh et al., "Tighter Privacy Analysis for Truncated Poisson Sampling",
     2025, arXiv:2508.15089.
     """
+    noise, rate = noise_multiplier, sampling_rate
     kept = gaussian(noise) if rate == 1 else poisson_gaussian(noise, rate)
     if max_batch_size >= dataset_size:
         return kept
@@ -137,10 +138,11 @@ def _pushed_out(noise: float, rate: float) -> Profile:
 
 
 def mixture_gaussian(
-    noise: float, shifts: Sequence[float], probabilities: Sequence[float]
+    noise_multiplier: float, shifts: Sequence[float], probabilities: Sequence[float]
 ) -> Profile:
     """sum_i p_i N(c_i) against N(0): the loss grows with x, so sets are half-lines."""
-    c, p = np.array(shifts, dtype=float) / noise, np.array(probabilities, dtype=float)
+    c = np.array(shifts, dtype=float) / noise_multiplier
+    p = np.array(probabilities, dtype=float)
     moves = (p > 0) & (c > 0)
     if not moves.any():
         return NOTHING

@@ -69,24 +69,6 @@ class AllocationLaw:
     rounding: float
 
 
-def tail(delta: float, epochs: int) -> float:
-    """How much infinite loss one epoch may have for a question about delta.
-
-    Args:
-      delta: in (0, 1).
-      epochs: how many epochs are composed, at least 1.
-
-    Returns:
-      A share so small that no answer shows it.
-
-    Example:
-      >>> tail(1e-5, 10)
-      1e-16
-    """
-    delta = checks.open_probability(delta=delta)
-    return min(1e-16, 1e-9 * delta / checks.integer_at_least(1, epochs=epochs))
-
-
 def upper(
     noise_multiplier: float,
     steps: int,
@@ -102,7 +84,7 @@ def upper(
       noise_multiplier: s in [0.1, 1e4].
       steps: t, at least 1.
       fineness: grid step over the standard deviation of the loss, in (0, 0.1].
-      tail: the infinite loss that may be added, in (0, 1e-9]; see `tail`.
+      tail: the infinite loss that may be added, in (0, 1e-9].
       last_steps: s < t if only the first s steps of the epoch ran; None for all.
 
     Returns:
@@ -145,21 +127,8 @@ def lower(
     """A pair that one epoch dominates, in both directions: for lower bounds.
 
     The pair of the module is attained by a record that always contributes as much as
-    it may, so what is below it is below the worst case.
-
-    Args:
-      noise_multiplier: s in [0.1, 1e4].
-      steps: t, at least 1.
-      fineness: grid step over the standard deviation of the loss, in (0, 0.1].
-      tail: how far out the grid reaches, in (0, 1e-9].
-      last_steps: s < t if only the first s steps of the epoch ran; None for all.
-
-    Returns:
-      The law, without infinite loss.
-
-    Raises:
-      ValueError: an argument out of its range.
-      ArithmeticError: noise that no grid can hold, or a result that fails its checks.
+    it may, so what is below it is below the worst case. Arguments and errors are those
+    of `upper`; `tail` is how far out the grid reaches. There is no infinite loss.
 
     Example:
       >>> law = lower(1.0, 29)

@@ -62,7 +62,7 @@ class Law:
     Attributes:
       event: the release.
       relation: the neighbouring relation, under which the event has a proof.
-      fields: the event's, by their names in JSON.
+      fields: the event's, by their names in JSON, in the order of its row.
       radii: how many contribution radii a change of one record moves a sum by.
       private: False if it gives no guarantee at all.
       attained: whether `points` are of a pair that is reached, not only never exceeded.

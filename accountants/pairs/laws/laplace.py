@@ -42,25 +42,21 @@ class Laplace(Law, kinds=("laplace",)):
 class PoissonLaplace(Law, kinds=("poisson_laplace",)):
     """Each record by itself."""
 
-    @property
-    def _pair(self) -> tuple[float, float]:
-        return self.fields["scale"], self.fields["sampling_rate"]
-
     def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
         """Both directions exactly."""
-        return [(noise.poisson_laplace(*self._pair), 1)]
+        return [(noise.poisson_laplace(*self.fields.values()), 1)]
 
     def curve(self) -> Curve:
         """The worse of both directions."""
-        scale, rate = self._pair
+        scale, rate = self.fields.values()
         return functools.partial(renyi.poisson_laplace, scale=scale, rate=rate)
 
     def points(self) -> Points:
         """Atoms at both ends, and what is between them."""
-        return functools.partial(points.sampled_laplace, *self._pair)
+        return functools.partial(points.sampled_laplace, *self.fields.values())
 
     def guarantee(self) -> tuple[float, float]:
         """log(1 + q (e^(1/b) - 1)), amplification of pure privacy by sampling."""
-        scale, rate = self._pair
+        scale, rate = self.fields.values()
         loss = float(sampled_loss(np.array([1 / scale]), rate)[0])
         return max(loss * _PAD, _TINY), 0.0
