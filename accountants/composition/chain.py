@@ -15,6 +15,7 @@ e^(K - t eps) max g, which is of the order of delta where t is chosen well: a de
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from scipy import fft, signal
 
 from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.composition.grid import Losses
-from dpkit.accountants.pairs.arrays import Array
+from dpkit.accountants.pairs.arrays import Array, power
 
 Summands = list[tuple[Losses, int]]
 
@@ -236,7 +237,7 @@ class Convolution:
             length = fft.next_fast_len(last - first + 1 + _MARGIN, real=True)
             self._round = (tilt.slope, length, *self._transform(tilt.slope, length))
         _, length, spectrum, centre = self._round
-        circle = fft.irfft(_power(spectrum, rounds), length)
+        circle = fft.irfft(power(spectrum, rounds, operator.mul), length)
         start = (first - rounds * centre) % length
         masses = np.roll(circle, -start)[: last - first + 1]
         size = rounds * self._size
@@ -298,7 +299,7 @@ class Convolution:
             middle = round(float(weights @ losses.index))
             centre += count * middle
             folded = _folded(weights, losses.first - middle, length)
-            product *= _power(fft.rfft(folded), count)
+            product *= power(fft.rfft(folded), count, operator.mul)
         return product, centre
 
 
@@ -354,18 +355,6 @@ def _folded(weights: Array, first: int, length: int) -> Array:
         circle[start : start + len(part)] += part
         done, start = done + len(part), 0
     return circle
-
-
-def _power(values: Array, exponent: int) -> Array:
-    """values ** exponent by squaring: exact for 1, and quick."""
-    result = None
-    while exponent:
-        if exponent & 1:
-            result = values if result is None else result * values
-        exponent >>= 1
-        if exponent:
-            values = values * values
-    return np.ones_like(values) if result is None else result
 
 
 def _blocks(losses: Losses, most: int) -> tuple[Array, Array]:

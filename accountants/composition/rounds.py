@@ -223,9 +223,8 @@ class Rounds:
 
     def _rough_step(self) -> float:
         """A tenth of one release's deviation on average, and not too many points."""
-        releases = sum(count for _, count in self._terms)
         pairs = list(zip(self._terms, self._extents, strict=True))
-        variance = sum(n * e.variance for (_, n), e in pairs) / releases
+        variance = sum(n * e.variance for (_, n), e in pairs) / self._size
         reach = max(e.forward + e.backward for e in self._extents)
         return max(math.sqrt(variance) / _ROUGH, reach / _MAX_POINTS, _LEAST_STEP)
 

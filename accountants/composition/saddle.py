@@ -17,10 +17,9 @@ via the Edgeworth Accountant", 2022, arXiv:2206.04236 (untilted); Alghamdi et al
 Saddle-Point Method in Differential Privacy", 2022, arXiv:2208.09595.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermeval
@@ -38,14 +37,8 @@ _FIRST, _RATIO, _LAST = 1e-3, 1.35, 1e6
 _LARGEST_RATIO = 0.25 / 0.56  # Lyapunov's, of a tilted law that is nearly normal
 
 
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """What was found in one direction.
-
-    Attributes:
-      tilts: every tilt tried.
-      root: the saddle of the estimate, or None if it is not accepted.
-    """
+class Search(NamedTuple):
+    """Every tilt tried, and the saddle of the estimate if one is accepted."""
 
     tilts: list[Cumulants]
     root: Cumulants | None
@@ -76,14 +69,9 @@ def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
         return _log_renyi(tilt, _saddle(tilt)) > log_delta
 
     found = _search(at, rest, going_on)
-    tilts = NormalBounds(found.tilts)
     if not found.tilts:
         return 0.0, None, math.inf
-    uppers = tilts.epsilon_upper(log_delta)
-    if found.root is None:
-        tilts, uppers = _refined(
-            at, found.tilts, uppers, lambda near: near.epsilon_upper(log_delta)
-        )
+    tilts, uppers = _refined(at, found, lambda near: near.epsilon_upper(log_delta))
     upper = float(np.min(uppers))
     if upper == 0:
         return 0.0, 0.0, 0.0
@@ -118,12 +106,7 @@ def log_delta(at: At, epsilon: float) -> tuple[float, float | None, float]:
     found = _search(at, rest, lambda tilt: rest(tilt) > 0)
     if not found.tilts:
         return -math.inf, None, 0.0
-    tilts = NormalBounds(found.tilts)
-    _, highs = tilts.log_deltas(epsilon)
-    if found.root is None:
-        tilts, highs = _refined(
-            at, found.tilts, highs, lambda near: near.log_deltas(epsilon)[1]
-        )
+    tilts, highs = _refined(at, found, lambda near: near.log_deltas(epsilon)[1])
     lows, _ = tilts.log_deltas(epsilon)
     value = math.nan if found.root is None else _log_estimate(found.root, epsilon)
     estimate = None if math.isnan(value) else value
@@ -191,14 +174,11 @@ def _solved(
 
 
 def _refined(
-    at: At,
-    tilts: list[Cumulants],
-    uppers: Array,
-    score: Callable[[NormalBounds], Array],
+    at: At, found: Search, score: Callable[[NormalBounds], Array]
 ) -> tuple[NormalBounds, Array]:
-    """The bounds and uppers of more and more tilts close to the best one."""
-    tilts = list(tilts)
-    for power in (1.0, 0.25, 0.0625):
+    """The bounds and uppers of all tilts, and without a root of more near the best."""
+    tilts, uppers = list(found.tilts), score(NormalBounds(found.tilts))
+    for power in () if found.root else (1.0, 0.25, 0.0625):
         best, reach = tilts[int(np.argmin(uppers))].tilt, _RATIO**power
         near = best * np.geomspace(1 / reach, reach, 9)
         more = [tilt for t in near if (tilt := at(float(t))) is not None]

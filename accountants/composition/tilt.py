@@ -46,10 +46,6 @@ class Cumulants:
         and the normal one of equal mean and variance; 1 says nothing.
       slack: how far K(t) may be off by rounding.
       drift: how far K'(t) may be.
-
-    Example:
-      >>> Cumulants(tilt=0.5, log_moment=0.4, mean=1.0, variance=1.0).tilt
-      0.5
     """
 
     tilt: float

@@ -72,9 +72,7 @@ class FinitePair:
 
     def pure_epsilon(self) -> float:
         """The largest absolute log-ratio among outcomes that both sides can have."""
-        kept = (self.p > 0) & (self.q > 0)
-        ratios = np.log(self.p[kept]) - np.log(self.q[kept])
-        return float(np.abs(ratios).max(initial=0.0))
+        return float(np.abs(self.finite[0]).max(initial=0.0))
 
 
 def randomized_response(
@@ -100,15 +98,9 @@ def discrete_laplace(rate: float, moved: int) -> FinitePair:
     Outside the interval between the two centres the ratio is constant, so all outcomes
     there fall together: one more than it is moved by remain.
     """
-    inside = np.arange(1, moved)
     edge = 1 / (1 + math.exp(-rate))
-    q = np.concatenate(
-        [
-            [edge],
-            math.tanh(rate / 2) * np.exp(-rate * inside),
-            [edge * math.exp(-rate * moved)],
-        ]
-    )
+    inside = math.tanh(rate / 2) * np.exp(-rate * np.arange(1, moved))
+    q = np.concatenate([[edge], inside, [edge * math.exp(-rate * moved)]])
     return FinitePair(p=q[::-1].copy(), q=q)
 
 

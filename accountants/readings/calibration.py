@@ -155,23 +155,16 @@ def solve(
 ) -> Calibration[Bound]:
     """The loosest value of one parameter whose certified bound is within a target.
 
-    It is `calibrate` for other targets than epsilon: an attacker's advantage, which is
-    delta at epsilon 0, or a true positive rate.
+    It is `calibrate`, whose arguments, answer and errors it has, for other targets than
+    epsilon: an attacker's advantage, which is delta at epsilon 0, or a true positive
+    rate.
 
     Args:
       bound_at: parameter -> a bound with `upper`, `certified` and `warnings`.
       target: above 0, finite; what `upper` may be at most.
-      free: "noise_multiplier", "steps" or "sampling_rate", as for `calibrate`.
-      bracket: (lowest, highest) value to consider, as for `calibrate`.
-      digits: significant digits of the answer, as for `calibrate`.
-
-    Returns:
-      The value, rounded to the private side, and its bound: `bound.upper <= target`.
-      The next looser value, if it is within the bracket, does not fit.
-
-    Raises:
-      ValueError: a bad target or bracket, or one that no value in it reaches.
-      NotCertified: nothing within the bracket is proven.
+      free: "noise_multiplier", "steps" or "sampling_rate".
+      bracket: (lowest, highest) value to consider.
+      digits: significant digits of the answer.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent

@@ -36,15 +36,7 @@ class Plain(NamedTuple):
 
 
 class LossDistributions(Reading[Plain]):
-    """Both bounds, at any delta; `lower` is 0 where a pair need not be attained.
-
-    Example:
-      >>> from dp_accounting import GaussianDpEvent
-      >>> round(epsilon(GaussianDpEvent(1.0), 1e-5, relation="add_remove").upper, 6)
-      4.377178
-
-    Reference: Balle & Wang 2018, arXiv:1805.06530 (the number above).
-    """
+    """Both bounds, at any delta; `lower` is 0 where a pair need not be attained."""
 
     name = "pld"
 

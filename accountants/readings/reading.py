@@ -37,10 +37,6 @@ class Answer:
       upper: the truth is at most this.
       warnings: what a reader must know, one sentence each.
       method: whose numbers these are, if not the reading's own.
-
-    Example:
-      >>> Answer(upper=1.0).lower is None
-      True
     """
 
     lower: float | None = None
@@ -150,17 +146,9 @@ class Reading(abc.ABC, Generic[Read]):
 
         Args:
           event: what was released.
-          epsilon: at least 0, finite.
+          epsilon: at least 0, finite; others are a ValueError.
           relation: "add_remove", "replace_one" or "zero_out".
           lower: whether to look for a lower bound too, if it takes longer.
-
-        Returns:
-          A bound whose `upper` is certified if every part of the event is proven.
-
-        Raises:
-          ValueError: a bad event or epsilon.
-          UnsupportedEvent: a part that this accountant can't read.
-          UnsupportedRelation: a part that has no proof under the relation.
 
         Example:
           >>> from dp_accounting import GaussianDpEvent
@@ -221,21 +209,14 @@ class Reading(abc.ABC, Generic[Read]):
 def explained(
     error: UnsupportedEvent, name: str, event: DpEvent, relation: Relation
 ) -> UnsupportedEvent:
-    """A refusal of a part, with a remedy that was asked of the others.
-
-    Args:
-      error: what was raised for a part.
-      name: of the accountant that refuses.
-      event: the whole event.
-      relation: the neighbouring relation.
-    """
+    """An accountant's refusal of a part, with a remedy that was asked of the others."""
     from dpkit.accountants.readings.best import READINGS
 
-    remedy = "no accountant reads the whole of it"
-    for reading in READINGS:
-        if reading.name != name and reading.supports(event, relation):
-            remedy = f"use accountant={reading.name!r}"
-            break
+    others = (
+        r.name for r in READINGS if r.name != name and r.supports(event, relation)
+    )
+    other = next(others, None)
+    remedy = f"use accountant={other!r}" if other else "no accountant reads all of it"
     return UnsupportedEvent(name, error.event, f"{error.reason}; {remedy}")
 
 

@@ -41,10 +41,6 @@ class Concentration:
       rho: its slope.
       delta: outside an event of this probability on each side.
       unamplified: the sampled releases that count as unsampled ones.
-
-    Example:
-      >>> Concentration(rho=0.5)
-      Concentration(xi=0.0, rho=0.5, delta=0.0, unamplified=())
     """
 
     xi: float = 0.0
