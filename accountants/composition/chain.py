@@ -42,17 +42,11 @@ _DROPPED = 1e-13
 
 @dataclasses.dataclass(frozen=True)
 class Tilt:
-    """The tilted law of a number of rounds, before it is computed.
+    """The tilted law of a number of rounds, before it is computed."""
 
-    Attributes:
-      slope: t h, the tilt for each grid step.
-      log_moment: K(t).
-      mean: of P_t, in grid steps.
-    """
-
-    slope: float
-    log_moment: float
-    mean: float
+    slope: float  # t h, the tilt for each grid step
+    log_moment: float  # K(t)
+    mean: float  # of P_t, in grid steps
 
     def log_bound(self, place: float, step: float) -> float:
         """log of the Rényi bound on delta at a loss, given in grid steps."""
@@ -61,25 +55,17 @@ class Tilt:
 
 @dataclasses.dataclass(frozen=True)
 class ComposedLoss:
-    """A composition on the grid (first + k) step, under a tilt.
+    """A composition on the grid (first + k) step, under a tilt."""
 
-    Attributes:
-      first: grid index of the first mass.
-      masses: of P_t, one for each grid point; rounding may leave tiny negative ones.
-      tilt: t and K(t).
-      step: the distance of grid points.
-      infinite: mass of P at infinite loss.
-      error: what the masses may lack or have too much, in total.
-      slack: how far losses stand above those that they are there for; 0 for an upper
-        bound.
-    """
-
-    first: int
+    first: int  # grid index of the first mass
+    # of P_t, one for each grid point; rounding may leave tiny negative ones
     masses: Array
-    tilt: Tilt
-    step: float
-    infinite: float
-    error: float
+    tilt: Tilt  # t and K(t)
+    step: float  # the distance of grid points
+    infinite: float  # mass of P at infinite loss
+    error: float  # what the masses may lack or have too much, in total
+    # how far losses stand above those that they are there for; 0 for an upper
+    # bound
     slack: float = 0.0
 
     def delta(self, epsilon: Array, side: int) -> Array:

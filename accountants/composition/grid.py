@@ -32,19 +32,13 @@ _LACKING = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Losses:
-    """A distribution of the privacy loss: masses at (first + k) h, and at infinity.
+    """A distribution of the privacy loss: masses at (first + k) h, and at infinity."""
 
-    Attributes:
-      first: grid index of the first mass.
-      masses: at least 0, one for each grid point.
-      infinite: mass at infinite loss.
-      excess: how far each grid point lies above the loss it stands for, or None. A
-        lower bound pays for it.
-    """
-
-    first: int
-    masses: Array
-    infinite: float
+    first: int  # grid index of the first mass
+    masses: Array  # at least 0, one for each grid point
+    infinite: float  # mass at infinite loss
+    # how far each grid point lies above the loss it stands for, or None. A
+    # lower bound pays for it.
     excess: Array | None = None
 
     @property
@@ -75,16 +69,11 @@ class Losses:
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """How far a profile's losses go, and how they spread.
+    """How far a profile's losses go, and how they spread."""
 
-    Attributes:
-      forward: loss beyond which D(P || Q) is negligible or constant.
-      backward: the same for D(Q || P).
-      variance: KL(P || Q) + KL(Q || P), the loss's variance where losses are small.
-    """
-
-    forward: float
-    backward: float
+    forward: float  # loss beyond which D(P || Q) is negligible or constant
+    backward: float  # the same for D(Q || P)
+    # KL(P || Q) + KL(Q || P), the loss's variance where losses are small
     variance: float
 
 

@@ -33,30 +33,20 @@ _KINK = 1.005  # the rule's error on |L - m|^3, which has a kink, is 0.3 % at mo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cumulants:
-    """A composition's loss under P_t.
+    """A composition's loss under P_t."""
 
-    Attributes:
-      tilt: t.
-      log_moment: K(t).
-      mean: K'(t).
-      variance: K''(t).
-      higher: cumulants 3 to 6.
-      ratio: Lyapunov's, the third absolute moments over the variance to the 3/2.
-      distance: no less than the largest difference between its distribution function
-        and the normal one of equal mean and variance; 1 says nothing.
-      slack: how far K(t) may be off by rounding.
-      drift: how far K'(t) may be.
-    """
-
-    tilt: float
-    log_moment: float
-    mean: float
-    variance: float
-    higher: tuple[float, float, float, float] = (0.0,) * 4
+    tilt: float  # t
+    log_moment: float  # K(t)
+    mean: float  # K'(t)
+    variance: float  # K''(t)
+    higher: tuple[float, float, float, float] = (0.0,) * 4  # cumulants 3 to 6
+    # Lyapunov's, the third absolute moments over the variance to the 3/2
     ratio: float = 0.0
+    # no less than the largest difference between its distribution function and
+    # the normal one of equal mean and variance; 1 says nothing
     distance: float = 0.0
-    slack: float = 0.0
-    drift: float = 0.0
+    slack: float = 0.0  # how far K(t) may be off by rounding
+    drift: float = 0.0  # how far K'(t) may be
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,28 +26,19 @@ _RATE = fields.number(checks.rate).at("sampling_probability")
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One entry of the registry.
+    """One entry of the registry."""
 
-    Attributes:
-      name: the `kind` in JSON.
-      fields: JSON name -> field; children are not among them.
-      read: event -> its fields by JSON name.
-      build: fields (and `parts`, for kinds with children) -> event.
-      check: refuses fields that don't fit together.
-      parts: the JSON name under which children stand, or None.
-      holds: the attribute that holds them.
-      single: whether that is one child rather than a list.
-      relations: those under which somebody can read it; `relations_of` knows more.
-    """
-
-    name: str
+    name: str  # the `kind` in JSON
+    # JSON name -> field; children are not among them
     fields: Mapping[str, fields.Field]
-    read: Callable[[Any], Mapping[str, Any]]
+    read: Callable[[Any], Mapping[str, Any]]  # event -> its fields by JSON name
+    # fields (and `parts`, for kinds with children) -> event
     build: Callable[..., dp.DpEvent]
-    check: Callable[..., None]
-    parts: str | None
-    holds: str
-    single: bool
+    check: Callable[..., None]  # refuses fields that don't fit together
+    parts: str | None  # the JSON name under which children stand, or None
+    holds: str  # the attribute that holds them
+    single: bool  # whether that is one child rather than a list
+    # those under which somebody can read it; `relations_of` knows more
     relations: tuple[Relation, ...]
 
 

@@ -20,15 +20,11 @@ class FinitePair:
     """Two distributions on one finite support.
 
     Mass that `p` (or `q`) lacks up to 1e-9 counts as infinite loss in its direction.
-
-    Attributes:
-      p: probabilities with the record.
-      q: probabilities without it, of the same outcomes.
-      lost: mass of p, and of q, on outcomes that are not listed: infinite loss.
     """
 
-    p: Array
-    q: Array
+    p: Array  # probabilities with the record
+    q: Array  # probabilities without it, of the same outcomes
+    # mass of p, and of q, on outcomes that are not listed: infinite loss
     lost: tuple[float, float] = (0.0, 0.0)
 
     @property

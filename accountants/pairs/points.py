@@ -45,17 +45,11 @@ class SampledGaussian(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Nodes:
-    """Several releases at equally many points.
+    """Several releases at equally many points."""
 
-    Attributes:
-      loss: (releases, points) log dP/dQ, 0 where a row is padded.
-      log_mass: (releases, points) log of Q's mass, -inf where a row is padded.
-      counts: (releases,) how often each release happens.
-    """
-
-    loss: Array
-    log_mass: Array
-    counts: Array
+    loss: Array  # (releases, points) log dP/dQ, 0 where a row is padded
+    log_mass: Array  # (releases, points) log of Q's mass, -inf where a row is padded
+    counts: Array  # (releases,) how often each release happens
 
 
 Row = tuple[Array, Array, int]

@@ -25,24 +25,17 @@ FREE = tuple(_KNOWN)
 class Axis:
     """A parameter's values between two ends.
 
-    Attributes:
-      free: its name.
-      growing: whether the loss grows with it.
-      first: the loosest index.
-      last: the most private index.
-      digits: significant digits of values that are no integers.
-
     Example:
       >>> axis = Axis.of("noise_multiplier", (0.5, 2.0))
       >>> axis.value(axis.place(1.23456781))
       1.234568
     """
 
-    free: str
-    growing: bool
-    first: int
-    last: int
-    digits: int = DIGITS
+    free: str  # its name
+    growing: bool  # whether the loss grows with it
+    first: int  # the loosest index
+    last: int  # the most private index
+    digits: int = DIGITS  # significant digits of values that are no integers
 
     @classmethod
     def of(

@@ -29,21 +29,13 @@ _FAR = 1e-100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a reading says of one question; a number that it can't give is None.
+    """What a reading says of one question; a number that it can't give is None."""
 
-    Attributes:
-      lower: the truth is at least this.
-      estimate: an approximation without a proof.
-      upper: the truth is at most this.
-      warnings: what a reader must know, one sentence each.
-      method: whose numbers these are, if not the reading's own.
-    """
-
-    lower: float | None = None
-    estimate: float | None = None
-    upper: float | None = None
-    warnings: tuple[str, ...] = ()
-    method: str | None = None
+    lower: float | None = None  # the truth is at least this
+    estimate: float | None = None  # an approximation without a proof
+    upper: float | None = None  # the truth is at most this
+    warnings: tuple[str, ...] = ()  # what a reader must know, one sentence each
+    method: str | None = None  # whose numbers these are, if not the reading's own
 
 
 class Reading(abc.ABC, Generic[Read]):
@@ -212,11 +204,11 @@ def explained(
     """An accountant's refusal of a part, with a remedy that was asked of the others."""
     from dpkit.accountants.readings.best import READINGS
 
-    others = (
-        r.name for r in READINGS if r.name != name and r.supports(event, relation)
-    )
-    other = next(others, None)
-    remedy = f"use accountant={other!r}" if other else "no accountant reads all of it"
+    remedy = "no accountant reads the whole of it"
+    for reading in READINGS:
+        if reading.name != name and reading.supports(event, relation):
+            remedy = f"use accountant={reading.name!r}"
+            break
     return UnsupportedEvent(name, error.event, f"{error.reason}; {remedy}")
 
 

@@ -34,18 +34,13 @@ from dpkit.accountants.readings.reading import Answer, Reading
 
 @dataclasses.dataclass(frozen=True)
 class Concentration:
-    """How concentrated some releases are.
+    """How concentrated some releases are."""
 
-    Attributes:
-      xi: part of the Rényi bound xi + rho a that does not grow with the order a.
-      rho: its slope.
-      delta: outside an event of this probability on each side.
-      unamplified: the sampled releases that count as unsampled ones.
-    """
-
+    # part of the Rényi bound xi + rho a that does not grow with the order a
     xi: float = 0.0
-    rho: float = 0.0
-    delta: float = 0.0
+    rho: float = 0.0  # its slope
+    delta: float = 0.0  # outside an event of this probability on each side
+    # the sampled releases that count as unsampled ones
     unamplified: tuple[DpEvent, ...] = ()
 
 

@@ -22,23 +22,15 @@ _PASS = 600
 
 @dataclasses.dataclass(frozen=True)
 class Atoms:
-    """Masses at e^(i h), i = start, start + 1, ...
+    """Masses at e^(i h), i = start, start + 1, ..."""
 
-    Attributes:
-      step: h.
-      start: the first index.
-      mass: (n,).
-      zero: mass at 0.
-      lost: E[S] minus the mean of this law, at least 0.
-      rounding: a bound on the relative error of each mass. All sums are of positive
-        terms, so that errors add up and never cancel digits away.
-    """
-
-    step: float
-    start: int
-    mass: Array
-    zero: float
-    lost: float
+    step: float  # h
+    start: int  # the first index
+    mass: Array  # (n,)
+    zero: float  # mass at 0
+    lost: float  # E[S] minus the mean of this law, at least 0
+    # a bound on the relative error of each mass. All sums are of positive
+    # terms, so that errors add up and never cancel digits away.
     rounding: float
 
     @property

@@ -16,21 +16,13 @@ from dpkit.accountants.pairs.arrays import Array
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """Masses and first moments of the cells around e^(i h), i = start, start + 1, ...
+    """Masses and first moments of cells around e^(i h), i = start, start + 1, ..."""
 
-    Attributes:
-      step: h.
-      start: the first index.
-      mass: (n,).
-      moment: E[S; S in the cell], (n,).
-      rounding: a bound on the relative error of each mass and moment.
-    """
-
-    step: float
-    start: int
-    mass: Array
-    moment: Array
-    rounding: float
+    step: float  # h
+    start: int  # the first index
+    mass: Array  # (n,)
+    moment: Array  # E[S; S in the cell], (n,)
+    rounding: float  # a bound on the relative error of each mass and moment
 
     @classmethod
     def single(cls, noise: float, step: float, low: int, high: int) -> "Cells":

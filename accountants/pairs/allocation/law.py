@@ -49,24 +49,15 @@ class AllocationLaw:
     Since p is the value of A times q, every hockey stick sum is one of positive terms
     in q, and has their relative error: an upper delta of n copies is to be multiplied
     by (1 + rounding)^n, a lower one divided.
-
-    Attributes:
-      p: masses with the record, (n,).
-      q: masses without it, (n,).
-      loss: log(p / q), increasing, (n,).
-      infinite_p: mass of p where q has none.
-      infinite_q: mass of q where p has none.
-      step: about how far apart neighbouring losses are.
-      rounding: a bound on the relative error of each mass.
     """
 
-    p: Array
-    q: Array
-    loss: Array
-    infinite_p: float
-    infinite_q: float
-    step: float
-    rounding: float
+    p: Array  # masses with the record, (n,)
+    q: Array  # masses without it, (n,)
+    loss: Array  # log(p / q), increasing, (n,)
+    infinite_p: float  # mass of p where q has none
+    infinite_q: float  # mass of q where p has none
+    step: float  # about how far apart neighbouring losses are
+    rounding: float  # a bound on the relative error of each mass
 
 
 def upper(

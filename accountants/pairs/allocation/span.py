@@ -17,21 +17,14 @@ from dpkit.accountants.pairs.arrays import Array
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Ranges and steps for the sum of `steps` lognormals and of its parts.
+    """Ranges and steps for the sum of `steps` lognormals and of its parts."""
 
-    Attributes:
-      noise: s of each W.
-      steps: how many there are.
-      fineness: the step of the whole sum, in standard deviations of its logarithm.
-      tail: what mean the grid may lose above, relative to the whole.
-      slack: widens the range, at both ends.
-    """
-
-    noise: float
-    steps: int
+    noise: float  # s of each W
+    steps: int  # how many there are
+    # the step of the whole sum, in standard deviations of its logarithm
     fineness: float
-    tail: float
-    slack: float = 1.0
+    tail: float  # what mean the grid may lose above, relative to the whole
+    slack: float = 1.0  # widens the range, at both ends
 
     @property
     def low_tail(self) -> float:
