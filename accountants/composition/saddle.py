@@ -66,7 +66,9 @@ def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
         return _log_estimate(tilt, _saddle(tilt)) - log_delta
 
     def going_on(tilt: Cumulants) -> bool:
-        return _log_renyi(tilt, _saddle(tilt)) > log_delta
+        """Whether its Rényi bound on delta is still too large."""
+        t = tilt.tilt
+        return tilt.log_moment - t * _saddle(tilt) + float(log_peak(t)) > log_delta
 
     found = _search(at, rest, going_on)
     if not found.tilts:
@@ -190,11 +192,6 @@ def _refined(
 def _saddle(tilt: Cumulants) -> float:
     """The epsilon whose Rényi bound is smallest at this t."""
     return tilt.mean - math.log1p(1 / tilt.tilt)
-
-
-def _log_renyi(tilt: Cumulants, epsilon: float) -> float:
-    """log of the Rényi bound on delta."""
-    return tilt.log_moment - tilt.tilt * epsilon + float(log_peak(tilt.tilt))
 
 
 def _log_estimate(tilt: Cumulants, epsilon: float) -> float:

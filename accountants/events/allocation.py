@@ -1,5 +1,6 @@
 """Random allocation (balls in bins) as an event, and the simpler events inside it."""
 
+import functools
 import math
 from typing import Annotated, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from dpkit.accountants.events import fields
 from dpkit.accountants.events.own import OwnDpEvent
 
 MOST_STEPS = 2**20
-PARTITIONS = ("fresh", "kept")
+_PARTITION = fields.plain(functools.partial(checks.one_of, ("fresh", "kept")))
 
 
 def _steps(name: str, value: Any) -> int:
@@ -21,11 +22,6 @@ def _steps(name: str, value: Any) -> int:
     if steps > MOST_STEPS:
         raise ValueError(f"{name}={steps} must be at most {MOST_STEPS}")
     return steps
-
-
-def _partition(name: str, value: Any) -> str:
-    """One of the two words."""
-    return checks.one_of(PARTITIONS, **{name: value})
 
 
 @attrs.frozen
@@ -67,7 +63,7 @@ class RandomAllocationDpEvent(OwnDpEvent):
     selected: Annotated[int, fields.count()] = 1
     epochs: Annotated[int, fields.count(0)] = 1
     last_steps: Annotated[int, fields.count(0)] = 0
-    partition: Annotated[str, fields.Field(_partition)] = "fresh"
+    partition: Annotated[str, _PARTITION] = "fresh"
 
     def _check_together(self) -> None:
         """What belongs to one epoch fits in it, and something ran."""

@@ -245,34 +245,26 @@ def bounded_range(orders: Array, epsilon: float) -> Array:
 
 def _worst_split(order: float, epsilon: float) -> float:
     """The largest divergence over t; flat there, so a rounded t costs nothing."""
-    rest = np.log(-np.expm1(-order * epsilon)) - np.log(
-        -np.expm1((1 - order) * epsilon)
-    )
+    rest = np.log(-np.expm1(-order * epsilon))
+    rest -= np.log(-np.expm1((1 - order) * epsilon))
     t = np.array([epsilon + np.log1p(-1 / order) + rest]).clip(0.0, epsilon)
-    return float(_split_moment(order, epsilon, t)[0]) / (order - 1)
-
-
-def _split_moment(order: float, epsilon: float, t: Array) -> Array:
-    """log E_Q[w^order] for each split t."""
     denominator = -np.expm1(-epsilon)
     with np.errstate(divide="ignore"):
         upper = -t + np.log(-np.expm1(t - epsilon) / denominator)
         lower = np.log(-np.expm1(-t) / denominator)
-    losses = np.stack([t, t - epsilon])
-    return log_moment(losses, np.stack([upper, lower]), order, axis=0)
+    losses, log_weights = np.append(t, t - epsilon), np.append(upper, lower)
+    return float(log_moment(losses, log_weights, order)) / (order - 1)
 
 
-def log_moment(
-    loss: Array, log_weights: Array, power: float, axis: int | None = None
-) -> Any:
+def log_moment(loss: Array, log_weights: Array, power: float) -> Any:
     """log E[e^(power * loss)] for losses with E[e^loss] = 1 under the weights."""
     size = max(abs(power), 1.0) * np.abs(loss)
     if np.max(size) > 600:
         exponent = power * loss + log_weights
-        top = exponent.max(axis=axis)
-        return top + np.log(np.exp(exponent - top).sum(axis=axis)) + 1e-13
+        top = exponent.max()
+        return top + np.log(np.exp(exponent - top).sum()) + 1e-13
     excess = np.exp(log_weights) * _excess(loss, power, size < 1e-2)
-    return np.log1p(np.maximum(excess.sum(axis=axis), 0.0))
+    return np.log1p(np.maximum(excess.sum(), 0.0))
 
 
 def _excess(loss: Array, power: float, tiny: Array) -> Array:

@@ -60,17 +60,8 @@ def sampled_gaussians(
 ) -> list[Nodes]:
     """(1-q) N(0, s^2) + q N(1, s^2) against N(0, s^2), many of them at once.
 
-    Args:
-      noises: (releases,) s.
-      rates: (releases,) q in (0, 1).
-      counts: (releases,) how often each happens.
-      reach: the largest tilt t.
-
-    Returns:
-      The releases in groups of about equal size.
-
-    Raises:
-      OutOfReach: too little noise for the tilt.
+    For tilts up to `reach`, in groups of about equal size; OutOfReach if there is too
+    little noise for them. `noises` s, `rates` q in (0, 1) and `counts` are (releases,).
 
     Example:
       >>> one = np.ones(1)

@@ -9,6 +9,7 @@ at the answer of a cheap accountant, need four or five bounds.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -128,19 +129,17 @@ def calibrate(
             lower=False,
         )
 
-    def cheaply(reading: Reading[Any]) -> Callable[[Any], float]:
-        def read(value: Any) -> float:
-            bound = reading.epsilon(make_event(value), delta, relation=relation)
-            value = bound.estimate if bound.upper is None else bound.upper
-            return math.inf if value is None else value
-
-        return read
+    def cheaply(reading: Reading[Any], value: Any) -> float:
+        bound = reading.epsilon(make_event(value), delta, relation=relation)
+        value = bound.estimate if bound.upper is None else bound.upper
+        return math.inf if value is None else value
 
     search = _Search(bound_at, epsilon, axis)
     sample = make_event(axis.value(axis.middle))
     for reading in (gdp.GDP, rdp.RDP):
         if delta > 0 and reading.supports(sample, relation):
-            search.start_from(_Falling(cheaply(reading), epsilon, axis))
+            read = functools.partial(cheaply, reading)
+            search.start_from(_Falling(read, epsilon, axis))
             break
     return search.solve("epsilon")
 

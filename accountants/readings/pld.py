@@ -81,14 +81,7 @@ class LossDistributions(Reading[Plain]):
     def epsilon_after(
         self, rounds: Rounds, count: int, event: DpEvent, delta: float
     ) -> PrivacyBound:
-        """The upper bound for `count` rounds of an event, of which some are composed.
-
-        Args:
-          rounds: of the event.
-          count: at most the largest that `rounds` was made for.
-          event: one round.
-          delta: in (0, 1).
-        """
+        """The upper bound for `count` of the `rounds` that were made for an event."""
         answer = _answer(*rounds.epsilon(count, delta, lower=False), False)
         told = self._told(event, answer)
         return PrivacyBound(delta=delta, relation=rounds.relation, **told)
@@ -99,14 +92,7 @@ epsilon, delta_of, supports = PLD.epsilon, PLD.delta_of, PLD.supports
 
 
 def composes(event: DpEvent, relation: Relation) -> bool:
-    """Whether losses of the event alone say all: nothing is added to delta later.
-
-    Args:
-      event: a valid event.
-      relation: the neighbouring relation.
-
-    Returns:
-      Whether `Rounds` takes the event; then `supports` holds too.
+    """Whether `Rounds` takes a valid event: nothing is added to its delta later.
 
     Example:
       >>> from dpkit.accountants.events.allocation import RandomAllocationDpEvent

@@ -94,16 +94,8 @@ class Concentrated(Reading[Plain]):
 def concentration(event: DpEvent, relation: Relation) -> Concentration:
     """How concentrated a whole valid event is; both directions.
 
-    Args:
-      event: what was released, without truncated sampling.
-      relation: the neighbouring relation.
-
-    Returns:
-      Sums over all parts, as computed: whoever compares them rounds up.
-
-    Raises:
-      UnsupportedEvent: a part that is not concentrated.
-      UnsupportedRelation: a part that has no proof under the relation.
+    Sums over all parts, as computed: whoever compares them rounds up. A part that is
+    not concentrated, or sampled with a limit, raises UnsupportedEvent.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent

@@ -10,7 +10,8 @@ and here a `Law` in the file of its family, with the views that are proven:
     guarantee()            (epsilon, delta)                   basic composition
 
 A view that is not written refuses the event for its accountant alone; none is derived
-from another. `lacks` says so beforehand, and at once: whoever asks whether a release
+from another. That is UnsupportedEvent; a relation without a proof is
+UnsupportedRelation, for all of them. `lacks` says so beforehand, and at once: whoever asks whether a release
 can be read must not wait for its law. zCDP and Gaussian DP take what suits them of
 
     concentration()        (xi, rho), if it is concentrated
@@ -175,10 +176,6 @@ def law_of(event: DpEvent, relation: Relation) -> Law:
 @functools.lru_cache(maxsize=64)
 def curve_of(event: DpEvent, relation: Relation) -> Curve:
     """The curve of one release in normal form, which keeps its answers.
-
-    Raises:
-      UnsupportedEvent: the release has no Rényi curve.
-      UnsupportedRelation: the release has no proof under the relation.
 
     Example:
       >>> import numpy as np

@@ -63,10 +63,6 @@ class RepeatAndSelect(Law, kinds=("repeat_and_select",)):
 def composed_curve(event: DpEvent, relation: Relation) -> tuple[Curve, Array]:
     """The curve of a composition, and the orders worth trying besides a grid.
 
-    Raises:
-      UnsupportedEvent: a part that has no Rényi curve.
-      UnsupportedRelation: a part that has no proof under the relation.
-
     Example:
       >>> from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
       >>> twice = SelfComposedDpEvent(GaussianDpEvent(1.0), 2)
@@ -79,10 +75,6 @@ def composed_curve(event: DpEvent, relation: Relation) -> tuple[Curve, Array]:
 
 def composed_guarantee(event: DpEvent, relation: Relation) -> tuple[float, float]:
     """(epsilon, delta) of a composition, summed outwards.
-
-    Raises:
-      UnsupportedEvent: a part that is not (epsilon, delta)-private by itself.
-      UnsupportedRelation: a part that has no proof under the relation.
 
     Example:
       >>> from dpkit.accountants.events import PureDpEvent, repeat
