@@ -293,16 +293,9 @@ def settled(losses: Losses, slope: float, uses: int) -> tuple[Losses, float]:
     """Losses below those they stand for by moving some down, the others by a slack.
 
     A grid point that stands too high is either moved down by one, or all are taken to
-    stand too high by as much: whichever costs less under the tilt.
-
-    Args:
-      losses: a lower law, with its excess.
-      slope: the tilt for each grid step.
-      uses: how often the release is composed; points of no weight are dropped, and
-        so are those that stand more than one step too high.
-
-    Returns:
-      The losses, and the slack in grid steps of each release.
+    stand too high by as much: whichever costs less under the tilt. Points of no weight
+    in so many `uses` are dropped, and so are those that stand more than one step too
+    high. Returns the losses, and the slack in grid steps of each release.
     """
     excess = losses.excess
     if excess is None or not losses.masses.any():

@@ -45,14 +45,10 @@ class Search(NamedTuple):
 
 
 def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
-    """Lower bound, estimate and upper bound on epsilon in one direction.
+    """Lower bound, estimate or None, and upper bound on epsilon in one direction.
 
-    Args:
-      at: t -> the loss under P_t.
-      log_delta: log of delta, less the mass of infinite loss.
-
-    Returns:
-      (lower, estimate or None, upper); upper is inf where no tilt could be tried.
+    `at` gives the loss under P_t; delta is less the mass of infinite loss. The upper
+    bound is inf where no tilt could be tried.
 
     Example:
       >>> def normal(t):
@@ -85,14 +81,9 @@ def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
 
 
 def log_delta(at: At, epsilon: float) -> tuple[float, float | None, float]:
-    """Lower bound, estimate and upper bound on log delta at `epsilon`, one direction.
+    """Lower bound, estimate or None, and upper bound on log delta in one direction.
 
-    Args:
-      at: t -> the loss under P_t.
-      epsilon: at least 0.
-
-    Returns:
-      (lower, estimate or None, upper); infinite loss is not in them.
+    `at` gives the loss under P_t; infinite loss is not in the answers.
 
     Example:
       >>> def normal(t):

@@ -47,13 +47,7 @@ def above(log_x: float, noise: float) -> tuple[float, float]:
 def cell_masses(edges: Array, step: float, noise: float) -> Array:
     """Masses by Gauss and Legendre in each cell of log W from an edge to edge + step.
 
-    Args:
-      edges: where the cells begin, (n,).
-      step: how long they are.
-      noise: s.
-
-    Returns:
-      (n, 8), the share of each cell that stands at each node of `nodes()`.
+    For n edges (n, 8), the share of each cell that stands at each node of `nodes()`.
     """
     places, weights = nodes()
     z = noise * (edges[:, None] + step * places) + 0.5 / noise
@@ -82,14 +76,7 @@ def log_laplace(log_theta: Array, noise: float) -> Array:
     The integrand over z is log-concave with curvature of at least 1, so that ten units
     to both sides of its mode hold it all; the mode is a Lambert function. For small
     theta it is E[1 - e^(-theta W)] that is summed. Both by the trapezoid rule, which
-    converges exponentially here.
-
-    Args:
-      log_theta: log theta, (n,), at most 650.
-      noise: s.
-
-    Returns:
-      (n,), at most 0.
+    converges exponentially here. `log_theta` is at most 650.
     """
     width = min(0.1, noise / 10)
     scaled = log_theta - 0.5 / noise**2

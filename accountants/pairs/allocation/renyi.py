@@ -38,16 +38,7 @@ def orders(noise: float, steps: int) -> Array:
 
 @functools.lru_cache(maxsize=64)
 def values(noise: float, steps: int, ran: int) -> Array:
-    """Upper bounds at `orders`, the worse of both directions.
-
-    Args:
-      noise: s.
-      steps: t.
-      ran: how many of the steps ran, from 1 to t.
-
-    Returns:
-      One value for each order; at most a / (2 s^2).
-    """
+    """Upper bounds at `orders`, the worse of both directions, if `ran` steps ran."""
     at = orders(noise, steps)
     cap = at / (2 * noise**2)
     if noise < 0.05:

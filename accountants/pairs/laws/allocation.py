@@ -15,7 +15,6 @@ from dpkit.accountants.pairs.allocation import renyi as tables
 from dpkit.accountants.pairs.curve import Curve, Table, sum_of
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.laws.base import Law
-from dpkit.accountants.pairs.overflow import overflow_probability
 from dpkit.accountants.pairs.profiles import Profile
 
 _FINENESS = 1 / 100
@@ -74,7 +73,7 @@ class TruncatedAllocation(Law, kinds=("truncated_random_allocation",)):
     def unlimited(self) -> tuple[list[tuple[DpEvent, int]], float]:
         """Plain random allocation; any of the steps can overflow."""
         event = self.event
-        over = overflow_probability(
+        over = noises.overflow_probability(
             event.dataset_size, 1 / event.steps_per_epoch, event.max_batch_size
         )
         return released(event.plain), event.steps * over

@@ -10,9 +10,10 @@ and here a `Law` in the file of its family, with the views that are proven:
     guarantee()            (epsilon, delta)                   basic composition
 
 A view that is not written refuses the event for its accountant alone; none is derived
-from another. That is UnsupportedEvent; a relation without a proof is
-UnsupportedRelation, for all of them. `lacks` says so beforehand, and at once: whoever asks whether a release
-can be read must not wait for its law. zCDP and Gaussian DP take what suits them of
+from another. That is UnsupportedEvent; a relation without a proof refuses it for all,
+as UnsupportedRelation. `lacks` says so beforehand, and at once: whoever asks whether a
+release can be read must not wait for its law. zCDP and Gaussian DP take what suits
+them of
 
     concentration()        (xi, rho), if it is concentrated
     shift()                of a Gaussian that dominates it

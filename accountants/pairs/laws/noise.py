@@ -1,4 +1,4 @@
-"""Gaussian noise: plain, sampled in several ways, under random shifts, on integers."""
+"""Gaussian noise, sampled or not, under random shifts, on integers; Laplace noise."""
 
 import functools
 import math
@@ -13,11 +13,12 @@ from dpkit.accountants.pairs import curve as renyi
 from dpkit.accountants.pairs.curve import Curve
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.laws.base import Law
-from dpkit.accountants.pairs.overflow import overflow_probability
-from dpkit.accountants.pairs.points import Points, SampledGaussian
+from dpkit.accountants.pairs.points import Points, SampledGaussian, sampled_loss
 from dpkit.accountants.pairs.profiles import Profile
 
 _WIDEST, _FARTHEST = 1e5, 10**6
+_PAD = 1 + 1e-13
+_TINY = 5e-324
 
 
 class Noisy(Law):
@@ -104,7 +105,7 @@ class TruncatedPoissonGaussian(Law, kinds=("truncated_poisson_gaussian",)):
         plain: DpEvent = dp.GaussianDpEvent(noise_multiplier)
         if rate < 1:
             plain = dp.PoissonSampledDpEvent(rate, plain)
-        return [(plain, 1)], overflow_probability(records, rate, limit)
+        return [(plain, 1)], noise.overflow_probability(records, rate, limit)
 
 
 class WithoutReplacement(Noisy, kinds=("wor_gaussian",)):
@@ -198,3 +199,50 @@ class DiscreteGaussian(Law, kinds=("discrete_gaussian",)):
         """That of the continuous Gaussian."""
         sd = self.fields["stddev"] / (self.fields["sensitivity"] * self.radii)
         return functools.partial(renyi.gaussian, noise_multiplier=sd)
+
+
+class Laplace(Law, kinds=("laplace",)):
+    """Moved by one radius or two."""
+
+    @property
+    def _scale(self) -> float:
+        return self.fields["scale"] / self.radii
+
+    def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
+        """The closed form."""
+        return [(noise.laplace(self._scale), 1)]
+
+    def curve(self) -> Curve:
+        """The closed form."""
+        return functools.partial(renyi.laplace, scale=self._scale)
+
+    def points(self) -> Points:
+        """Atoms at both ends, and what is between them."""
+        return functools.partial(points.sampled_laplace, self._scale, 1.0)
+
+    def guarantee(self) -> tuple[float, float]:
+        """Shift over scale."""
+        return self.radii / self.fields["scale"] * _PAD, 0.0
+
+
+class PoissonLaplace(Law, kinds=("poisson_laplace",)):
+    """Each record by itself."""
+
+    def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
+        """Both directions exactly."""
+        return [(noise.poisson_laplace(*self.fields.values()), 1)]
+
+    def curve(self) -> Curve:
+        """The worse of both directions."""
+        scale, rate = self.fields.values()
+        return functools.partial(renyi.poisson_laplace, scale=scale, rate=rate)
+
+    def points(self) -> Points:
+        """Atoms at both ends, and what is between them."""
+        return functools.partial(points.sampled_laplace, *self.fields.values())
+
+    def guarantee(self) -> tuple[float, float]:
+        """log(1 + q (e^(1/b) - 1)), amplification of pure privacy by sampling."""
+        scale, rate = self.fields.values()
+        loss = float(sampled_loss(np.array([1 / scale]), rate)[0])
+        return max(loss * _PAD, _TINY), 0.0
