@@ -58,15 +58,12 @@ class ComposedLoss:
     """A composition on the grid (first + k) step, under a tilt."""
 
     first: int  # grid index of the first mass
-    # of P_t, one for each grid point; rounding may leave tiny negative ones
-    masses: Array
+    masses: Array  # of P_t, one a grid point; rounding may leave tiny negative ones
     tilt: Tilt  # t and K(t)
     step: float  # the distance of grid points
     infinite: float  # mass of P at infinite loss
     error: float  # what the masses may lack or have too much, in total
-    # how far losses stand above those that they are there for; 0 for an upper
-    # bound
-    slack: float = 0.0
+    slack: float = 0.0  # how far losses stand above the true ones in a lower bound
 
     def delta(self, epsilon: Array, side: int) -> Array:
         """delta at each epsilon, from above (side 1) or from below (side -1)."""

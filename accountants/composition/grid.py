@@ -37,8 +37,7 @@ class Losses:
     first: int  # grid index of the first mass
     masses: Array  # at least 0, one for each grid point
     infinite: float  # mass at infinite loss
-    # how far each grid point lies above the loss it stands for, or None. A
-    # lower bound pays for it.
+    # How far each grid point lies above the loss it stands for: a lower bound pays.
     excess: Array | None = None
 
     @property
@@ -73,8 +72,7 @@ class Extent:
 
     forward: float  # loss beyond which D(P || Q) is negligible or constant
     backward: float  # the same for D(Q || P)
-    # KL(P || Q) + KL(Q || P), the loss's variance where losses are small
-    variance: float
+    variance: float  # KL both ways together: the loss's, where losses are small
 
 
 def extent(profile: Profile, tail: float) -> Extent:

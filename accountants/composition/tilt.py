@@ -40,8 +40,7 @@ class Cumulants:
     mean: float  # K'(t)
     variance: float  # K''(t)
     higher: tuple[float, float, float, float] = (0.0,) * 4  # cumulants 3 to 6
-    # Lyapunov's, the third absolute moments over the variance to the 3/2
-    ratio: float = 0.0
+    ratio: float = 0.0  # Lyapunov's: third absolute moments over variance^(3/2)
     # no less than the largest difference between its distribution function and
     # the normal one of equal mean and variance; 1 says nothing
     distance: float = 0.0

@@ -29,17 +29,14 @@ class Kind:
     """One entry of the registry."""
 
     name: str  # the `kind` in JSON
-    # JSON name -> field; children are not among them
-    fields: Mapping[str, fields.Field]
+    fields: Mapping[str, fields.Field]  # by JSON name; children are not among them
     read: Callable[[Any], Mapping[str, Any]]  # event -> its fields by JSON name
-    # fields (and `parts`, for kinds with children) -> event
-    build: Callable[..., dp.DpEvent]
+    build: Callable[..., dp.DpEvent]  # fields, and `parts` if it has any -> event
     check: Callable[..., None]  # refuses fields that don't fit together
     parts: str | None  # the JSON name under which children stand, or None
     holds: str  # the attribute that holds them
     single: bool  # whether that is one child rather than a list
-    # those under which somebody can read it; `relations_of` knows more
-    relations: tuple[Relation, ...]
+    relations: tuple[Relation, ...]  # that have a proof; `relations_of` knows more
 
 
 def kind_of(event: object) -> Kind:

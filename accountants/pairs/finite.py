@@ -24,8 +24,7 @@ class FinitePair:
 
     p: Array  # probabilities with the record
     q: Array  # probabilities without it, of the same outcomes
-    # mass of p, and of q, on outcomes that are not listed: infinite loss
-    lost: tuple[float, float] = (0.0, 0.0)
+    lost: tuple[float, float] = (0.0, 0.0)  # of p and q, not listed: infinite loss
 
     @property
     def infinite(self) -> tuple[float, float]:

@@ -41,12 +41,11 @@ class Profile:
 
     forward: Side  # of P against Q
     backward: Side  # of Q against P; the same object if both are the same function
-    # a loss with mass of its own, which should lie on the grid, if any
-    lattice: float | None = None
-    # the pair itself, where it has finitely many outcomes
-    upper: FinitePair | None = None
-    # makes a finite pair that the release dominates, where there is one
-    lower: Callable[[], FinitePair] | None = None
+    lattice: float | None = None  # a loss with mass of its own, to lie on the grid
+    upper: FinitePair | None = (
+        None  # the pair itself, if its outcomes are finitely many
+    )
+    lower: Callable[[], FinitePair] | None = None  # a pair that the release dominates
 
     @property
     def symmetric(self) -> bool:

@@ -36,12 +36,10 @@ from dpkit.accountants.readings.reading import Answer, Reading
 class Concentration:
     """How concentrated some releases are."""
 
-    # part of the Rényi bound xi + rho a that does not grow with the order a
-    xi: float = 0.0
+    xi: float = 0.0  # of the Rényi bound xi + rho a, the part that does not grow with a
     rho: float = 0.0  # its slope
     delta: float = 0.0  # outside an event of this probability on each side
-    # the sampled releases that count as unsampled ones
-    unamplified: tuple[DpEvent, ...] = ()
+    unamplified: tuple[DpEvent, ...] = ()  # sampled, but counted as unsampled
 
 
 class Plain(NamedTuple):

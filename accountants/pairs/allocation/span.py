@@ -21,8 +21,7 @@ class Range:
 
     noise: float  # s of each W
     steps: int  # how many there are
-    # the step of the whole sum, in standard deviations of its logarithm
-    fineness: float
+    fineness: float  # the whole sum's step, in standard deviations of its logarithm
     tail: float  # what mean the grid may lose above, relative to the whole
     slack: float = 1.0  # widens the range, at both ends
 
