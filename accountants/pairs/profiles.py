@@ -42,9 +42,7 @@ class Profile:
     forward: Side  # of P against Q
     backward: Side  # of Q against P; the same object if both are the same function
     lattice: float | None = None  # a loss with mass of its own, to lie on the grid
-    upper: FinitePair | None = (
-        None  # the pair itself, if its outcomes are finitely many
-    )
+    upper: FinitePair | None = None  # the pair itself, if it is finite
     lower: Callable[[], FinitePair] | None = None  # a pair that the release dominates
 
     @property
