@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 MOST = 10**100
+_BOOLS = (bool, np.bool_)
 
 
 def finite(**value: object) -> float:
@@ -56,14 +57,16 @@ def half_open_probability(**value: object) -> float:
 
 def rate(**value: object) -> float:
     """A sampling rate in (0, 1], as float; one below 1e-250 is none that is meant."""
-    _within(value, lambda x: 0 < x <= 1, "in (0, 1]")
-    return _within(value, lambda x: x >= 1e-250, "at least 1e-250")
+    number = _within(value, lambda x: 0 < x <= 1, "in (0, 1]")
+    if number < 1e-250:
+        raise ValueError(f"{next(iter(value))}={number!r} must be at least 1e-250")
+    return number
 
 
 def integer_at_least(minimum: int, /, **value: object) -> int:
     """An integer (Python or NumPy, never a float or a bool) of at least `minimum`."""
     name, given = _only(value)
-    if isinstance(given, bool | np.bool_) or not isinstance(given, numbers.Integral):
+    if isinstance(given, _BOOLS) or not isinstance(given, numbers.Integral):
         raise TypeError(f"{name}={_show(given)} must be an integer")
     if given < minimum:
         raise ValueError(f"{name}={int(given)} must be at least {minimum}")
@@ -81,7 +84,7 @@ def count(minimum: int = 1, /, **value: object) -> int:
 def flag(**value: object) -> bool:
     """A Python or NumPy bool, as bool."""
     name, given = _only(value)
-    if not isinstance(given, bool | np.bool_):
+    if not isinstance(given, _BOOLS):
         raise TypeError(f"{name}={_show(given)} must be True or False")
     return bool(given)
 
@@ -124,7 +127,7 @@ def _within(
 ) -> float:
     """The value as a float that is allowed; TypeError if it is no number."""
     name, given = _only(value)
-    if isinstance(given, bool | np.bool_) or not isinstance(given, numbers.Real):
+    if isinstance(given, _BOOLS) or not isinstance(given, numbers.Real):
         raise TypeError(f"{name}={_show(given)} must be a Python or NumPy number")
     try:
         number = float(given)

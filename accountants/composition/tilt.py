@@ -73,10 +73,6 @@ class LossSum:
       attained: whether each pair is reached, not only never exceeded: else nothing is
         bounded from below.
 
-    Raises:
-      UnsupportedEvent: a part that has no known pair of its own.
-      UnsupportedRelation: a part that has no proof under the relation.
-
     Example:
       >>> import dp_accounting as dp
       >>> step = dp.PoissonSampledDpEvent(0.01, dp.GaussianDpEvent(1.0))

@@ -114,18 +114,20 @@ def _kind(
     """
     rows = own.fields_of(cls) if rows is None else rows
     places = {key: field.attribute or key for key, field in rows.items()}
-    getters = {key: operator.attrgetter(place) for key, place in places.items()}
+    getters = [(key, operator.attrgetter(place)) for key, place in places.items()]
+    moved = [(key, place) for key, place in places.items() if place != key]
 
     def read(event: Any) -> dict[str, Any]:
-        return {key: get(event) for key, get in getters.items()}
+        return {key: get(event) for key, get in getters}
 
     def build(parts: Sequence[dp.DpEvent] = (), **values: Any) -> dp.DpEvent:
-        given = {places[key]: value for key, value in values.items()}
+        for key, place in moved:
+            values[place] = values.pop(key)
         if sampled is not None:
-            given["event"] = sampled(given.pop(_INSIDE.attribute))
+            values["event"] = sampled(values.pop(_INSIDE.attribute))
         if holds:
-            given[holds] = parts[0] if single else list(parts)
-        return cls(**given)
+            values[holds] = parts[0] if single else list(parts)
+        return cls(**values)
 
     kind = Kind(name, rows, read, build, check, parts, holds, single, relations)
     return (cls, sampled) if sampled else cls, kind

@@ -157,15 +157,10 @@ class Reading(abc.ABC, Generic[Read]):
         return DeltaBound(epsilon=epsilon, relation=relation, **told)
 
     def supports(self, event: DpEvent, relation: Relation | str) -> bool:
-        """Whether this accountant answers for the event under the relation.
+        """Whether this accountant answers for a valid event under the relation.
 
-        Args:
-          event: a valid event.
-          relation: "add_remove", "replace_one" or "zero_out".
-
-        Returns:
-          False where `epsilon` raises UnsupportedEvent or UnsupportedRelation. True
-          promises an answer, not a certified one.
+        False where `epsilon` raises UnsupportedEvent or UnsupportedRelation. True
+        promises an answer, not a certified one.
 
         Example:
           >>> from dp_accounting import LaplaceDpEvent

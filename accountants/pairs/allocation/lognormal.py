@@ -27,11 +27,6 @@ def normal_point(log_x: float, noise: float) -> float:
     return noise * log_x + 0.5 / noise
 
 
-def log_value(point: float, noise: float) -> float:
-    """log W at a z."""
-    return point / noise - 0.5 / noise**2
-
-
 def below(log_x: float, noise: float) -> tuple[float, float]:
     """P[W < x] and E[W; W < x]."""
     point = normal_point(log_x, noise)

@@ -59,7 +59,7 @@ class Range:
     def _log_high(self, parts: int) -> float:
         """log of the upper end: one W alone is large, or all of them a little."""
         reach = float(-special.ndtri(self.tail)) * self.slack
-        log_one = lognormal.log_value(1 / self.noise + reach, self.noise)
+        log_one = (1 / self.noise + reach) / self.noise - 0.5 / self.noise**2
         if log_one > 300:
             raise ArithmeticError(
                 f"noise_multiplier={self.noise!r} is too small for the law of random "

@@ -157,10 +157,7 @@ class Law:
 
 
 def law_of(event: DpEvent, relation: Relation) -> Law:
-    """The law of one release of `flatten`.
-
-    Raises:
-      UnsupportedRelation: the release has no proof under the relation.
+    """The law of one release of `flatten`; UnsupportedRelation if it has no proof.
 
     Example:
       >>> from dp_accounting import LaplaceDpEvent
