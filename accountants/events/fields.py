@@ -34,11 +34,14 @@ class Field:
         """The same field under another attribute."""
         return dataclasses.replace(self, attribute=attribute)
 
-    def decode(self, name: str, value: Any) -> Any:
-        """The checked value of a field as it stands in JSON."""
-        if self.decimal:
-            value = _parse(name, value)
-        return self.check(name, value)
+    def decode(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The checked value of a field of an event in JSON, or its default."""
+        if name in given:
+            value = given[name]
+            return self.check(name, _parse(name, value) if self.decimal else value)
+        if self.default is REQUIRED:
+            raise ValueError(f"field {name} is missing")
+        return self.default
 
 
 def encode(value: Any) -> Any:
