@@ -1,5 +1,6 @@
 """Settings of every test: two CPU devices, no reused keys, no silent broadcasting."""
 
+import gc
 import tempfile
 from collections.abc import Iterator
 
@@ -20,12 +21,27 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def compiles_quickly(config: pytest.Config) -> bool:
+    """Whether this is the fast suite. All others optimise, as users' programs do."""
+    return config.option.markexpr == "not slow"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    jax.config.update("jax_disable_most_optimizations", compiles_quickly(config))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and need not be looked through again and again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="module")
-def quick_compilation():
+def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     """Programs that are not optimised, where a test is not about their arithmetic."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    quick = compiles_quickly(request.config)
+    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 @pytest.fixture(scope="session")

@@ -124,8 +124,8 @@ class Row:
 
 
 def cost(event: Any, relation: Relation) -> float:
-    """The certified epsilon at 1e-5."""
-    upper = epsilon(event, 1e-5, relation=relation).upper
+    """The certified epsilon at 1e-5, by the accountant that reads runs quickest."""
+    upper = epsilon(event, 1e-5, accountant="rdp", relation=relation).upper
     assert upper is not None
     return upper
 

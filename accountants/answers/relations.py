@@ -50,4 +50,4 @@ def as_relation(relation: object) -> Relation:
 
 def shift(relation: Relation) -> int:
     """How far one changed record moves a sum, in contribution radii (1 or 2)."""
-    return 2 if relation is Relation.REPLACE_ONE else 1
+    return 2 if relation == Relation.REPLACE_ONE else 1

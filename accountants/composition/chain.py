@@ -68,11 +68,11 @@ class ComposedLoss:
     def delta(self, epsilon: Array, side: int) -> Array:
         """delta at each epsilon, from above (side 1) or from below (side -1)."""
         epsilon = epsilon + self.slack
-        near, far = self._sums(side)
-        at = np.ceil(epsilon / self.step - self.first).clip(0, len(near) - 1)
+        gain, far = self._sums(side)
+        at = np.ceil(epsilon / self.step - self.first).clip(0, len(gain) - 1)
         at = at.astype(int)
         gap = np.minimum(epsilon / self.step - (at + self.first), 0.0)
-        share = near[at] - np.exp(gap * self.step) * far[at]
+        share = gain[at] - np.expm1(gap * self.step) * far[at]
         finite = self._scale(at + self.first) * np.maximum(share, 0.0)
         # Where the scale is no number any more, nothing is known but 0 and 1.
         huge = self._exponent(at + self.first) > _LARGEST
@@ -87,24 +87,24 @@ class ComposedLoss:
             return math.inf if side > 0 else self._top()
         if side > 0 and self.delta(np.zeros(1), side)[0] <= delta:
             return 0.0
-        near, far = self._sums(side)
-        place = self.first + np.arange(len(near))
+        gain, far = self._sums(side)
+        place = self.first + np.arange(len(gain))
         error = self._error(place - 1.0)
-        values = self._scale(place) * np.maximum(near - far, 0.0) + side * error
+        values = self._scale(place) * np.maximum(gain, 0.0) + side * error
         values = np.where(self._exponent(place) > _LARGEST, max(side, 0), values)
         above = np.flatnonzero(values > target)
         if side < 0 and not len(above):
             return 0.0
-        if side > 0 and len(above) and above[-1] == len(near) - 1:
+        if side > 0 and len(above) and above[-1] == len(gain) - 1:
             return max(0.0, self._renyi(target))  # the errors alone are too much
-        cell = min(int(above[-1]) + 1, len(near) - 1) if len(above) else 0
+        cell = min(int(above[-1]) + 1, len(gain) - 1) if len(above) else 0
         high = (self.first + cell) * self.step
         scale = float(self._scale(place[cell]))
         weight = scale * far[cell]
         inside = high if side > 0 else high - self.step
         if weight > 0:
-            share = (scale * near[cell] + side * float(error[cell]) - target) / weight
-            inside = high + math.log(share) if share > 0 else high - self.step
+            excess = (scale * gain[cell] + side * float(error[cell]) - target) / weight
+            inside = high + math.log1p(excess) if excess > -1 else high - self.step
         value = min(max(inside, high - self.step), high)
         if side > 0:
             value = min(value, self._renyi(target))
@@ -120,18 +120,20 @@ class ComposedLoss:
         return max(0.0, (self.first + len(self.masses) - 1) * self.step - self.slack)
 
     def _sums(self, side: int) -> tuple[Array, Array]:
-        """Sums over i >= k of p_i e^(-t(i-k)h) and of p_i e^(-(t+1)(i-k)h), each k.
+        """Sums over i >= k of p_i g((i-k)h) and of p_i e^(-(t+1)(i-k)h), each k.
 
-        One more cell, empty, stands after the last. The first is raised and the second
-        lowered (side 1), or the reverse, by what the recursion rounds: its factor is
-        right to a unit, and is used up to once for each cell.
+        One more cell, empty, stands after the last. The first sum follows from the
+        second without a difference, so that it keeps its digits where the losses are
+        tiny. Both are raised (side 1) or lowered by what the recursions round: a factor
+        and what it is added to are right to a few units, once for each cell.
         """
         flipped = np.append(self.masses, 0.0)[::-1]
-        slope, t_step = self.tilt.slope, self.tilt.slope + self.step
-        near = signal.lfilter([1.0], [1.0, -math.exp(-slope)], flipped)[::-1]
-        far = signal.lfilter([1.0], [1.0, -math.exp(-t_step)], flipped)[::-1]
-        rounding = side * 2 * _UNIT * (len(flipped) + 8)
-        return np.asarray(near) * (1 + rounding), np.asarray(far) * (1 - rounding)
+        factor, rest = math.exp(-self.tilt.slope), math.exp(-self.step)
+        far = np.asarray(signal.lfilter([1.0], [1.0, -factor * rest], flipped))
+        added = -factor * math.expm1(-self.step)
+        gain = signal.lfilter([0.0, added], [1.0, -factor], far)
+        raised = 1 + side * 12 * _UNIT * (len(flipped) + 8)
+        return np.asarray(gain)[::-1] * raised, far[::-1] * raised
 
     def _exponent(self, place: Array) -> Array:
         """K - t l at grid indices."""

@@ -54,7 +54,7 @@ def tight_epsilon(xi: float, rho: float, delta: float) -> float:
       >>> round(tight_epsilon(0.0, 0.1, 1e-6), 9)
       2.141938928
     """
-    if math.isinf(xi + rho):
+    if not xi + rho < math.inf:  # nor a number
         return math.inf
     # The total variation is at most sqrt(1 - e^-R_1), and R_1 at most xi + rho.
     if delta * delta >= -math.expm1(-(xi + rho)) * (1 + _PAD):
@@ -74,7 +74,7 @@ def tight_delta(xi: float, rho: float, epsilon: float) -> float:
       >>> tight_delta(0.0, 0.1, 2.141938929) <= 1e-6
       True
     """
-    if math.isinf(xi + rho):
+    if not xi + rho < math.inf:
         return 1.0
     if rho == 0 and xi * (1 + _PAD) <= epsilon:
         return 0.0

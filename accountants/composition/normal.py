@@ -44,8 +44,9 @@ class NormalBounds:
     def log_deltas(self, epsilon: Any) -> tuple[Array, Array]:
         """Lower and upper bound on log delta, by each tilt; one epsilon for each."""
         share, rounding = self._shares(epsilon)
-        renyi = self._k - self._t * epsilon + self._peak
-        slack = self._slack + 1e-15 * (np.abs(self._k) + np.abs(self._t * epsilon))
+        fall = np.minimum(self._t * epsilon, 1e290)
+        renyi = self._k - fall + self._peak
+        slack = self._slack + 1e-15 * (np.abs(self._k) + np.abs(fall))
         width = 2 * self._distance + rounding
         with np.errstate(divide="ignore"):
             low = np.log(np.maximum(share - width, 0.0)) + renyi - slack
@@ -91,7 +92,7 @@ class NormalBounds:
         It is phi(b) (R(b + tv) - R(b + (t+1)v)) with b = (eps - m) / v and the ratio
         R(x) = Phi(-x) / phi(x).
         """
-        b = (epsilon - self._m) / self._v
+        b = ((epsilon - self._m) / self._v).clip(-1e150, 1e150)
         near, far = b + self._t * self._v, b + (self._t + 1) * self._v
         first, second = _log_ratio(near), _log_ratio(far)
         whole = np.exp(np.minimum(first - 0.5 * b * b - _LOG_ROOT - self._peak, 700.0))

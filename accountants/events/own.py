@@ -137,6 +137,14 @@ class DiscreteGaussianDpEvent(OwnDpEvent):
     stddev: Annotated[float, fields.number(checks.noise)]
     sensitivity: Annotated[int, fields.count()]
 
+    def _check_together(self) -> None:
+        """A shift that can be squared."""
+        if self.sensitivity > 1e100 * self.stddev:
+            raise ValueError(
+                f"sensitivity={self.sensitivity} must be at most 1e100 times "
+                f"stddev={self.stddev!r}"
+            )
+
 
 @attrs.frozen
 class PmfPairDpEvent(OwnDpEvent):

@@ -33,6 +33,7 @@ _MAX_POINTS = 60_000
 _MAX_STEEPNESS = 300.0
 _NODES = 400
 _REMEMBERED = 256
+_LEAST_ORDER = 1.001  # nearer to 1 differences round away; divergences grow with it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +77,16 @@ class Remembered:
 
     def __call__(self, orders: Array) -> Array:
         """The curve's values, none below the floor."""
+        orders = np.maximum(orders, _LEAST_ORDER)
         key = orders.tobytes()
-        if key not in self._known:
+        found = self._known.get(key)
+        if found is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            least = self._floor / (orders - 1)
-            self._known[key] = np.maximum(self._curve(orders), least)
-        return self._known[key]
+            found = np.maximum(self._curve(orders), self._floor / (orders - 1))
+            # A value that is no number claims nothing: compared, it would look like 0.
+            self._known[key] = found = np.where(np.isnan(found), np.inf, found)
+        return found
 
 
 class OfPoints:
@@ -166,8 +170,9 @@ def laplace(orders: Array, scale: float) -> Array:
     """Lap(1, b) against Lap(0, b) (Mironov 2017, arXiv:1702.07476, Proposition 6)."""
     width = 1 / scale
     inner = (orders - 1) / (2 * orders - 1) * np.expm1((1 - 2 * orders) * width)
-    value = width + np.log1p(inner) / (orders - 1)
-    return np.maximum(value, 0.0) * _PAD + width * 4e-16 / (orders - 1)
+    value = width + np.log1p(inner) / (orders - 1) + width * 2e-15
+    # Where rounding takes more, any release of that pure epsilon is as good.
+    return np.minimum(value, orders * width**2 / 2) * _PAD
 
 
 def poisson_laplace(orders: Array, scale: float, rate: float) -> Array:
@@ -238,8 +243,10 @@ def bounded_range(orders: Array, epsilon: float) -> Array:
     """
     if epsilon < 1e-150:
         return np.full(orders.shape, epsilon)
+    cap = np.minimum(orders * epsilon**2 / 8 * _PAD, epsilon)
+    if epsilon < 1e-8:
+        return cap  # t is rounded to more than its own size
     worst = np.array([_worst_split(order, epsilon) for order in orders])
-    cap = np.minimum(orders * epsilon**2 / 8, epsilon)
     return np.minimum(worst * (1 + 1e-9), cap)
 
 

@@ -79,6 +79,8 @@ def randomized_response(
     uniform, all other categories fall together.
     """
     share = probability / categories
+    if share < 1e-300:
+        share = math.nextafter(share, 0.0)  # a float has few digits of it
     truth = 1 - probability + share
     if relation is Relation.REPLACE_ONE:
         rest = (categories - 2) * share

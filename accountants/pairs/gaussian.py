@@ -38,7 +38,7 @@ def total_shift(
 
 def log_delta(distance: float, epsilon: float) -> tuple[float, float]:
     """log delta(eps) of a pair so many deviations apart, below and above rounding."""
-    if epsilon / distance > _FAR:
+    if epsilon / distance - distance / 2 > _FAR:
         return -math.inf, -0.4 * _FAR  # exponents are squares of what is near this
     first = float(special.log_ndtr(distance / 2 - epsilon / distance))
     tail = float(special.log_ndtr(-distance / 2 - epsilon / distance))

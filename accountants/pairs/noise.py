@@ -114,8 +114,7 @@ def truncated_poisson_gaussian(
     kept = gaussian(noise) if rate == 1 else poisson_gaussian(noise, rate)
     if max_batch_size >= dataset_size:
         return kept
-    log_over = float(stats.binom.logsf(max_batch_size - 1, dataset_size - 1, rate))
-    over = min(1.0, math.exp(log_over) * (1 + 1e-9) + 1e-300)
+    over = overflow_probability(dataset_size - 1, rate, max_batch_size - 1)
     pushed = EVERYTHING if over <= free_delta else _pushed_out(noise / 2, rate)
 
     def mixed(plain: Side, out: Side) -> Side:
@@ -134,7 +133,12 @@ def overflow_probability(dataset_size: int, rate: float, max_batch_size: int) ->
     """
     if max_batch_size >= dataset_size:
         return 0.0
-    over = stats.binom.sf(max_batch_size, dataset_size, rate)
+    records, limit = float(dataset_size), float(max_batch_size)
+    if records < dataset_size:  # a float holds no such integer: the next worse one
+        records = math.nextafter(records, math.inf)
+    if limit > max_batch_size:
+        limit = math.nextafter(limit, 0.0)
+    over = stats.binom.sf(limit, records, rate)
     return min(1.0, float(over) * (1 + 1e-9) + 1e-300)
 
 

@@ -187,8 +187,8 @@ def _log_normal(x: Array, noise: Any, step: Any) -> Array:
 
 def sampled_loss(exponent: Array, rate: float | Array) -> Array:
     """log(1 - q + q e^z), precise where it is near 0 and finite where e^z is not."""
-    small, large = np.minimum(exponent, 30.0), np.maximum(exponent, 30.0)
+    small, large = np.minimum(exponent, 700.0), np.maximum(exponent, 700.0)
     far = large + np.log(rate) + np.log1p((1 - rate) / rate * np.exp(-large))
     with np.errstate(divide="ignore"):
         near = np.log1p(rate * np.expm1(small))
-    return np.where(rate == 1, exponent, np.where(exponent < 30.0, near, far))
+    return np.where(rate == 1, exponent, np.where(exponent < 700.0, near, far))

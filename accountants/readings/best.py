@@ -28,6 +28,7 @@ from dpkit.accountants.readings.reading import Reading
 
 Bound = TypeVar("Bound", PrivacyBound, DeltaBound)
 _AGREEMENT = 1e-6
+_FAINT = 1e-12
 # Asked in this order: who may win without the others first.
 READINGS: tuple[Reading[Any], ...] = (
     pld.PLD,
@@ -261,9 +262,13 @@ def _known(bounds: Sequence[Bound]) -> bool:
 
 
 def _smallest_delta(bounds: Sequence[Bound]) -> float:
-    """The smallest certified delta among answers about delta, else 1."""
+    """The smallest certified delta among answers about delta, else 1.
+
+    Where it is tiny, 0: the losses may be too small for a grid.
+    """
     uppers = [b.upper for b in bounds if isinstance(b, DeltaBound) and b.certified]
-    return min((upper for upper in uppers if upper is not None), default=1.0)
+    least = min((upper for upper in uppers if upper is not None), default=1.0)
+    return least if least > _FAINT else 0.0
 
 
 def _rank(bound: PrivacyBound | DeltaBound) -> tuple[bool, float]:

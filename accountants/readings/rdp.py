@@ -79,7 +79,7 @@ class Renyi(Reading[Composed]):
         orders, rho = _scan(read, lambda a, r: _log_deltas(a, r, epsilon))
         log_delta = float(np.min(_log_deltas(orders, rho, epsilon)))
         plain = math.exp(min(log_delta, 0.0))
-        if log_delta > -math.inf:
+        if np.min(rho) > 0:
             plain = max(plain, _TINY)
         upper = truncation.corrected_delta(plain, epsilon, read.overflow)
         return Answer(upper=min(1.0, upper * (1 + 1e-12)))

@@ -12,6 +12,7 @@ import abc
 import dataclasses
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
@@ -85,6 +86,7 @@ class Reading(abc.ABC, Generic[Read]):
         """
         return True
 
+    @np.errstate(over="ignore")  # inf is right there
     def epsilon(
         self,
         event: DpEvent,
@@ -126,6 +128,7 @@ class Reading(abc.ABC, Generic[Read]):
         answer = self.epsilon_at(self._read(event, relation), delta, lower=lower)
         return PrivacyBound(delta=delta, relation=relation, **self._told(event, answer))
 
+    @np.errstate(over="ignore")
     def delta_of(
         self,
         event: DpEvent,

@@ -94,7 +94,7 @@ def _check(path, said, parts):
 @pytest.mark.parametrize(
     ("processes", "count", "parts"),
     [
-        (2, 20, 32),
+        pytest.param(2, 20, 32, marks=pytest.mark.slow),
         pytest.param(8, 20, 100, marks=[pytest.mark.slow, pytest.mark.guard]),
         pytest.param(8, 200, 1024, marks=pytest.mark.slow),
     ],

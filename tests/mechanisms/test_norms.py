@@ -81,7 +81,7 @@ def filled(shapes, dtype, entry):
     return [made[shape] for shape in shapes]
 
 
-QUICK = ("small", "a matrix", "a wide matrix", "a long row", "nothing beside it")
+QUICK = ("small", "a long row", "nothing beside it")
 OFTEN = [pytest.mark.slow, pytest.mark.guard]
 
 
@@ -137,8 +137,16 @@ def test_more_additions_than_float32_can_bound_are_refused():
         not_below(jnp.float32(1.0), 2**23 + 1)
 
 
-@pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: type(clip).__name__)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def clips_and_dtypes():
+    """Every clip in every type; one of each in the fast suite."""
+    for clip, dtype in itertools.product(CLIPS, (jnp.float32, jnp.bfloat16)):
+        name = type(clip).__name__
+        quick = (name, dtype) in (("Flat", jnp.float32), ("PerGroup", jnp.bfloat16))
+        marks = [] if quick else OFTEN
+        yield pytest.param(clip, dtype, id=f"{name}-{dtype.__name__}", marks=marks)
+
+
+@pytest.mark.parametrize(("clip", "dtype"), list(clips_and_dtypes()))
 def test_no_clip_lets_a_record_pass_its_radius(clip, dtype):
     clip, clipped = as_clip(clip), jax.jit(lambda record: clip_record(record, clip))
     shapes = [(784, 30), (30,), *[()] * 40]
@@ -192,7 +200,9 @@ def moved(mode: str, count: int, kappa: float = 2.0) -> float:
     return exact_norm(total.private_value)
 
 
-@pytest.mark.parametrize("mode", ["auto", "two_pass", "vmap"])
+@pytest.mark.parametrize(
+    "mode", ["auto", *(pytest.param(x, marks=OFTEN) for x in ("two_pass", "vmap"))]
+)
 def test_a_gradient_of_many_parameters_is_clipped_to_the_radius(mode):
     assert 1 - 2.0**-18 < moved(mode, 100) <= EXCESS
 
@@ -209,8 +219,18 @@ def test_a_gradient_of_thousands_of_parameters_is_clipped_to_the_radius(mode, co
     assert 1 - 2.0**-18 < moved(mode, count) <= EXCESS
 
 
-@pytest.mark.parametrize("mode", ["auto", "two_pass", "vmap"])
-@pytest.mark.parametrize("kappa", [0.0, 1e9], ids=["product", "whole"])
+def modes_and_kappas():
+    """Every mode with both forms; each mode and each form once in the fast suite."""
+    for mode, form in itertools.product(("auto", "two_pass", "vmap"), KAPPA):
+        marks = [] if (mode, form) in QUICK_MODES else OFTEN
+        yield pytest.param(mode, KAPPA[form], id=f"{mode}-{form}", marks=marks)
+
+
+KAPPA = {"product": 0.0, "whole": 1e9}
+QUICK_MODES = (("auto", "product"), ("two_pass", "whole"))
+
+
+@pytest.mark.parametrize(("mode", "kappa"), list(modes_and_kappas()))
 def test_a_gradient_of_wide_layers_is_clipped_to_the_radius(mode, kappa):
     """Rows of 5,000 numbers, one or several of them: all roundings point one way."""
 

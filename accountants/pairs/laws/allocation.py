@@ -15,7 +15,7 @@ from dpkit.accountants.pairs.allocation import renyi as tables
 from dpkit.accountants.pairs.curve import Curve, Table, sum_of
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.laws.base import Law
-from dpkit.accountants.pairs.profiles import Profile
+from dpkit.accountants.pairs.profiles import Profile, Side
 
 _FINENESS = 1 / 100
 _SMALLEST_TAIL = 1e-220  # what its grid can hold; the rest counts as infinite loss
@@ -33,10 +33,14 @@ class RandomAllocation(Law, kinds=("random_allocation",)):
     def _profile(self, part: Part, free_delta: float) -> Profile:
         """One random step of some."""
         noise, steps, last = part[:3]
-        if steps == 1 or not allocated.LEAST_NOISE <= noise <= allocated.MOST_NOISE:
+        if steps == 1:
             return noises.gaussian(noise)
         tail = min(1e-16, max(free_delta, _SMALLEST_TAIL))
-        upper = pair_of(noise, steps, last, tail, allocated.upper)
+        try:
+            upper = pair_of(noise, steps, last, tail, allocated.upper)
+        except ArithmeticError:
+            side = Side(noises.gaussian(noise).forward.above)  # nothing from below
+            return Profile(side, side)
         if self.event.selected > 1:
             return profiles.between(upper, None)
         return profiles.between(

@@ -40,7 +40,7 @@ from typing import Any, ClassVar
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.answers.relations import shift as radii
 from dpkit.accountants.events.kinds import kind_of, relations_of
 from dpkit.accountants.pairs.curve import Curve, Remembered, Table
@@ -80,6 +80,8 @@ class Law:
 
     def __init_subclass__(cls, *, kinds: tuple[str, ...] = ()) -> None:
         for kind in kinds:
+            if kind in _LAWS:
+                raise ValueError(f"kind={kind!r} must be new: {_LAWS[kind]} is its law")
             _LAWS[kind] = cls
 
     def __init__(self, event: Any, relation: Relation, fields: Mapping[str, Any]):
@@ -164,7 +166,7 @@ def law_of(event: DpEvent, relation: Relation) -> Law:
       >>> law_of(LaplaceDpEvent(2.0), Relation.ZERO_OUT).guarantee()[0].__round__(9)
       0.5
     """
-    kind, allowed = kind_of(event), relations_of(event)
+    kind, allowed, relation = kind_of(event), relations_of(event), as_relation(relation)
     if relation not in allowed:
         shown = getattr(event, "name", event)
         raise UnsupportedRelation("every accountant", relation, shown, allowed)

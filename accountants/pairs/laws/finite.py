@@ -14,7 +14,7 @@ from dpkit.accountants.pairs.laws.base import Law
 from dpkit.accountants.pairs.profiles import Profile
 
 _PAD = 1 + 1e-13
-_FARTHEST, _LARGEST_LOSS = 10**6, 700
+_FARTHEST, _LARGEST_LOSS, _FAINT = 10**6, 700, 1e-9
 
 
 class FiniteLaw(Law):
@@ -29,6 +29,18 @@ class FiniteLaw(Law):
     def lattice(self) -> float | None:
         """A loss of which all others are multiples, or None."""
         return None
+
+    def lacks(self, view: str) -> str:
+        """No points if what masses round is no small part of the losses."""
+        if view == "points" and self.faint:
+            return f"its losses are below {_FAINT:g}, too small for masses in floats"
+        return super().lacks(view)
+
+    @property
+    def faint(self) -> bool:
+        """Whether all losses are tiny, but not 0."""
+        small = self.pair.pure_epsilon() < _FAINT
+        return small and not (self.trivial or max(self.pair.infinite))
 
     @property
     def trivial(self) -> bool:
@@ -73,6 +85,11 @@ class DiscreteLaplace(FiniteLaw, kinds=("discrete_laplace",)):
                 f"it moves by over {_FARTHEST:g}, or has losses above {_LARGEST_LOSS}"
             )
         return super().lacks(view)
+
+    @property
+    def faint(self) -> bool:
+        """By its largest loss."""
+        return self.fields["rate"] * self._moved < _FAINT
 
     @functools.cached_property
     def pair(self) -> FinitePair:

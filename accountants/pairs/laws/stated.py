@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dpkit.accountants.pairs.curve import Curve, Table
+from dpkit.accountants.pairs.curve import FLOOR, Curve, Table
 from dpkit.accountants.pairs.laws.base import Law
 from dpkit.accountants.pairs.profiles import EVERYTHING, Profile
 
@@ -32,7 +32,8 @@ class RenyiCurve(Law, kinds=("rdp_curve",)):
 
     def curve(self) -> Curve:
         """Read by chords."""
-        return Table(np.array(self.fields["orders"]), np.array(self.fields["values"]))
+        values = np.maximum(self.fields["values"], 0.0 if self.trivial else FLOOR)
+        return Table(np.array(self.fields["orders"]), values)
 
     @property
     def trivial(self) -> bool:

@@ -181,7 +181,9 @@ def test_other_data_are_refused_on_resumption(tmp_path, monkeypatch):
 
 
 @every_job
-@pytest.mark.parametrize("form", ["{}", "sqlite:///{}"])
+@pytest.mark.parametrize(
+    "form", ["sqlite:///{}", pytest.param("{}", marks=pytest.mark.slow)]
+)
 def test_a_shared_ledger_by_file_and_url(case, tmp_path, form):
     where = tmp_path / "team.db"
     case.ledger(where).close()

@@ -43,7 +43,8 @@ def moved(sums, params, batch, size):
 
 
 @pytest.mark.parametrize(
-    "way", [w if w == "product" else pytest.param(w, marks=pytest.mark.slow)
+    "way", [pytest.param(w, marks=[pytest.mark.slow,
+                                   *[pytest.mark.guard] * (w == "product")])
             for w in WAYS]
 )  # fmt: skip
 def test_one_example_cannot_push_the_rounding_of_all_others(way):

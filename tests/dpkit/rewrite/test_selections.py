@@ -19,8 +19,15 @@ VIEWS = {
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-@pytest.mark.parametrize("scanned", [False, True])
-@pytest.mark.parametrize("name", VIEWS)
+def views():
+    """Every view, in a loop and not; in the fast suite each once."""
+    for i, name in enumerate(VIEWS):
+        for scanned in (False, True):
+            marks = pytest.mark.slow if scanned == bool(i % 2) else ()
+            yield pytest.param(name, scanned, id=f"{name}-{scanned}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "scanned"), list(views()))
 def test_moved_entries_are_counted_where_they_belong(name, scanned):
     view = VIEWS[name]
     stack, x = draws((2, 6, 4), (3, 5, 6))
