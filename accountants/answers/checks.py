@@ -7,91 +7,66 @@ refuse what is no honest number: bool, NaN, infinities, strings, arrays, traced 
 
 import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 MOST = 10**100
+_BOOLS = (bool, np.bool_)
 
 
 def finite(**value: object) -> float:
     """A finite real number, as float."""
-    name, number = _real(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name}={number!r} must be finite")
-    return number
+    return _within(value, math.isfinite, "finite")
 
 
 def positive(**value: object) -> float:
     """A finite number above 0, as float."""
-    name, number = _real(value)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{name}={number!r} must be finite and above 0")
-    return number
+    return _within(value, lambda x: 0 < x < math.inf, "finite and above 0")
 
 
 def noise(**value: object) -> float:
     """A noise of 1e-100 to 1e100, as float: its square is neither 0 nor infinite."""
-    name, number = _real(value)
-    if not 1e-100 <= number <= 1e100:
-        raise ValueError(f"{name}={number!r} must be in [1e-100, 1e100]")
-    return number
+    return _within(value, lambda x: 1e-100 <= x <= 1e100, "in [1e-100, 1e100]")
 
 
 def non_negative(**value: object) -> float:
     """A finite number of at least 0, as float."""
-    name, number = _real(value)
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"{name}={number!r} must be finite and at least 0")
-    return number
+    return _within(value, lambda x: 0 <= x < math.inf, "finite and at least 0")
 
 
 def non_negative_or_inf(**value: object) -> float:
     """A number of at least 0 that may be infinite (an unlimited epsilon), as float."""
-    name, number = _real(value)
-    if math.isnan(number) or number < 0:
-        raise ValueError(f"{name}={number!r} must be at least 0, or inf")
-    return number
+    return _within(value, lambda x: x >= 0, "at least 0, or inf")
 
 
 def probability(**value: object) -> float:
     """A number in [0, 1], as float."""
-    name, number = _real(value)
-    if not 0 <= number <= 1:
-        raise ValueError(f"{name}={number!r} must be in [0, 1]")
-    return number
+    return _within(value, lambda x: 0 <= x <= 1, "in [0, 1]")
 
 
 def open_probability(**value: object) -> float:
     """A number in (0, 1), as float: what a query for epsilon at delta needs."""
-    name, number = _real(value)
-    if not 0 < number < 1:
-        raise ValueError(f"{name}={number!r} must be in (0, 1)")
-    return number
+    return _within(value, lambda x: 0 < x < 1, "in (0, 1)")
 
 
 def half_open_probability(**value: object) -> float:
     """A number in [0, 1), as float: the delta of a budget."""
-    name, number = _real(value)
-    if not 0 <= number < 1:
-        raise ValueError(f"{name}={number!r} must be in [0, 1)")
-    return number
+    return _within(value, lambda x: 0 <= x < 1, "in [0, 1)")
 
 
 def rate(**value: object) -> float:
     """A sampling rate in (0, 1], as float; one below 1e-250 is none that is meant."""
-    name, number = _real(value)
-    if not 0 < number <= 1:
-        raise ValueError(f"{name}={number!r} must be in (0, 1]")
+    number = _within(value, lambda x: 0 < x <= 1, "in (0, 1]")
     if number < 1e-250:
-        raise ValueError(f"{name}={number!r} must be at least 1e-250")
+        raise ValueError(f"{next(iter(value))}={number!r} must be at least 1e-250")
     return number
 
 
 def integer_at_least(minimum: int, /, **value: object) -> int:
     """An integer (Python or NumPy, never a float or a bool) of at least `minimum`."""
     name, given = _only(value)
-    if isinstance(given, bool | np.bool_) or not isinstance(given, numbers.Integral):
+    if isinstance(given, _BOOLS) or not isinstance(given, numbers.Integral):
         raise TypeError(f"{name}={_show(given)} must be an integer")
     if given < minimum:
         raise ValueError(f"{name}={int(given)} must be at least {minimum}")
@@ -111,7 +86,7 @@ def count(minimum: int = 1, /, **value: object) -> int:
 def flag(**value: object) -> bool:
     """A Python or NumPy bool, as bool."""
     name, given = _only(value)
-    if not isinstance(given, bool | np.bool_):
+    if not isinstance(given, _BOOLS):
         raise TypeError(f"{name}={_show(given)} must be True or False")
     return bool(given)
 
@@ -144,15 +119,20 @@ def _only(value: dict[str, object]) -> tuple[str, object]:
     return next(iter(value.items()))
 
 
-def _real(value: dict[str, object]) -> tuple[str, float]:
-    """The keyword's name and its value as a float; TypeError if it is no number."""
+def _within(
+    value: dict[str, object], allows: Callable[[float], bool], allowed: str
+) -> float:
+    """The value as a float that is allowed; TypeError if it is no number."""
     name, given = _only(value)
-    if isinstance(given, bool | np.bool_) or not isinstance(given, numbers.Real):
+    if isinstance(given, _BOOLS) or not isinstance(given, numbers.Real):
         raise TypeError(f"{name}={_show(given)} must be a Python or NumPy number")
     try:
-        return name, float(given)
+        number = float(given)
     except OverflowError:
         raise ValueError(f"{name}={_show(given)} is too large for a float") from None
+    if not allows(number):
+        raise ValueError(f"{name}={number!r} must be {allowed}")
+    return number
 
 
 def _show(given: object) -> str:

@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import attrs
+
 if TYPE_CHECKING:
     from dpkit.accountants.answers.bounds import Budget
 
 
+def _strings(values: Iterable[object]) -> tuple[str, ...]:
+    """Each value as a string."""
+    return tuple(str(value) for value in values)
+
+
+@attrs.define(repr=False)
 class BudgetExceeded(Exception):
     """A charge would pass the budget: nothing was released and nothing was written.
 
@@ -31,20 +39,11 @@ class BudgetExceeded(Exception):
        scope=all: nothing was released; ask for less')
     """
 
-    def __init__(
-        self,
-        asked: float,
-        spent: float,
-        budget: Budget,
-        scope: str = "all",
-        advice: str = "take more noise, or fewer steps",
-    ):
-        super().__init__(asked, spent, budget, scope, advice)
-        self.asked = asked
-        self.spent = spent
-        self.budget = budget
-        self.scope = scope
-        self.advice = advice
+    asked: float
+    spent: float
+    budget: Budget
+    scope: str = "all"
+    advice: str = "take more noise, or fewer steps"
 
     def __str__(self) -> str:
         limit = f"epsilon={self.budget.epsilon:g}, delta={self.budget.delta:g}"
@@ -54,6 +53,7 @@ class BudgetExceeded(Exception):
         )
 
 
+@attrs.define(repr=False)
 class UnsupportedEvent(ValueError):
     """An accountant has no proof for an event, or for one of its parts.
 
@@ -67,11 +67,9 @@ class UnsupportedEvent(ValueError):
       'the pld accountant has no answer for ZCDpEvent(rho=1.0): use rdp'
     """
 
-    def __init__(self, accountant: str, event: object, reason: str = ""):
-        super().__init__(accountant, event, reason)
-        self.accountant = accountant
-        self.event = event
-        self.reason = reason
+    accountant: str
+    event: object
+    reason: str = ""
 
     def __str__(self) -> str:
         because = f": {self.reason}" if self.reason else ""
@@ -80,6 +78,7 @@ class UnsupportedEvent(ValueError):
         )
 
 
+@attrs.define(repr=False)
 class UnsupportedRelation(ValueError):
     """There is no proof for an event under the neighbouring relation asked for.
 
@@ -94,18 +93,10 @@ class UnsupportedRelation(ValueError):
       'rdp: no proof for Poisson under relation=replace_one; possible: zero_out'
     """
 
-    def __init__(
-        self,
-        accountant: str,
-        relation: object,
-        event: object,
-        allowed: Iterable[object] = (),
-    ):
-        super().__init__(accountant, relation, event, allowed)
-        self.accountant = accountant
-        self.relation = relation
-        self.event = event
-        self.allowed = tuple(str(name) for name in allowed)
+    accountant: str
+    relation: object
+    event: object
+    allowed: tuple[str, ...] = attrs.field(default=(), converter=_strings)
 
     def __str__(self) -> str:
         possible = f"; possible: {', '.join(self.allowed)}" if self.allowed else ""

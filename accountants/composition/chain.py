@@ -15,16 +15,16 @@ e^(K - t eps) max g, which is of the order of delta where t is chosen well: a de
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, signal
 
 from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.composition.grid import Losses
+from dpkit.accountants.pairs.arrays import Array, power
 
-Array = NDArray[Any]
 Summands = list[tuple[Losses, int]]
 
 MAX_WIDTH = 2**21
@@ -42,17 +42,11 @@ _DROPPED = 1e-13
 
 @dataclasses.dataclass(frozen=True)
 class Tilt:
-    """The tilted law of a number of rounds, before it is computed.
+    """The tilted law of a number of rounds, before it is computed."""
 
-    Attributes:
-      slope: t h, the tilt for each grid step.
-      log_moment: K(t).
-      mean: of P_t, in grid steps.
-    """
-
-    slope: float
-    log_moment: float
-    mean: float
+    slope: float  # t h, the tilt for each grid step
+    log_moment: float  # K(t)
+    mean: float  # of P_t, in grid steps
 
     def log_bound(self, place: float, step: float) -> float:
         """log of the Rényi bound on delta at a loss, given in grid steps."""
@@ -61,26 +55,15 @@ class Tilt:
 
 @dataclasses.dataclass(frozen=True)
 class ComposedLoss:
-    """A composition on the grid (first + k) step, under a tilt.
+    """A composition on the grid (first + k) step, under a tilt."""
 
-    Attributes:
-      first: grid index of the first mass.
-      masses: of P_t, one for each grid point; rounding may leave tiny negative ones.
-      tilt: t and K(t).
-      step: the distance of grid points.
-      infinite: mass of P at infinite loss.
-      error: what the masses may lack or have too much, in total.
-      slack: how far losses stand above those that they are there for; 0 for an upper
-        bound.
-    """
-
-    first: int
-    masses: Array
-    tilt: Tilt
-    step: float
-    infinite: float
-    error: float
-    slack: float = 0.0
+    first: int  # grid index of the first mass
+    masses: Array  # of P_t, one a grid point; rounding may leave tiny negative ones
+    tilt: Tilt  # t and K(t)
+    step: float  # the distance of grid points
+    infinite: float  # mass of P at infinite loss
+    error: float  # what the masses may lack or have too much, in total
+    slack: float = 0.0  # how far losses stand above the true ones in a lower bound
 
     def delta(self, epsilon: Array, side: int) -> Array:
         """delta at each epsilon, from above (side 1) or from below (side -1)."""
@@ -239,7 +222,7 @@ class Convolution:
             length = fft.next_fast_len(last - first + 1 + _MARGIN, real=True)
             self._round = (tilt.slope, length, *self._transform(tilt.slope, length))
         _, length, spectrum, centre = self._round
-        circle = fft.irfft(_power(spectrum, rounds), length)
+        circle = fft.irfft(power(spectrum, rounds, operator.mul), length)
         start = (first - rounds * centre) % length
         masses = np.roll(circle, -start)[: last - first + 1]
         size = rounds * self._size
@@ -301,7 +284,7 @@ class Convolution:
             middle = round(float(weights @ losses.index))
             centre += count * middle
             folded = _folded(weights, losses.first - middle, length)
-            product *= _power(fft.rfft(folded), count)
+            product *= power(fft.rfft(folded), count, operator.mul)
         return product, centre
 
 
@@ -309,16 +292,9 @@ def settled(losses: Losses, slope: float, uses: int) -> tuple[Losses, float]:
     """Losses below those they stand for by moving some down, the others by a slack.
 
     A grid point that stands too high is either moved down by one, or all are taken to
-    stand too high by as much: whichever costs less under the tilt.
-
-    Args:
-      losses: a lower law, with its excess.
-      slope: the tilt for each grid step.
-      uses: how often the release is composed; points of no weight are dropped, and
-        so are those that stand more than one step too high.
-
-    Returns:
-      The losses, and the slack in grid steps of each release.
+    stand too high by as much: whichever costs less under the tilt. Points of no weight
+    in so many `uses` are dropped, and so are those that stand more than one step too
+    high. Returns the losses, and the slack in grid steps of each release.
     """
     excess = losses.excess
     if excess is None or not losses.masses.any():
@@ -357,18 +333,6 @@ def _folded(weights: Array, first: int, length: int) -> Array:
         circle[start : start + len(part)] += part
         done, start = done + len(part), 0
     return circle
-
-
-def _power(values: Array, exponent: int) -> Array:
-    """values ** exponent by squaring: exact for 1, and quick."""
-    result = None
-    while exponent:
-        if exponent & 1:
-            result = values if result is None else result * values
-        exponent >>= 1
-        if exponent:
-            values = values * values
-    return np.ones_like(values) if result is None else result
 
 
 def _blocks(losses: Losses, most: int) -> tuple[Array, Array]:

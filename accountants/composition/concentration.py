@@ -46,15 +46,9 @@ def log_peak(t: Any) -> Any:
 
 
 def tight_epsilon(xi: float, rho: float, delta: float) -> float:
-    """The smallest epsilon of a concentrated release at delta, rounded up.
+    """The smallest epsilon of a concentrated release at delta in (0, 1), rounded up.
 
-    Args:
-      xi: at least 0, may be inf.
-      rho: at least 0, may be inf.
-      delta: in (0, 1).
-
-    Returns:
-      epsilon, at least 0; inf where nothing is claimed.
+    xi and rho are at least 0 and may be inf; then so is epsilon: nothing is claimed.
 
     Example:
       >>> round(tight_epsilon(0.0, 0.1, 1e-6), 9)
@@ -67,26 +61,14 @@ def tight_epsilon(xi: float, rho: float, delta: float) -> float:
         return 0.0
     log_share = -math.log(delta)
     t = _crossing(lambda t: rho * t * t + math.log1p(t) - log_share)
-    terms = (
-        xi,
-        rho * (1 + t),
-        -math.log1p(1 / t),
-        log_share / t,
-        -math.log1p(t) / t,
-    )
-    return max(0.0, _sum_above(terms))
+    finite = xi, rho * (1 + t), -math.log1p(1 / t)
+    return max(0.0, _sum_above((*finite, log_share / t, -math.log1p(t) / t)))
 
 
 def tight_delta(xi: float, rho: float, epsilon: float) -> float:
-    """The smallest delta of a concentrated release at epsilon, rounded up.
+    """The smallest delta of a concentrated release at a finite epsilon, rounded up.
 
-    Args:
-      xi: at least 0, may be inf.
-      rho: at least 0, may be inf.
-      epsilon: at least 0, finite.
-
-    Returns:
-      delta in [0, 1]; 0 only if nothing was released, or epsilon is pure.
+    xi and rho as above; delta is 0 only if nothing was released, or epsilon is pure.
 
     Example:
       >>> tight_delta(0.0, 0.1, 2.141938929) <= 1e-6

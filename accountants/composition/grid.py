@@ -17,15 +17,12 @@ Privacy Loss Distributions", 2022, arXiv:2207.04380.
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.profiles import Profile, Side
-
-Array = NDArray[Any]
 
 _SCAN = np.concatenate([[0.0], np.geomspace(1e-9, 1e5, 700)])
 _FAINT = 1e-300
@@ -35,19 +32,12 @@ _LACKING = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Losses:
-    """A distribution of the privacy loss: masses at (first + k) h, and at infinity.
+    """A distribution of the privacy loss: masses at (first + k) h, and at infinity."""
 
-    Attributes:
-      first: grid index of the first mass.
-      masses: at least 0, one for each grid point.
-      infinite: mass at infinite loss.
-      excess: how far each grid point lies above the loss it stands for, or None. A
-        lower bound pays for it.
-    """
-
-    first: int
-    masses: Array
-    infinite: float
+    first: int  # grid index of the first mass
+    masses: Array  # at least 0, one for each grid point
+    infinite: float  # mass at infinite loss
+    # How far each grid point lies above the loss it stands for: a lower bound pays.
     excess: Array | None = None
 
     @property
@@ -78,17 +68,11 @@ class Losses:
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """How far a profile's losses go, and how they spread.
+    """How far a profile's losses go, and how they spread."""
 
-    Attributes:
-      forward: loss beyond which D(P || Q) is negligible or constant.
-      backward: the same for D(Q || P).
-      variance: KL(P || Q) + KL(Q || P), the loss's variance where losses are small.
-    """
-
-    forward: float
-    backward: float
-    variance: float
+    forward: float  # loss beyond which D(P || Q) is negligible or constant
+    backward: float  # the same for D(Q || P)
+    variance: float  # KL both ways together: the loss's, where losses are small
 
 
 def extent(profile: Profile, tail: float) -> Extent:

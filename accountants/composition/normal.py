@@ -17,13 +17,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.composition.tilt import Cumulants
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array
 
 _ROUNDING = 4e-15
 _STEPS = 16

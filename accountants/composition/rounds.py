@@ -4,36 +4,18 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from dp_accounting import DpEvent
-from numpy.typing import NDArray
 
 from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.composition import chain as chains
 from dpkit.accountants.composition import grid
-from dpkit.accountants.composition.chain import (
-    MAX_WIDTH,
-    ComposedLoss,
-    Convolution,
-    Summands,
-    Tilt,
-    settled,
-)
-from dpkit.accountants.composition.grid import Extent, Losses
+from dpkit.accountants.composition.chain import ComposedLoss, Convolution, Tilt
 from dpkit.accountants.events.composing import flatten
-from dpkit.accountants.pairs import gaussian, noise
+from dpkit.accountants.pairs import gaussian, noise, profiles
 from dpkit.accountants.pairs.laws import law_of
-from dpkit.accountants.pairs.profiles import (
-    EVERYTHING,
-    NOTHING,
-    Profile,
-    Side,
-    either_way,
-    worst,
-)
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.profiles import Profile, Side
 
 FINENESS = 100
 _ROUGH = 10
@@ -148,12 +130,12 @@ class Rounds:
     def profile(self, rounds: int = 1) -> Profile:
         """The composition as a profile, from above, down to its smallest delta."""
         if not self._private:
-            return EVERYTHING
+            return profiles.EVERYTHING
         if not self._terms:
             shift = self._shift * math.sqrt(rounds)
-            return noise.gaussian(1 / shift) if shift else NOTHING
+            return noise.gaussian(1 / shift) if shift else profiles.NOTHING
         if self._most * self._size > _MOST_RELEASES:
-            return EVERYTHING
+            return profiles.EVERYTHING
         sides = [self._side(chain, rounds) for chain in self._chains]
         return Profile(sides[0], sides[-1])
 
@@ -173,7 +155,7 @@ class Rounds:
         return Side(lambda e: np.min([c.delta(e, 1) for c in composed], axis=0))
 
     @functools.cached_property
-    def _extents(self) -> list[Extent]:
+    def _extents(self) -> list[grid.Extent]:
         """How far each release's losses go."""
         tail = self._delta * _NEGLIGIBLE / (self._size * self._most)
         return [grid.extent(profile, tail) for profile, _ in self._terms]
@@ -187,7 +169,7 @@ class Rounds:
             for which, terms in enumerate(self._directions(rough))
         ]
 
-    def _fitted(self, which: int, terms: Summands, rough: float) -> Convolution:
+    def _fitted(self, which: int, terms: chains.Summands, rough: float) -> Convolution:
         """One direction, on a grid fit for its tilted law, which a rough grid tells."""
         chain = Convolution(terms, rough)
         tilt = chain.tilt_for_delta(self._most, self._delta)
@@ -195,7 +177,7 @@ class Rounds:
         while True:
             chain = Convolution(self._directions(step)[which], step)
             tilt = chain.tilt_for_delta(self._most, self._delta)
-            if chain.width(self._most, tilt) <= MAX_WIDTH:
+            if chain.width(self._most, tilt) <= chains.MAX_WIDTH:
                 return chain
             step *= 2
 
@@ -218,7 +200,7 @@ class Rounds:
             step, slope = step / finer, slope / finer
         uses = rounds * self._size
         parts = [
-            (*settled(losses, slope, uses), n)
+            (*chains.settled(losses, slope, uses), n)
             for losses, n in self._directions(step, below=True)[which]
         ]
         chain = Convolution([(losses, n) for losses, _, n in parts], step)
@@ -226,10 +208,10 @@ class Rounds:
         slack = rounds * step * math.fsum(n * each for _, each, n in parts)
         return dataclasses.replace(composed, slack=slack)
 
-    def _directions(self, step: float, *, below: bool = False) -> list[Summands]:
+    def _directions(self, step: float, *, below: bool = False) -> list[chains.Summands]:
         """The losses of one direction if every release is symmetric, else of both."""
         make = grid.below if below else grid.above
-        pairs: list[tuple[Losses, Losses]] = [
+        pairs = [
             make(profile, step, extent)
             for (profile, _), extent in zip(self._terms, self._extents, strict=True)
         ]
@@ -241,9 +223,8 @@ class Rounds:
 
     def _rough_step(self) -> float:
         """A tenth of one release's deviation on average, and not too many points."""
-        releases = sum(count for _, count in self._terms)
         pairs = list(zip(self._terms, self._extents, strict=True))
-        variance = sum(n * e.variance for (_, n), e in pairs) / releases
+        variance = sum(n * e.variance for (_, n), e in pairs) / self._size
         reach = max(e.forward + e.backward for e in self._extents)
         return max(math.sqrt(variance) / _ROUGH, reach / _MAX_POINTS, _LEAST_STEP)
 
@@ -285,8 +266,11 @@ def _profiles(
     law = law_of(event, relation)
     if not law.children:
         return law.profiles(free_delta)
-    profile = worst([_whole(child, relation, free_delta) for child in law.children])
-    return [(either_way(profile) if relation is Relation.REPLACE_ONE else profile, 1)]
+    each = [_whole(child, relation, free_delta) for child in law.children]
+    profile = profiles.worst(each)
+    if relation is Relation.REPLACE_ONE:
+        profile = profiles.either_way(profile)
+    return [(profile, 1)]
 
 
 def _whole(event: DpEvent, relation: Relation, free_delta: float) -> Profile:

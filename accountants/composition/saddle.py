@@ -17,22 +17,19 @@ via the Edgeworth Accountant", 2022, arXiv:2206.04236 (untilted); Alghamdi et al
 Saddle-Point Method in Differential Privacy", 2022, arXiv:2208.09595.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermeval
-from numpy.typing import NDArray
 from scipy import optimize
 
 from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.composition.normal import NormalBounds
 from dpkit.accountants.composition.tilt import Cumulants
-from dpkit.accountants.pairs.points import gauss_legendre
+from dpkit.accountants.pairs.arrays import Array, gauss_legendre
 
-Array = NDArray[Any]
 At = Callable[[float], Cumulants | None]
 
 _NODES = 160
@@ -40,28 +37,18 @@ _FIRST, _RATIO, _LAST = 1e-3, 1.35, 1e6
 _LARGEST_RATIO = 0.25 / 0.56  # Lyapunov's, of a tilted law that is nearly normal
 
 
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """What was found in one direction.
-
-    Attributes:
-      tilts: every tilt tried.
-      root: the saddle of the estimate, or None if it is not accepted.
-    """
+class Search(NamedTuple):
+    """Every tilt tried, and the saddle of the estimate if one is accepted."""
 
     tilts: list[Cumulants]
     root: Cumulants | None
 
 
 def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
-    """Lower bound, estimate and upper bound on epsilon in one direction.
+    """Lower bound, estimate or None, and upper bound on epsilon in one direction.
 
-    Args:
-      at: t -> the loss under P_t.
-      log_delta: log of delta, less the mass of infinite loss.
-
-    Returns:
-      (lower, estimate or None, upper); upper is inf where no tilt could be tried.
+    `at` gives the loss under P_t; delta is less the mass of infinite loss. The upper
+    bound is inf where no tilt could be tried.
 
     Example:
       >>> def normal(t):
@@ -75,17 +62,14 @@ def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
         return _log_estimate(tilt, _saddle(tilt)) - log_delta
 
     def going_on(tilt: Cumulants) -> bool:
-        return _log_renyi(tilt, _saddle(tilt)) > log_delta
+        """Whether its Rényi bound on delta is still too large."""
+        t = tilt.tilt
+        return tilt.log_moment - t * _saddle(tilt) + float(log_peak(t)) > log_delta
 
     found = _search(at, rest, going_on)
-    tilts = NormalBounds(found.tilts)
     if not found.tilts:
         return 0.0, None, math.inf
-    uppers = tilts.epsilon_upper(log_delta)
-    if found.root is None:
-        tilts, uppers = _refined(
-            at, found.tilts, uppers, lambda near: near.epsilon_upper(log_delta)
-        )
+    tilts, uppers = _refined(at, found, lambda near: near.epsilon_upper(log_delta))
     upper = float(np.min(uppers))
     if upper == 0:
         return 0.0, 0.0, 0.0
@@ -97,14 +81,9 @@ def epsilon(at: At, log_delta: float) -> tuple[float, float | None, float]:
 
 
 def log_delta(at: At, epsilon: float) -> tuple[float, float | None, float]:
-    """Lower bound, estimate and upper bound on log delta at `epsilon`, one direction.
+    """Lower bound, estimate or None, and upper bound on log delta in one direction.
 
-    Args:
-      at: t -> the loss under P_t.
-      epsilon: at least 0.
-
-    Returns:
-      (lower, estimate or None, upper); infinite loss is not in them.
+    `at` gives the loss under P_t; infinite loss is not in the answers.
 
     Example:
       >>> def normal(t):
@@ -120,12 +99,7 @@ def log_delta(at: At, epsilon: float) -> tuple[float, float | None, float]:
     found = _search(at, rest, lambda tilt: rest(tilt) > 0)
     if not found.tilts:
         return -math.inf, None, 0.0
-    tilts = NormalBounds(found.tilts)
-    _, highs = tilts.log_deltas(epsilon)
-    if found.root is None:
-        tilts, highs = _refined(
-            at, found.tilts, highs, lambda near: near.log_deltas(epsilon)[1]
-        )
+    tilts, highs = _refined(at, found, lambda near: near.log_deltas(epsilon)[1])
     lows, _ = tilts.log_deltas(epsilon)
     value = math.nan if found.root is None else _log_estimate(found.root, epsilon)
     estimate = None if math.isnan(value) else value
@@ -193,14 +167,11 @@ def _solved(
 
 
 def _refined(
-    at: At,
-    tilts: list[Cumulants],
-    uppers: Array,
-    score: Callable[[NormalBounds], Array],
+    at: At, found: Search, score: Callable[[NormalBounds], Array]
 ) -> tuple[NormalBounds, Array]:
-    """The bounds and uppers of more and more tilts close to the best one."""
-    tilts = list(tilts)
-    for power in (1.0, 0.25, 0.0625):
+    """The bounds and uppers of all tilts, and without a root of more near the best."""
+    tilts, uppers = list(found.tilts), score(NormalBounds(found.tilts))
+    for power in () if found.root else (1.0, 0.25, 0.0625):
         best, reach = tilts[int(np.argmin(uppers))].tilt, _RATIO**power
         near = best * np.geomspace(1 / reach, reach, 9)
         more = [tilt for t in near if (tilt := at(float(t))) is not None]
@@ -212,11 +183,6 @@ def _refined(
 def _saddle(tilt: Cumulants) -> float:
     """The epsilon whose Rényi bound is smallest at this t."""
     return tilt.mean - math.log1p(1 / tilt.tilt)
-
-
-def _log_renyi(tilt: Cumulants, epsilon: float) -> float:
-    """log of the Rényi bound on delta."""
-    return tilt.log_moment - tilt.tilt * epsilon + float(log_peak(tilt.tilt))
 
 
 def _log_estimate(tilt: Cumulants, epsilon: float) -> float:

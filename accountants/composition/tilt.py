@@ -11,20 +11,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from dp_accounting import DpEvent
-from numpy.typing import NDArray
 
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import flatten
 from dpkit.accountants.pairs import gaussian, points
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.laws import law_of
 from dpkit.accountants.pairs.points import Nodes, OutOfReach, Points, SampledGaussian
-
-Array = NDArray[Any]
 
 _UNIT = 2.0**-53
 _FAINTEST = 1e-300
@@ -36,34 +33,19 @@ _KINK = 1.005  # the rule's error on |L - m|^3, which has a kink, is 0.3 % at mo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cumulants:
-    """A composition's loss under P_t.
+    """A composition's loss under P_t."""
 
-    Attributes:
-      tilt: t.
-      log_moment: K(t).
-      mean: K'(t).
-      variance: K''(t).
-      higher: cumulants 3 to 6.
-      ratio: Lyapunov's, the third absolute moments over the variance to the 3/2.
-      distance: no less than the largest difference between its distribution function
-        and the normal one of equal mean and variance; 1 says nothing.
-      slack: how far K(t) may be off by rounding.
-      drift: how far K'(t) may be.
-
-    Example:
-      >>> Cumulants(tilt=0.5, log_moment=0.4, mean=1.0, variance=1.0).tilt
-      0.5
-    """
-
-    tilt: float
-    log_moment: float
-    mean: float
-    variance: float
-    higher: tuple[float, float, float, float] = (0.0,) * 4
-    ratio: float = 0.0
+    tilt: float  # t
+    log_moment: float  # K(t)
+    mean: float  # K'(t)
+    variance: float  # K''(t)
+    higher: tuple[float, float, float, float] = (0.0,) * 4  # cumulants 3 to 6
+    ratio: float = 0.0  # Lyapunov's: third absolute moments over variance^(3/2)
+    # no less than the largest difference between its distribution function and
+    # the normal one of equal mean and variance; 1 says nothing
     distance: float = 0.0
-    slack: float = 0.0
-    drift: float = 0.0
+    slack: float = 0.0  # how far K(t) may be off by rounding
+    drift: float = 0.0  # how far K'(t) may be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +72,6 @@ class LossSum:
       only_gaussian: whether that is everything.
       attained: whether each pair is reached, not only never exceeded: else nothing is
         bounded from below.
-
-    Raises:
-      UnsupportedEvent: a part that has no known pair of its own.
-      UnsupportedRelation: a part that has no proof under the relation.
 
     Example:
       >>> import dp_accounting as dp

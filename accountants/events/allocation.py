@@ -1,5 +1,6 @@
 """Random allocation (balls in bins) as an event, and the simpler events inside it."""
 
+import functools
 import math
 from typing import Annotated, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from dpkit.accountants.events import fields
 from dpkit.accountants.events.own import OwnDpEvent
 
 MOST_STEPS = 2**20
-PARTITIONS = ("fresh", "kept")
+_PARTITION = fields.plain(functools.partial(checks.one_of, ("fresh", "kept")))
 
 
 def _steps(name: str, value: Any) -> int:
@@ -21,11 +22,6 @@ def _steps(name: str, value: Any) -> int:
     if steps > MOST_STEPS:
         raise ValueError(f"{name}={steps} must be at most {MOST_STEPS}")
     return steps
-
-
-def _partition(name: str, value: Any) -> str:
-    """One of the two words."""
-    return checks.one_of(PARTITIONS, **{name: value})
 
 
 @attrs.frozen
@@ -67,7 +63,7 @@ class RandomAllocationDpEvent(OwnDpEvent):
     selected: Annotated[int, fields.count()] = 1
     epochs: Annotated[int, fields.count(0)] = 1
     last_steps: Annotated[int, fields.count(0)] = 0
-    partition: Annotated[str, fields.Field(_partition)] = "fresh"
+    partition: Annotated[str, _PARTITION] = "fresh"
 
     def _check_together(self) -> None:
         """What belongs to one epoch fits in it, and something ran."""
@@ -109,12 +105,9 @@ class TruncatedAllocationDpEvent(OwnDpEvent):
     gives (eps, delta + T (1 + e^eps) Psi), under add_remove and zero_out.
 
     Attributes:
-      noise_multiplier: s, in [1e-100, 1e100].
-      steps_per_epoch: t, from 1 to 2^20.
+      noise_multiplier, steps_per_epoch, epochs, last_steps: as there.
       dataset_size: N, at least 1; not below the number of records.
       max_batch_size: B, from 1 to N.
-      epochs: whole epochs, at least 1; 0 if there are last steps.
-      last_steps: steps of one more epoch, its first ones, fewer than t.
 
     Example:
       >>> TruncatedAllocationDpEvent(1.0, 29, 60_000, 2388, epochs=10).plain
@@ -158,14 +151,7 @@ class TruncatedAllocationDpEvent(OwnDpEvent):
 
 
 class Part(NamedTuple):
-    """Independent draws of one step of `steps`, `count` times.
-
-    Attributes:
-      noise_multiplier: s.
-      steps: t of the part.
-      last_steps: how many of them ran, if not all.
-      count: how often.
-    """
+    """`count` draws of one of `steps`, of which `last_steps` ran, if not all."""
 
     noise_multiplier: float
     steps: int
@@ -178,14 +164,8 @@ def released(event: RandomAllocationDpEvent) -> list[tuple[DpEvent, int]]:
 
     Equal releases have one form: one step in an epoch of one is a Gaussian, and so is
     all of them; a kept partition is one epoch with noise s / sqrt(epochs), since the
-    sum over the epochs is sufficient.
-
-    Args:
-      event: a valid event.
-
-    Returns:
-      (release, count) pairs: Gaussians, whole epochs (epochs=1, last_steps=0), and
-      started ones (epochs=0).
+    sum over the epochs is sufficient. Whole epochs have epochs=1, last_steps=0, and
+    started ones epochs=0.
 
     Example:
       >>> released(RandomAllocationDpEvent(2.0, 1, epochs=3))
@@ -217,12 +197,7 @@ def parts(event: RandomAllocationDpEvent) -> list[Part]:
     equal size, with one draw in each. Given the permutation the draws are independent;
     the side without the record doesn't depend on it; divergences are jointly convex.
     For `selected` > 1 this is an upper bound alone: there is no certified lower one.
-
-    Args:
-      event: a valid event.
-
-    Returns:
-      The draws. A part of one step is a plain Gaussian.
+    A part of one step is a plain Gaussian.
 
     Example:
       >>> for part in parts(RandomAllocationDpEvent(1.0, 10, selected=3, epochs=2)):

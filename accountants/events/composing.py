@@ -46,11 +46,11 @@ def validate(event: object) -> None:
         pending.extend((part, times) for part in parts_of(node))
 
 
-def sequential(events: Iterable[DpEvent]) -> DpEvent:
+def sequential(events: DpEvent | Iterable[DpEvent]) -> DpEvent:
     """All of the events, one after the other, on the same data.
 
     Args:
-      events: any number of events, of any kinds.
+      events: one event, or any number of them, of any kinds.
 
     Returns:
       The one event, if there is one, else their composition; validated.
@@ -64,7 +64,7 @@ def sequential(events: Iterable[DpEvent]) -> DpEvent:
       >>> sequential([PureDpEvent(0.1), dp.GaussianDpEvent(1.0)])
       ComposedDpEvent(events=[PureDpEvent(epsilon=0.1), GaussianDpEvent(...)])
     """
-    listed = list(events)
+    listed = [events] if isinstance(events, DpEvent) else list(events)
     composed = listed[0] if len(listed) == 1 else dp.ComposedDpEvent(listed)
     validate(composed)
     return composed

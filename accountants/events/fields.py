@@ -6,12 +6,13 @@ numbers are accepted too, as people write them in a config file.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dpkit.accountants.answers import checks
-from dpkit.accountants.answers.relations import Relation, as_relation
+from dpkit.accountants.answers.relations import Relation
 
 REQUIRED = object()
 _DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -19,17 +20,28 @@ _DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field's check (a function of name and value) and its JSON form."""
+    """A field's check (a function of name and value) and its JSON form.
+
+    `attribute` is where an event holds it, if not under its name in JSON.
+    """
 
     check: Callable[[str, Any], Any]
     decimal: bool = False
     default: Any = REQUIRED
+    attribute: str = ""
 
-    def decode(self, name: str, value: Any) -> Any:
-        """The checked value of a field as it stands in JSON."""
-        if self.decimal:
-            value = _parse(name, value)
-        return self.check(name, value)
+    def at(self, attribute: str) -> "Field":
+        """The same field under another attribute."""
+        return dataclasses.replace(self, attribute=attribute)
+
+    def decode(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The checked value of a field of an event in JSON, or its default."""
+        if name in given:
+            value = given[name]
+            return self.check(name, _parse(name, value) if self.decimal else value)
+        if self.default is REQUIRED:
+            raise ValueError(f"field {name} is missing")
+        return self.default
 
 
 def encode(value: Any) -> Any:
@@ -51,13 +63,14 @@ def number(check: Callable[..., float], default: Any = REQUIRED) -> Field:
     return Field(lambda name, value: check(**{name: value}), True, default)
 
 
+def plain(check: Callable[..., Any]) -> Field:
+    """What `check` (a function of one keyword) accepts, and JSON holds as it is."""
+    return Field(lambda name, value: check(**{name: value}))
+
+
 def count(minimum: int = 1) -> Field:
     """A count or a size of at least `minimum`."""
-
-    def check(name: str, value: Any) -> int:
-        return checks.count(minimum, **{name: value})
-
-    return Field(check)
+    return plain(functools.partial(checks.count, minimum))
 
 
 def numbers(check: Callable[..., float]) -> Field:
@@ -71,21 +84,6 @@ def numbers(check: Callable[..., float]) -> Field:
         return tuple(check(**{f"{name}[{i}]": item}) for i, item in enumerate(value))
 
     return Field(check_list, decimal=True)
-
-
-def text() -> Field:
-    """A non-empty string."""
-    return Field(lambda name, value: checks.text(**{name: value}))
-
-
-def flag() -> Field:
-    """True or False."""
-    return Field(lambda name, value: checks.flag(**{name: value}))
-
-
-def relation() -> Field:
-    """A neighbouring relation."""
-    return Field(lambda name, value: as_relation(value))
 
 
 def _parse(name: str, value: Any) -> Any:

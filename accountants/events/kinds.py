@@ -6,7 +6,8 @@ accountant that reads it.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dp_accounting as dp
@@ -14,40 +15,28 @@ from dp_accounting import dp_event
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.events import fields, own
-from dpkit.accountants.events.allocation import (
-    RandomAllocationDpEvent,
-    TruncatedAllocationDpEvent,
-)
+from dpkit.accountants.events import allocation, fields, own
 
 _DIRECTED = (Relation.ADD_REMOVE, Relation.ZERO_OUT)
 _NOISE = fields.number(checks.noise)
-_RATE = fields.number(checks.rate)
+_INSIDE = _NOISE.at("event.noise_multiplier")
+_PROBABILITY = fields.number(checks.probability)
+_RATE = fields.number(checks.rate).at("sampling_probability")
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One entry of the registry.
+    """One entry of the registry."""
 
-    Attributes:
-      name: the `kind` in JSON.
-      fields: JSON name -> field; children are not among them.
-      read: event -> its fields by JSON name.
-      build: fields (and `parts`, for kinds with children) -> event.
-      check: refuses fields that don't fit together.
-      parts: the JSON name under which children stand, or None.
-      single: whether `parts` is one child rather than a list.
-      relations: those under which somebody can read it; `relations_of` knows more.
-    """
-
-    name: str
-    fields: Mapping[str, fields.Field]
-    read: Callable[[Any], Mapping[str, Any]]
-    build: Callable[..., dp.DpEvent]
-    check: Callable[..., None] = lambda **values: None
-    parts: str | None = None
-    single: bool = False
-    relations: tuple[Relation, ...] = tuple(Relation)
+    name: str  # the `kind` in JSON
+    fields: Mapping[str, fields.Field]  # by JSON name; children are not among them
+    read: Callable[[Any], Mapping[str, Any]]  # event -> its fields by JSON name
+    build: Callable[..., dp.DpEvent]  # fields, and `parts` if it has any -> event
+    check: Callable[..., None]  # refuses fields that don't fit together
+    parts: str | None  # the JSON name under which children stand, or None
+    holds: str  # the attribute that holds them
+    single: bool  # whether that is one child rather than a list
+    relations: tuple[Relation, ...]  # that have a proof; `relations_of` knows more
 
 
 def kind_of(event: object) -> Kind:
@@ -91,92 +80,57 @@ def parts_of(event: Any) -> tuple[dp.DpEvent, ...]:
     kind = kind_of(event)
     if kind.parts is None:
         return ()
-    if isinstance(event, dp.SelfComposedDpEvent | dp_event.RepeatAndSelectDpEvent):
-        return (event.event,)
-    if isinstance(event, own.ParallelDpEvent):
-        return tuple(event.children)
-    children = event.events
-    if not isinstance(children, list | tuple):
-        raise TypeError(f"events of sequential must be a list, not {children!r}")
-    return tuple(children)
+    held = getattr(event, kind.holds)
+    if kind.single:
+        return (held,)
+    if not isinstance(held, list | tuple):
+        raise TypeError(f"{kind.holds} of {kind.name} must be a list, not {held!r}")
+    return tuple(held)
 
 
-def _own(
+def nodes_of(event: dp.DpEvent) -> Iterator[dp.DpEvent]:
+    """An event and all that it holds, at any depth."""
+    pending = [event]
+    while pending:
+        yield (node := pending.pop())
+        pending.extend(parts_of(node))
+
+
+def _kind(
     name: str,
-    cls: type[own.OwnDpEvent],
-    relations: tuple[Relation, ...] = tuple(Relation),
-) -> tuple[Any, Kind]:
-    """The entry of one of our classes: JSON names are attribute names."""
-    names = own.fields_of(cls)
-
-    def read(event: own.OwnDpEvent) -> dict[str, Any]:
-        return {field: getattr(event, field) for field in names}
-
-    return cls, Kind(name, names, read, cls, relations=relations)
-
-
-def _renamed(
-    name: str,
-    cls: type[dp.DpEvent],
-    attributes: Mapping[str, tuple[str, fields.Field]],
+    cls: type[Any],
+    rows: Mapping[str, fields.Field] | None = None,
     check: Callable[..., None] = lambda **values: None,
     relations: tuple[Relation, ...] = tuple(Relation),
+    *,
+    sampled: type[Any] | None = None,
+    parts: str | None = None,
+    holds: str = "",
+    single: bool = False,
 ) -> tuple[Any, Kind]:
-    """The entry of a dp-accounting class: JSON name -> (attribute, field)."""
+    """The entry of a class, or of one that samples a class of noise.
 
-    def read(event: dp.DpEvent) -> dict[str, Any]:
-        return {key: getattr(event, attr) for key, (attr, _) in attributes.items()}
-
-    def build(**values: Any) -> dp.DpEvent:
-        return cls(**{attributes[key][0]: value for key, value in values.items()})
-
-    names = {key: field for key, (_, field) in attributes.items()}
-    return cls, Kind(name, names, read, build, check, relations=relations)
-
-
-def _poisson(
-    name: str, base: type[Any], parameter: str, relations: tuple[Relation, ...]
-) -> tuple[Any, Kind]:
-    """The entry of a Poisson-sampled noise."""
+    `rows` are its fields with their attributes; a class of ours says them itself.
+    """
+    rows = own.fields_of(cls) if rows is None else rows
+    places = {key: field.attribute or key for key, field in rows.items()}
+    getters = [(key, operator.attrgetter(place)) for key, place in places.items()]
+    moved = [(key, place) for key, place in places.items() if place != key]
 
     def read(event: Any) -> dict[str, Any]:
-        noise = event.event.noise_multiplier
-        return {parameter: noise, "sampling_rate": event.sampling_probability}
+        return {key: get(event) for key, get in getters}
 
-    def build(sampling_rate: float, **noise: float) -> dp.DpEvent:
-        return dp.PoissonSampledDpEvent(sampling_rate, base(noise[parameter]))
+    def build(parts: Sequence[dp.DpEvent] = (), **values: Any) -> dp.DpEvent:
+        for key, place in moved:
+            values[place] = values.pop(key)
+        if sampled is not None:
+            values["event"] = sampled(values.pop(_INSIDE.attribute))
+        if holds:
+            values[holds] = parts[0] if single else list(parts)
+        return cls(**values)
 
-    names = {parameter: _NOISE, "sampling_rate": _RATE}
-    kind = Kind(name, names, read, build, relations=relations)
-    return (dp.PoissonSampledDpEvent, base), kind
-
-
-def _without_replacement() -> tuple[Any, Kind]:
-    """The entry of a Gaussian on a batch of fixed size, without replacement."""
-
-    def read(event: Any) -> dict[str, Any]:
-        noise = event.event.noise_multiplier
-        return {
-            "noise_multiplier": noise,
-            "batch_size": event.sample_size,
-            "dataset_size": event.source_dataset_size,
-        }
-
-    def build(noise_multiplier: float, batch_size: int, dataset_size: int) -> Any:
-        noise = dp.GaussianDpEvent(noise_multiplier)
-        return dp.SampledWithoutReplacementDpEvent(dataset_size, batch_size, noise)
-
-    def check(batch_size: int, dataset_size: int, **rest: Any) -> None:
-        _fits(batch_size=batch_size, dataset_size=dataset_size)
-
-    names = {
-        "noise_multiplier": _NOISE,
-        "batch_size": fields.count(),
-        "dataset_size": fields.count(),
-    }
-    replaced = (Relation.REPLACE_ONE,)
-    kind = Kind("wor_gaussian", names, read, build, check, relations=replaced)
-    return (dp.SampledWithoutReplacementDpEvent, dp.GaussianDpEvent), kind
+    kind = Kind(name, rows, read, build, check, parts, holds, single, relations)
+    return (cls, sampled) if sampled else cls, kind
 
 
 def _fits(batch_size: int, dataset_size: int) -> None:
@@ -213,130 +167,6 @@ def _mixture_fits(
             f"shifts: {max(shifts)!r} must be at most 1e100, and 1e100 times "
             f"noise_multiplier={noise_multiplier!r}"
         )
-
-
-def _composites() -> list[tuple[Any, Kind]]:
-    """The kinds that hold other events."""
-    sequential = Kind(
-        "sequential",
-        {},
-        read=lambda event: {},
-        build=lambda parts: dp.ComposedDpEvent(list(parts)),
-        parts="children",
-    )
-    repeat = Kind(
-        "repeat",
-        {"count": fields.count()},
-        read=lambda event: {"count": event.count},
-        build=lambda parts, count: dp.SelfComposedDpEvent(parts[0], count),
-        parts="child",
-        single=True,
-    )
-    parallel = Kind(
-        "parallel",
-        own.fields_of(own.ParallelDpEvent),
-        read=lambda event: {"index_based": event.index_based},
-        build=lambda parts, index_based: own.ParallelDpEvent(parts, index_based),
-        parts="children",
-    )
-    select = Kind(
-        "repeat_and_select",
-        {
-            "mean": fields.number(checks.positive),
-            "shape": fields.number(checks.non_negative_or_inf),
-        },
-        read=lambda event: {"mean": event.mean, "shape": event.shape},
-        build=lambda parts, **values: dp_event.RepeatAndSelectDpEvent(
-            parts[0], **values
-        ),
-        check=_mean_fits,
-        parts="event",
-        single=True,
-    )
-    return [
-        (dp.ComposedDpEvent, sequential),
-        (dp.SelfComposedDpEvent, repeat),
-        (own.ParallelDpEvent, parallel),
-        (dp_event.RepeatAndSelectDpEvent, select),
-    ]
-
-
-def _releases() -> list[tuple[Any, Kind]]:
-    """The kinds of one release, in dp-accounting's vocabulary."""
-    probabilities = fields.numbers(checks.probability)
-    shifts = fields.numbers(checks.non_negative)
-    return [
-        _renamed(
-            "gaussian",
-            dp.GaussianDpEvent,
-            {"noise_multiplier": ("noise_multiplier", _NOISE)},
-        ),
-        _poisson(
-            "poisson_gaussian", dp.GaussianDpEvent, "noise_multiplier", tuple(Relation)
-        ),
-        _renamed(
-            "truncated_poisson_gaussian",
-            dp.TruncatedSubsampledGaussianDpEvent,
-            {
-                "noise_multiplier": ("noise_multiplier", _NOISE),
-                "sampling_rate": ("sampling_probability", _RATE),
-                "dataset_size": ("dataset_size", fields.count()),
-                "max_batch_size": ("truncated_batch_size", fields.count()),
-            },
-            check=lambda max_batch_size, dataset_size, **rest: _fits(
-                max_batch_size, dataset_size
-            ),
-        ),
-        _without_replacement(),
-        _renamed("laplace", dp.LaplaceDpEvent, {"scale": ("noise_multiplier", _NOISE)}),
-        _poisson("poisson_laplace", dp.LaplaceDpEvent, "scale", _DIRECTED),
-        _renamed(
-            "discrete_laplace",
-            dp_event.DiscreteLaplaceDpEvent,
-            {
-                "rate": ("noise_parameter", fields.number(checks.noise)),
-                "sensitivity": ("sensitivity", fields.count()),
-            },
-        ),
-        _renamed(
-            "randomized_response",
-            dp.RandomizedResponseDpEvent,
-            {
-                "probability": ("noise_parameter", fields.number(checks.probability)),
-                "categories": ("num_buckets", fields.count(2)),
-            },
-            relations=(Relation.REPLACE_ONE, Relation.ZERO_OUT),
-        ),
-        _renamed(
-            "mixture_gaussian",
-            dp_event.MixtureOfGaussiansDpEvent,
-            {
-                "noise_multiplier": ("standard_deviation", _NOISE),
-                "shifts": ("sensitivities", shifts),
-                "probabilities": ("sampling_probs", probabilities),
-            },
-            check=_mixture_fits,
-            relations=_DIRECTED,
-        ),
-        _renamed(
-            "zcdp",
-            dp.ZCDpEvent,
-            {
-                "rho": ("rho", fields.number(checks.non_negative)),
-                "xi": ("xi", fields.number(checks.non_negative, default=0.0)),
-            },
-        ),
-        _renamed(
-            "tree",
-            dp.SingleEpochTreeAggregationDpEvent,
-            {
-                "noise_multiplier": ("noise_multiplier", _NOISE),
-                "step_counts": ("step_counts", fields.Field(_step_counts)),
-            },
-            relations=(Relation.ZERO_OUT,),
-        ),
-        _renamed("non_private", dp.NonPrivateDpEvent, {}),
-    ]
 
 
 def _newer(module: Any) -> list[tuple[Any, Kind]]:
@@ -376,17 +206,130 @@ def _newer(module: Any) -> list[tuple[Any, Kind]]:
 
 _BY_CLASS: dict[Any, Kind] = dict(
     [
-        *_releases(),
-        _own("random_allocation", RandomAllocationDpEvent, _DIRECTED),
-        _own("truncated_random_allocation", TruncatedAllocationDpEvent, _DIRECTED),
-        _own("discrete_gaussian", own.DiscreteGaussianDpEvent),
-        _own("pmf_pair", own.PmfPairDpEvent),
-        _own("rdp_curve", own.RdpCurveDpEvent),
-        _own("approx_dp", own.ApproxDpEvent),
-        _own("pure", own.PureDpEvent),
-        _own("bounded_range", own.BoundedRangeDpEvent),
-        _own("metric_local_pure", own.MetricLocalPureDpEvent),
-        *_composites(),
+        _kind("gaussian", dp.GaussianDpEvent, {"noise_multiplier": _NOISE}),
+        _kind(
+            "poisson_gaussian",
+            dp.PoissonSampledDpEvent,
+            {"noise_multiplier": _INSIDE, "sampling_rate": _RATE},
+            sampled=dp.GaussianDpEvent,
+        ),
+        _kind(
+            "truncated_poisson_gaussian",
+            dp.TruncatedSubsampledGaussianDpEvent,
+            {
+                "noise_multiplier": _NOISE,
+                "sampling_rate": _RATE,
+                "dataset_size": fields.count(),
+                "max_batch_size": fields.count().at("truncated_batch_size"),
+            },
+            lambda max_batch_size, dataset_size, **rest: _fits(
+                max_batch_size, dataset_size
+            ),
+        ),
+        _kind(
+            "wor_gaussian",
+            dp.SampledWithoutReplacementDpEvent,
+            {
+                "noise_multiplier": _INSIDE,
+                "batch_size": fields.count().at("sample_size"),
+                "dataset_size": fields.count().at("source_dataset_size"),
+            },
+            lambda batch_size, dataset_size, **rest: _fits(batch_size, dataset_size),
+            (Relation.REPLACE_ONE,),
+            sampled=dp.GaussianDpEvent,
+        ),
+        _kind("laplace", dp.LaplaceDpEvent, {"scale": _NOISE.at("noise_multiplier")}),
+        _kind(
+            "poisson_laplace",
+            dp.PoissonSampledDpEvent,
+            {"scale": _INSIDE, "sampling_rate": _RATE},
+            relations=_DIRECTED,
+            sampled=dp.LaplaceDpEvent,
+        ),
+        _kind(
+            "discrete_laplace",
+            dp_event.DiscreteLaplaceDpEvent,
+            {"rate": _NOISE.at("noise_parameter"), "sensitivity": fields.count()},
+        ),
+        _kind(
+            "randomized_response",
+            dp.RandomizedResponseDpEvent,
+            {
+                "probability": _PROBABILITY.at("noise_parameter"),
+                "categories": fields.count(2).at("num_buckets"),
+            },
+            relations=(Relation.REPLACE_ONE, Relation.ZERO_OUT),
+        ),
+        _kind(
+            "mixture_gaussian",
+            dp_event.MixtureOfGaussiansDpEvent,
+            {
+                "noise_multiplier": _NOISE.at("standard_deviation"),
+                "shifts": fields.numbers(checks.non_negative).at("sensitivities"),
+                "probabilities": fields.numbers(checks.probability).at(
+                    "sampling_probs"
+                ),
+            },
+            _mixture_fits,
+            _DIRECTED,
+        ),
+        _kind(
+            "zcdp",
+            dp.ZCDpEvent,
+            {
+                "rho": fields.number(checks.non_negative),
+                "xi": fields.number(checks.non_negative, default=0.0),
+            },
+        ),
+        _kind(
+            "tree",
+            dp.SingleEpochTreeAggregationDpEvent,
+            {"noise_multiplier": _NOISE, "step_counts": fields.Field(_step_counts)},
+            relations=(Relation.ZERO_OUT,),
+        ),
+        _kind("non_private", dp.NonPrivateDpEvent, {}),
+        _kind(
+            "random_allocation", allocation.RandomAllocationDpEvent, relations=_DIRECTED
+        ),
+        _kind(
+            "truncated_random_allocation",
+            allocation.TruncatedAllocationDpEvent,
+            relations=_DIRECTED,
+        ),
+        _kind("discrete_gaussian", own.DiscreteGaussianDpEvent),
+        _kind("pmf_pair", own.PmfPairDpEvent),
+        _kind("rdp_curve", own.RdpCurveDpEvent),
+        _kind("approx_dp", own.ApproxDpEvent),
+        _kind("pure", own.PureDpEvent),
+        _kind("bounded_range", own.BoundedRangeDpEvent),
+        _kind("metric_local_pure", own.MetricLocalPureDpEvent),
+        _kind("sequential", dp.ComposedDpEvent, {}, parts="children", holds="events"),
+        _kind(
+            "repeat",
+            dp.SelfComposedDpEvent,
+            {"count": fields.count()},
+            parts="child",
+            holds="event",
+            single=True,
+        ),
+        _kind(
+            "parallel",
+            own.ParallelDpEvent,
+            parts="children",
+            holds="children",
+        ),
+        _kind(
+            "repeat_and_select",
+            dp_event.RepeatAndSelectDpEvent,
+            {
+                "mean": fields.number(checks.positive),
+                "shape": fields.number(checks.non_negative_or_inf),
+            },
+            _mean_fits,
+            parts="event",
+            holds="event",
+            single=True,
+        ),
     ]
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _BY_CLASS.values()}

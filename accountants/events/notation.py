@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dp_accounting import DpEvent
 
 from dpkit.accountants.events.composing import checked, repeat
-from dpkit.accountants.events.fields import REQUIRED, encode
+from dpkit.accountants.events.fields import encode
 from dpkit.accountants.events.kinds import KINDS, kind_of, parts_of
 
 VERSION = 1
@@ -85,24 +85,12 @@ def _read(data: dict[str, Any], parts: list[DpEvent]) -> DpEvent:
     if unknown := sorted(set(given) - set(kind.fields)):
         raise ValueError(f"{kind.name}: unknown field {', '.join(unknown)}")
     try:
-        values = {
-            name: _field_value(name, field, given)
-            for name, field in kind.fields.items()
-        }
+        values = {name: f.decode(name, given) for name, f in kind.fields.items()}
         kind.check(**values)
         event = kind.build(**values, **({"parts": parts} if kind.parts else {}))
         return event if count is None else repeat(event, count)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{kind.name}: {error}") from None
-
-
-def _field_value(name: str, field: Any, given: dict[str, Any]) -> Any:
-    """A field's checked value, or its default."""
-    if name in given:
-        return field.decode(name, given[name])
-    if field.default is REQUIRED:
-        raise ValueError(f"field {name} is missing")
-    return field.default
 
 
 def _json_parts(data: Any) -> Sequence[Any]:

@@ -15,7 +15,7 @@ import attrs
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
-from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.events import fields
 
 MISSING = 1e-9
@@ -114,7 +114,7 @@ class MetricLocalPureDpEvent(OwnDpEvent):
     """
 
     epsilon: Annotated[float, fields.number(checks.non_negative)]
-    unit: Annotated[str, fields.text()]
+    unit: Annotated[str, fields.plain(checks.text)]
 
 
 @attrs.frozen
@@ -174,10 +174,10 @@ class PmfPairDpEvent(OwnDpEvent):
 
     p: Annotated[Sequence[float], fields.numbers(checks.probability)]
     q: Annotated[Sequence[float], fields.numbers(checks.probability)]
-    relation: Annotated[Relation | str, fields.relation()]
-    name: Annotated[str, fields.text()]
-    provenance: Annotated[str, fields.text()]
-    certified: Annotated[bool, fields.flag()]
+    relation: Annotated[Relation | str, fields.plain(as_relation)]
+    name: Annotated[str, fields.plain(checks.text)]
+    provenance: Annotated[str, fields.plain(checks.text)]
+    certified: Annotated[bool, fields.plain(checks.flag)]
     min_contributors: Annotated[int, fields.count()] = 1
 
     def _check_together(self) -> None:
@@ -199,11 +199,7 @@ class RdpCurveDpEvent(OwnDpEvent):
     Attributes:
       orders: alpha, above 1 and strictly increasing.
       values: rho at each order, at least 0.
-      relation: the relation that the curve was derived for; others are refused.
-      name: of the mechanism.
-      provenance: where the proof is: a theorem, a paper.
-      certified: whether the curve is proven.
-      min_contributors: how many honest contributors the curve assumes.
+      relation, name, provenance, certified, min_contributors: as of `PmfPairDpEvent`.
 
     Example:
       >>> RdpCurveDpEvent(orders=[2, 4], values=[0.1, 0.2], relation="add_remove",
@@ -213,10 +209,10 @@ class RdpCurveDpEvent(OwnDpEvent):
 
     orders: Annotated[Sequence[float], fields.numbers(checks.finite)]
     values: Annotated[Sequence[float], fields.numbers(checks.non_negative)]
-    relation: Annotated[Relation | str, fields.relation()]
-    name: Annotated[str, fields.text()]
-    provenance: Annotated[str, fields.text()]
-    certified: Annotated[bool, fields.flag()]
+    relation: Annotated[Relation | str, fields.plain(as_relation)]
+    name: Annotated[str, fields.plain(checks.text)]
+    provenance: Annotated[str, fields.plain(checks.text)]
+    certified: Annotated[bool, fields.plain(checks.flag)]
     min_contributors: Annotated[int, fields.count()] = 1
 
     def _check_together(self) -> None:
@@ -246,7 +242,7 @@ class ParallelDpEvent(OwnDpEvent):
     """
 
     children: Sequence[DpEvent]
-    index_based: Annotated[bool, fields.flag()] = False
+    index_based: Annotated[bool, fields.plain(checks.flag)] = False
 
     def _check_together(self) -> None:
         """At least one child, all of them events."""

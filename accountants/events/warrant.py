@@ -4,7 +4,7 @@ import dataclasses
 
 from dp_accounting import DpEvent
 
-from dpkit.accountants.events.kinds import parts_of
+from dpkit.accountants.events.kinds import nodes_of
 from dpkit.accountants.events.own import PmfPairDpEvent, RdpCurveDpEvent
 
 
@@ -19,10 +19,7 @@ class Warrant:
 def warrant(event: DpEvent) -> Warrant:
     """The warrant of an event: only tables from mechanisms can lack a proof."""
     certified, warnings = True, dict[str, None]()
-    pending = [event]
-    while pending:
-        node = pending.pop()
-        pending.extend(parts_of(node))
+    for node in nodes_of(event):
         if not isinstance(node, PmfPairDpEvent | RdpCurveDpEvent):
             continue
         if not node.certified:

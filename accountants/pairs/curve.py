@@ -19,16 +19,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dpkit.accountants.pairs.points import (
-    OutOfReach,
-    Points,
-    gauss_legendre,
-    sampled_loss,
-)
+from dpkit.accountants.pairs.arrays import Array, gauss_legendre
+from dpkit.accountants.pairs.points import OutOfReach, Points, sampled_loss
 
-Array = NDArray[Any]
 Curve = Callable[[Array], Array]
 
 FLOOR = 1e-300  # of (order - 1) times a divergence that is not 0
@@ -150,16 +144,15 @@ def gaussian(orders: Array, noise_multiplier: float) -> Array:
     return orders / (2 * noise_multiplier**2) * _PAD
 
 
-def sampled_gaussian(orders: Array, noise_multiplier: float, rate: float) -> Array:
+def sampled_gaussian(orders: Array, noise: float, rate: float) -> Array:
     """(1-q) N(0, s^2) + q N(1, s^2) against N(0, s^2).
 
     Trapezoid rule, spectrally exact: the integrand is analytic in a strip of half-width
     pi s^2 / 2, and the step is an eighth of s or a sixteenth of that strip's scale.
     Orders whose tilted mass needs too long a grid come out as inf.
     """
-    sd = noise_multiplier
-    step = min(sd / 8, sd**2 / 4)
-    return np.array([_sampled_at(order, sd, rate, step) for order in orders])
+    step = min(noise / 8, noise**2 / 4)
+    return np.array([_sampled_at(order, noise, rate, step) for order in orders])
 
 
 def _sampled_at(order: float, sd: float, rate: float, step: float) -> float:
@@ -259,37 +252,29 @@ def bounded_range(orders: Array, epsilon: float) -> Array:
 
 def _worst_split(order: float, epsilon: float) -> float:
     """The largest divergence over t; flat there, so a rounded t costs nothing."""
-    rest = np.log(-np.expm1(-order * epsilon)) - np.log(
-        -np.expm1((1 - order) * epsilon)
-    )
+    rest = np.log(-np.expm1(-order * epsilon))
+    rest -= np.log(-np.expm1((1 - order) * epsilon))
     t = np.array([epsilon + np.log1p(-1 / order) + rest]).clip(0.0, epsilon)
-    return float(_split_moment(order, epsilon, t)[0]) / (order - 1)
-
-
-def _split_moment(order: float, epsilon: float, t: Array) -> Array:
-    """log E_Q[w^order] for each split t."""
     denominator = -np.expm1(-epsilon)
     with np.errstate(divide="ignore"):
         upper = -t + np.log(-np.expm1(t - epsilon) / denominator)
         lower = np.log(-np.expm1(-t) / denominator)
-    losses = np.stack([t, t - epsilon])
-    return log_moment(losses, np.stack([upper, lower]), order, axis=0)
+    losses, log_weights = np.append(t, t - epsilon), np.append(upper, lower)
+    return float(log_moment(losses, log_weights, order)) / (order - 1)
 
 
-def log_moment(
-    loss: Array, log_weights: Array, power: float, axis: int | None = None
-) -> Any:
+def log_moment(loss: Array, log_weights: Array, power: float) -> Any:
     """log E[e^(power * loss)] for losses with E[e^loss] = 1 under the weights."""
     size = max(abs(power), 1.0) * np.abs(loss)
     if np.max(size) > 600:
         exponent = power * loss + log_weights
-        top = exponent.max(axis=axis)
-        return top + np.log(np.exp(exponent - top).sum(axis=axis)) + 1e-13
+        top = exponent.max()
+        return top + np.log(np.exp(exponent - top).sum()) + 1e-13
     excess = np.exp(log_weights) * _excess(loss, power, size < 1e-2)
-    return np.log1p(np.maximum(excess.sum(axis=axis), 0.0))
+    return np.log1p(np.maximum(excess.sum(), 0.0))
 
 
-def _excess(loss: Array, power: float, tiny: NDArray[np.bool_]) -> Array:
+def _excess(loss: Array, power: float, tiny: Array) -> Array:
     """expm1(s l) - s expm1(l), by its series where the two terms nearly cancel."""
     excess = np.expm1(power * loss) - power * np.expm1(loss)
     term = small = loss[tiny]

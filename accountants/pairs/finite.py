@@ -8,14 +8,11 @@ the opposite order; here they always go by name.
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dpkit.accountants.answers.relations import Relation
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +20,11 @@ class FinitePair:
     """Two distributions on one finite support.
 
     Mass that `p` (or `q`) lacks up to 1e-9 counts as infinite loss in its direction.
-
-    Attributes:
-      p: probabilities with the record.
-      q: probabilities without it, of the same outcomes.
-      lost: mass of p, and of q, on outcomes that are not listed: infinite loss.
     """
 
-    p: Array
-    q: Array
-    lost: tuple[float, float] = (0.0, 0.0)
+    p: Array  # probabilities with the record
+    q: Array  # probabilities without it, of the same outcomes
+    lost: tuple[float, float] = (0.0, 0.0)  # of p and q, not listed: infinite loss
 
     @property
     def infinite(self) -> tuple[float, float]:
@@ -75,9 +67,7 @@ class FinitePair:
 
     def pure_epsilon(self) -> float:
         """The largest absolute log-ratio among outcomes that both sides can have."""
-        kept = (self.p > 0) & (self.q > 0)
-        ratios = np.log(self.p[kept]) - np.log(self.q[kept])
-        return float(np.abs(ratios).max(initial=0.0))
+        return float(np.abs(self.finite[0]).max(initial=0.0))
 
 
 def randomized_response(
@@ -105,15 +95,9 @@ def discrete_laplace(rate: float, moved: int) -> FinitePair:
     Outside the interval between the two centres the ratio is constant, so all outcomes
     there fall together: one more than it is moved by remain.
     """
-    inside = np.arange(1, moved)
     edge = 1 / (1 + math.exp(-rate))
-    q = np.concatenate(
-        [
-            [edge],
-            math.tanh(rate / 2) * np.exp(-rate * inside),
-            [edge * math.exp(-rate * moved)],
-        ]
-    )
+    inside = math.tanh(rate / 2) * np.exp(-rate * np.arange(1, moved))
+    q = np.concatenate([[edge], inside, [edge * math.exp(-rate * moved)]])
     return FinitePair(p=q[::-1].copy(), q=q)
 
 

@@ -54,9 +54,8 @@ def epsilon(distance: float, delta: float) -> tuple[float, float]:
         return 0.0, 0.0
     if math.isinf(distance):
         return math.inf, math.inf
-    return _solve(distance, delta, 0) * (1 - _PAD), _solve(distance, delta, 1) * (
-        1 + _PAD
-    )
+    low, high = (_solve(distance, delta, side) for side in (0, 1))
+    return low * (1 - _PAD), high * (1 + _PAD)
 
 
 def _solve(distance: float, delta: float, side: int) -> float:

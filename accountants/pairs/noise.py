@@ -6,16 +6,12 @@ differences can have lost: a relative 4e-15, times the size of the logarithms.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 
-from dpkit.accountants.pairs.overflow import overflow_probability
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.profiles import EVERYTHING, NOTHING, Profile, Side
-
-Array = NDArray[Any]
 
 _PAD = 4e-15
 
@@ -89,8 +85,8 @@ def without_replacement(noise: float, rate: float) -> Profile:
 
 
 def truncated_poisson_gaussian(
-    noise: float,
-    rate: float,
+    noise_multiplier: float,
+    sampling_rate: float,
     *,
     dataset_size: int,
     max_batch_size: int,
@@ -114,6 +110,7 @@ def truncated_poisson_gaussian(
     Reference: Ganesh et al., "Tighter Privacy Analysis for Truncated Poisson Sampling",
     2025, arXiv:2508.15089.
     """
+    noise, rate = noise_multiplier, sampling_rate
     kept = gaussian(noise) if rate == 1 else poisson_gaussian(noise, rate)
     if max_batch_size >= dataset_size:
         return kept
@@ -125,6 +122,24 @@ def truncated_poisson_gaussian(
 
     forward = mixed(kept.forward, pushed.forward)
     return Profile(forward, mixed(kept.backward, pushed.backward))
+
+
+def overflow_probability(dataset_size: int, rate: float, max_batch_size: int) -> float:
+    """P[Binomial(N, q) > B], rounded up.
+
+    Example:
+      >>> overflow_probability(2, 0.5, 1) >= 0.25
+      True
+    """
+    if max_batch_size >= dataset_size:
+        return 0.0
+    records, limit = float(dataset_size), float(max_batch_size)
+    if records < dataset_size:  # a float holds no such integer: the next worse one
+        records = math.nextafter(records, math.inf)
+    if limit > max_batch_size:
+        limit = math.nextafter(limit, 0.0)
+    over = stats.binom.sf(limit, records, rate)
+    return min(1.0, float(over) * (1 + 1e-9) + 1e-300)
 
 
 def _pushed_out(noise: float, rate: float) -> Profile:
@@ -140,10 +155,11 @@ def _pushed_out(noise: float, rate: float) -> Profile:
 
 
 def mixture_gaussian(
-    noise: float, shifts: Sequence[float], probabilities: Sequence[float]
+    noise_multiplier: float, shifts: Sequence[float], probabilities: Sequence[float]
 ) -> Profile:
     """sum_i p_i N(c_i) against N(0): the loss grows with x, so sets are half-lines."""
-    c, p = np.array(shifts, dtype=float) / noise, np.array(probabilities, dtype=float)
+    c = np.array(shifts, dtype=float) / noise_multiplier
+    p = np.array(probabilities, dtype=float)
     moves = (p > 0) & (c > 0)
     if not moves.any():
         return NOTHING
@@ -154,7 +170,7 @@ def mixture_gaussian(
         with np.errstate(divide="ignore"):
             return _threshold(np.logaddexp(_log_expm1(e), math.log(moved)), c, p)
 
-    def left(e: Array) -> tuple[Array, NDArray[np.bool_]]:
+    def left(e: Array) -> tuple[Array, Array]:
         # e^-e - still, from its two sides: neither may lose what the other keeps.
         with np.errstate(divide="ignore"):
             near = np.log(np.maximum(moved + np.expm1(-np.minimum(e, 1.0)), 0.0))

@@ -13,18 +13,16 @@ part between them, for Gauss-Legendre. Pairs of finitely many outcomes are exact
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from dpkit.accountants.pairs.arrays import Array, gauss_legendre
 from dpkit.accountants.pairs.finite import FinitePair
 
-Array = NDArray[Any]
 Points = Callable[[float], tuple[Array, Array]]
 
 _DEVIATIONS = 9.0
@@ -47,17 +45,11 @@ class SampledGaussian(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Nodes:
-    """Several releases at equally many points.
+    """Several releases at equally many points."""
 
-    Attributes:
-      loss: (releases, points) log dP/dQ, 0 where a row is padded.
-      log_mass: (releases, points) log of Q's mass, -inf where a row is padded.
-      counts: (releases,) how often each release happens.
-    """
-
-    loss: Array
-    log_mass: Array
-    counts: Array
+    loss: Array  # (releases, points) log dP/dQ, 0 where a row is padded
+    log_mass: Array  # (releases, points) log of Q's mass, -inf where a row is padded
+    counts: Array  # (releases,) how often each release happens
 
 
 Row = tuple[Array, Array, int]
@@ -68,17 +60,8 @@ def sampled_gaussians(
 ) -> list[Nodes]:
     """(1-q) N(0, s^2) + q N(1, s^2) against N(0, s^2), many of them at once.
 
-    Args:
-      noises: (releases,) s.
-      rates: (releases,) q in (0, 1).
-      counts: (releases,) how often each happens.
-      reach: the largest tilt t.
-
-    Returns:
-      The releases in groups of about equal size.
-
-    Raises:
-      OutOfReach: too little noise for the tilt.
+    For tilts up to `reach`, in groups of about equal size; OutOfReach if there is too
+    little noise for them. `noises` s, `rates` q in (0, 1) and `counts` are (releases,).
 
     Example:
       >>> one = np.ones(1)
@@ -200,12 +183,6 @@ def _sizes(lengths: Array, noises: Array, top: float, reach: float) -> Array:
 def _log_normal(x: Array, noise: Any, step: Any) -> Array:
     """log of N(0, s^2)'s mass around each point."""
     return -0.5 * (x / noise) ** 2 + np.log(step / (noise * math.sqrt(2 * math.pi)))
-
-
-@functools.cache
-def gauss_legendre(nodes: int) -> tuple[Array, Array]:
-    """Nodes and weights on [-1, 1]; slow to make, so made once, and not on import."""
-    return np.polynomial.legendre.leggauss(nodes)
 
 
 def sampled_loss(exponent: Array, rate: float | Array) -> Array:

@@ -11,29 +11,23 @@ rounding of its formula, so that a composition certifies a delta of 1e-100.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.finite import FinitePair
 
-Array = NDArray[Any]
 Curve = Callable[[Array], Array]
 Tails = Callable[[Array], tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One direction of a pair (P, Q), for losses L = log dP/dQ.
+    """One direction of a pair (P, Q), for losses L = log dP/dQ."""
 
-    Attributes:
-      above: e >= 0 (increasing) -> D(e), rounded up.
-      tails: e >= 0 -> (P(L > e), Q(L > e)), or None where the pair only dominates the
-        release or its law is not known: then nothing can be bounded from below.
-    """
-
-    above: Curve
+    above: Curve  # e >= 0 (increasing) -> D(e), rounded up
+    # e >= 0 -> (P(L > e), Q(L > e)), or None where the pair only dominates the
+    # release or its law is not known: then nothing can be bounded from below
     tails: Tails | None = None
 
     def __call__(self, e: Array) -> Array:
@@ -43,21 +37,13 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """The two directions of a dominating pair.
+    """The two directions of a dominating pair."""
 
-    Attributes:
-      forward: of P against Q.
-      backward: of Q against P; the same object if both are the same function.
-      lattice: a loss with mass of its own, which should lie on the grid, if any.
-      upper: the pair itself, where it has finitely many outcomes.
-      lower: makes a finite pair that the release dominates, where there is one.
-    """
-
-    forward: Side
-    backward: Side
-    lattice: float | None = None
-    upper: FinitePair | None = None
-    lower: Callable[[], FinitePair] | None = None
+    forward: Side  # of P against Q
+    backward: Side  # of Q against P; the same object if both are the same function
+    lattice: float | None = None  # a loss with mass of its own, to lie on the grid
+    upper: FinitePair | None = None  # the pair itself, if it is finite
+    lower: Callable[[], FinitePair] | None = None  # a pair that the release dominates
 
     @property
     def symmetric(self) -> bool:

@@ -18,22 +18,19 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from dp_accounting import DpEvent
-from numpy.typing import NDArray
 from scipy import special
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.composition.rounds import Rounds
-from dpkit.accountants.events.composing import sequential, validate
+from dpkit.accountants.events.composing import sequential
 from dpkit.accountants.events.warrant import warrant
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.profiles import Profile, Side
 from dpkit.accountants.readings import pld, rdp
-
-Array = NDArray[Any]
 
 _SMALLEST = 1e-12
 _FLOOR = 1e-10
@@ -150,22 +147,11 @@ def attack_risk(
       >>> attack_risk(GaussianDpEvent(2.0), relation="zero_out").posterior < 0.6
       True
     """
-    if isinstance(event, DpEvent):
-        validate(event)
-        whole: DpEvent = event
-    else:
-        whole = sequential(event)
-    relation = as_relation(relation)
-    found = _by_losses if pld.composes(whole, relation) else _by_renyi
-    losses, forward, backward = found(whole, relation)
-    return AttackRisk(
-        losses,
-        forward,
-        backward,
-        relation,
-        warrant(whole).certified,
-        (pld.PLD if found is _by_losses else rdp.RDP).name,
-    )
+    whole, relation = sequential(event), as_relation(relation)
+    composes = pld.composes(whole, relation)
+    profile = (_by_losses if composes else _by_renyi)(whole, relation)
+    method = (pld.PLD if composes else rdp.RDP).name
+    return AttackRisk(*profile, relation, warrant(whole).certified, method)
 
 
 def _by_losses(event: DpEvent, relation: Relation) -> tuple[Array, Array, Array]:

@@ -7,35 +7,23 @@ between two values is rounded to the private one.
 
 import dataclasses
 import math
+from typing import Any
 
 from dpkit.accountants.answers import checks
 
-FREE = ("noise_multiplier", "steps", "sampling_rate")
-
 DIGITS = 7
-# name: whether the loss grows with it, and about which power of it the loss is.
-_POWERS = {
-    "noise_multiplier": (False, 1.2),
-    "steps": (True, 0.6),
-    "sampling_rate": (True, 1.1),
+# name: whether the loss grows with it, about which power of it the loss is, a bracket.
+_KNOWN = {
+    "noise_multiplier": (False, 1.2, (1e-2, 1e4)),
+    "steps": (True, 0.6, (1, 10**9)),
+    "sampling_rate": (True, 1.1, (1e-9, 1.0)),
 }
-_BRACKETS = {
-    "noise_multiplier": (1e-2, 1e4),
-    "steps": (1, 10**9),
-    "sampling_rate": (1e-9, 1.0),
-}
+FREE = tuple(_KNOWN)
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
     """A parameter's values between two ends.
-
-    Attributes:
-      free: its name.
-      growing: whether the loss grows with it.
-      first: the loosest index.
-      last: the most private index.
-      digits: significant digits of values that are no integers.
 
     Example:
       >>> axis = Axis.of("noise_multiplier", (0.5, 2.0))
@@ -43,11 +31,11 @@ class Axis:
       1.234568
     """
 
-    free: str
-    growing: bool
-    first: int
-    last: int
-    digits: int = DIGITS
+    free: str  # its name
+    growing: bool  # whether the loss grows with it
+    first: int  # the loosest index
+    last: int  # the most private index
+    digits: int = DIGITS  # significant digits of values that are no integers
 
     @classmethod
     def of(
@@ -58,18 +46,15 @@ class Axis:
         digits = checks.integer_at_least(1, digits=digits)
         if digits > DIGITS:
             raise ValueError(f"digits={digits}: must be at most {DIGITS}")
-        low, high = bracket or _BRACKETS[free]
-        if free == "steps":
-            low = checks.count(lowest=low)
-            high = checks.count(highest=high)
-        else:
-            check = checks.rate if free == "sampling_rate" else checks.positive
-            low, high = check(lowest=low), check(highest=high)
+        low, high = bracket or _KNOWN[free][2]
+        others = checks.rate if free == "sampling_rate" else checks.positive
+        check: Any = checks.count if free == "steps" else others
+        low, high = check(lowest=low), check(highest=high)
         if low >= high:
             raise ValueError(
                 f"bracket={bracket!r} must be (lowest, highest), increasing"
             )
-        shown, growing = 0 if free == "steps" else digits, _POWERS[free][0]
+        shown, growing = 0 if free == "steps" else digits, _KNOWN[free][0]
         ends = _rounded(low, shown, up=True), _rounded(high, shown, up=False)
         if ends[0] > ends[1]:
             raise ValueError(f"bracket={bracket!r} holds no number of {digits} digits")
@@ -79,7 +64,7 @@ class Axis:
     @property
     def slope(self) -> float:
         """About how fast the logarithm of a bound falls along `log`."""
-        return -_POWERS[self.free][1]
+        return -_KNOWN[self.free][1]
 
     @property
     def middle(self) -> int:

@@ -22,7 +22,7 @@ from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import DeltaBound, PrivacyBound
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.composition.rounds import Rounds
-from dpkit.accountants.events.composing import repeat, sequential, validate
+from dpkit.accountants.events.composing import repeat, sequential
 from dpkit.accountants.readings import edgeworth, gdp, pld, pure, rdp, zcdp
 from dpkit.accountants.readings.reading import Reading
 
@@ -81,21 +81,19 @@ def epsilon(
       >>> round(bound.upper, 3), bound.certified, bound.method_upper
       (6.188, True, 'pld')
     """
-    whole = _whole(event)
-    relation = as_relation(relation)
+    whole, relation, unit = _checked(event, relation, accountant, unit)
     delta = checks.half_open_probability(delta=delta)
-    unit = unit if unit is None else checks.text(unit=unit)
-    checks.one_of(("best", *ACCOUNTANTS), accountant=accountant)
 
     def ask(reading: Reading[Any]) -> PrivacyBound:
         return reading.epsilon(whole, delta, relation=relation, lower=lower)
 
-    if accountant != "best":
-        return replace(ask(ACCOUNTANTS[accountant]), unit=unit)
-    if delta == 0:
-        return replace(_at_zero(whole, relation), unit=unit)
-    bounds = _asked(ask, whole, relation, delta)
-    return replace(_best(bounds), unit=unit)
+    if delta == 0 and accountant == "best":
+        if not pure.PURE.supports(whole, relation):
+            raise ValueError(
+                "delta=0 needs pure releases throughout: give a delta in (0, 1)"
+            )
+        accountant = pure.PURE.name
+    return replace(_answer(ask, accountant, whole, relation, delta), unit=unit)
 
 
 def delta_of(
@@ -107,9 +105,7 @@ def delta_of(
     unit: str | None = None,
     lower: bool = True,
 ) -> DeltaBound:
-    """What is known about delta at epsilon, once all of these events have happened.
-
-    Privacy: static regime (every parameter fixed before any output is seen).
+    """What is known about delta at epsilon; otherwise as `epsilon`.
 
     Args:
       event: one event, or several that all touch the same data.
@@ -119,33 +115,19 @@ def delta_of(
       unit: the privacy unit, to be shown with the answer.
       lower: whether to look for a lower bound too, which can take as long again.
 
-    Returns:
-      A bound; gates and headlines use `upper`, and only if `certified`.
-
-    Raises:
-      ValueError: a bad event, epsilon, relation or accountant.
-      TypeError: something that is no event or no number.
-      UnsupportedEvent: a part that the accountant has no proof for.
-      UnsupportedRelation: a part that has no proof under the relation.
-
     Example:
       >>> from dp_accounting import GaussianDpEvent
       >>> bound = delta_of(GaussianDpEvent(1.0), 1.0, relation="add_remove")
       >>> round(bound.upper, 6)
       0.126937
     """
-    whole = _whole(event)
-    relation = as_relation(relation)
+    whole, relation, unit = _checked(event, relation, accountant, unit)
     epsilon = checks.non_negative(epsilon=epsilon)
-    unit = unit if unit is None else checks.text(unit=unit)
-    checks.one_of(("best", *ACCOUNTANTS), accountant=accountant)
 
     def ask(reading: Reading[Any]) -> DeltaBound:
         return reading.delta_of(whole, epsilon, relation=relation, lower=lower)
 
-    if accountant != "best":
-        return replace(ask(ACCOUNTANTS[accountant]), unit=unit)
-    return replace(_best(_asked(ask, whole, relation, 1.0)), unit=unit)
+    return replace(_answer(ask, accountant, whole, relation, 1.0), unit=unit)
 
 
 def epsilon_curve(
@@ -186,10 +168,8 @@ def epsilon_curve(
       >>> [round(bound.upper, 3) for bound in curve]
       [1.068, 1.828]
     """
-    validate(event)
-    relation = as_relation(relation)
+    event, relation, unit = _checked(event, relation, "best", unit)
     delta = checks.open_probability(delta=delta)
-    unit = unit if unit is None else checks.text(unit=unit)
     wanted = [checks.count(count=count) for count in counts]
     at = dict[int, PrivacyBound]()
     best: PrivacyBound | None = None
@@ -222,12 +202,29 @@ def _descending(
         yield count, _best(bounds)
 
 
-def _whole(event: DpEvent | Iterable[DpEvent]) -> DpEvent:
-    """One valid event from one or several."""
-    if isinstance(event, DpEvent):
-        validate(event)
-        return event
-    return sequential(event)
+def _checked(
+    event: DpEvent | Iterable[DpEvent],
+    relation: Relation | str,
+    accountant: str,
+    unit: str | None,
+) -> tuple[DpEvent, Relation, str | None]:
+    """One valid event, the relation and the unit; all of them checked."""
+    checks.one_of(("best", *ACCOUNTANTS), accountant=accountant)
+    unit = unit if unit is None else checks.text(unit=unit)
+    return sequential(event), as_relation(relation), unit
+
+
+def _answer(
+    ask: Callable[[Reading[Any]], Bound],
+    accountant: str,
+    event: DpEvent,
+    relation: Relation,
+    delta: float,
+) -> Bound:
+    """The answer of one accountant, or the best of all."""
+    if accountant != "best":
+        return ask(ACCOUNTANTS[accountant])
+    return _best(_asked(ask, event, relation, delta))
 
 
 def _asked(
@@ -272,15 +269,6 @@ def _smallest_delta(bounds: Sequence[Bound]) -> float:
     uppers = [b.upper for b in bounds if isinstance(b, DeltaBound) and b.certified]
     least = min((upper for upper in uppers if upper is not None), default=1.0)
     return least if least > _FAINT else 0.0
-
-
-def _at_zero(event: DpEvent, relation: Relation) -> PrivacyBound:
-    """Epsilon at delta = 0, which only pure releases have."""
-    if not pure.PURE.supports(event, relation):
-        raise ValueError(
-            "delta=0 needs pure releases throughout: give a delta in (0, 1)"
-        )
-    return pure.PURE.epsilon(event, 0.0, relation=relation)
 
 
 def _rank(bound: PrivacyBound | DeltaBound) -> tuple[bool, float]:

@@ -9,6 +9,7 @@ at the answer of a cheap accountant, need four or five bounds.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -128,19 +129,17 @@ def calibrate(
             lower=False,
         )
 
-    def cheaply(reading: Reading[Any]) -> Callable[[Any], float]:
-        def read(value: Any) -> float:
-            bound = reading.epsilon(make_event(value), delta, relation=relation)
-            value = bound.estimate if bound.upper is None else bound.upper
-            return math.inf if value is None else value
-
-        return read
+    def cheaply(reading: Reading[Any], value: Any) -> float:
+        bound = reading.epsilon(make_event(value), delta, relation=relation)
+        value = bound.estimate if bound.upper is None else bound.upper
+        return math.inf if value is None else value
 
     search = _Search(bound_at, epsilon, axis)
     sample = make_event(axis.value(axis.middle))
     for reading in (gdp.GDP, rdp.RDP):
         if delta > 0 and reading.supports(sample, relation):
-            search.start_from(_Falling(cheaply(reading), epsilon, axis))
+            read = functools.partial(cheaply, reading)
+            search.start_from(_Falling(read, epsilon, axis))
             break
     return search.solve("epsilon")
 
@@ -155,23 +154,16 @@ def solve(
 ) -> Calibration[Bound]:
     """The loosest value of one parameter whose certified bound is within a target.
 
-    It is `calibrate` for other targets than epsilon: an attacker's advantage, which is
-    delta at epsilon 0, or a true positive rate.
+    It is `calibrate`, whose arguments, answer and errors it has, for other targets than
+    epsilon: an attacker's advantage, which is delta at epsilon 0, or a true positive
+    rate.
 
     Args:
       bound_at: parameter -> a bound with `upper`, `certified` and `warnings`.
       target: above 0, finite; what `upper` may be at most.
-      free: "noise_multiplier", "steps" or "sampling_rate", as for `calibrate`.
-      bracket: (lowest, highest) value to consider, as for `calibrate`.
-      digits: significant digits of the answer, as for `calibrate`.
-
-    Returns:
-      The value, rounded to the private side, and its bound: `bound.upper <= target`.
-      The next looser value, if it is within the bracket, does not fit.
-
-    Raises:
-      ValueError: a bad target or bracket, or one that no value in it reaches.
-      NotCertified: nothing within the bracket is proven.
+      free: "noise_multiplier", "steps" or "sampling_rate".
+      bracket: (lowest, highest) value to consider.
+      digits: significant digits of the answer.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent

@@ -80,19 +80,14 @@ class GaussianDp(Reading["Shift"]):
 class Shift:
     """The shift of a whole event, and what it is worth.
 
-    Attributes:
-      shift: in standard deviations.
-      limit: whether a part is a central limit.
-      loose: whether a part is only dominated.
-
     Example:
       >>> Shift(1.0, limit=True, loose=False).answer(0.5, 0.6).upper is None
       True
     """
 
-    shift: float
-    limit: bool
-    loose: bool
+    shift: float  # in standard deviations
+    limit: bool  # whether a part is a central limit
+    loose: bool  # whether a part is only dominated
 
     def answer(self, lower: float, upper: float) -> Answer:
         """What the Gaussian with this shift has, as far as it bounds the event."""

@@ -36,15 +36,7 @@ class Plain(NamedTuple):
 
 
 class LossDistributions(Reading[Plain]):
-    """Both bounds, at any delta; `lower` is 0 where a pair need not be attained.
-
-    Example:
-      >>> from dp_accounting import GaussianDpEvent
-      >>> round(epsilon(GaussianDpEvent(1.0), 1e-5, relation="add_remove").upper, 6)
-      4.377178
-
-    Reference: Balle & Wang 2018, arXiv:1805.06530 (the number above).
-    """
+    """Both bounds, at any delta; `lower` is 0 where a pair need not be attained."""
 
     name = "pld"
 
@@ -89,14 +81,7 @@ class LossDistributions(Reading[Plain]):
     def epsilon_after(
         self, rounds: Rounds, count: int, event: DpEvent, delta: float
     ) -> PrivacyBound:
-        """The upper bound for `count` rounds of an event, of which some are composed.
-
-        Args:
-          rounds: of the event.
-          count: at most the largest that `rounds` was made for.
-          event: one round.
-          delta: in (0, 1).
-        """
+        """The upper bound for `count` of the `rounds` that were made for an event."""
         answer = _answer(*rounds.epsilon(count, delta, lower=False), False)
         told = self._told(event, answer)
         return PrivacyBound(delta=delta, relation=rounds.relation, **told)
@@ -107,14 +92,7 @@ epsilon, delta_of, supports = PLD.epsilon, PLD.delta_of, PLD.supports
 
 
 def composes(event: DpEvent, relation: Relation) -> bool:
-    """Whether losses of the event alone say all: nothing is added to delta later.
-
-    Args:
-      event: a valid event.
-      relation: the neighbouring relation.
-
-    Returns:
-      Whether `Rounds` takes the event; then `supports` holds too.
+    """Whether `Rounds` takes a valid event: nothing is added to its delta later.
 
     Example:
       >>> from dpkit.accountants.events.allocation import RandomAllocationDpEvent

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from dp_accounting import DpEvent
-from numpy.typing import NDArray
 from scipy import optimize
 
 from dpkit.accountants.answers import checks
@@ -27,14 +26,13 @@ from dpkit.accountants.answers.errors import UnsupportedEvent
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.events.composing import flatten, validate
-from dpkit.accountants.events.kinds import parts_of
+from dpkit.accountants.events.kinds import nodes_of
 from dpkit.accountants.events.own import BoundedRangeDpEvent
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.curve import Curve, knots_of, sum_of
 from dpkit.accountants.pairs.laws import composed_curve, curve_of
 from dpkit.accountants.readings import truncation
 from dpkit.accountants.readings.reading import Answer, Reading, coarse, explained
-
-Array = NDArray[Any]
 
 _COARSE = np.logspace(-2, 5, 57)
 _PRECISION = 1e-3  # of log(order - 1); epsilon is flat there
@@ -88,7 +86,8 @@ class Renyi(Reading[Composed]):
 
     def worth_asking(self, event: DpEvent, delta: float, known: bool) -> bool:
         """Where nothing is known, a grid is coarse, or it reads a part as pure."""
-        return not known or coarse(event, delta) or _bounded_range(event)
+        ranged = any(isinstance(node, BoundedRangeDpEvent) for node in nodes_of(event))
+        return not known or coarse(event, delta) or ranged
 
 
 RDP = Renyi()
@@ -128,17 +127,6 @@ def rdp_curve(
     except UnsupportedEvent as error:
         raise explained(error, "Rényi", event, relation) from None
     return curve(np.array(checked, dtype=float))
-
-
-def _bounded_range(event: DpEvent) -> bool:
-    """Whether a part is of bounded range, which loss distributions read as pure."""
-    pending = [event]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, BoundedRangeDpEvent):
-            return True
-        pending.extend(parts_of(node))
-    return False
 
 
 def _scan(

@@ -30,25 +30,13 @@ _FAR = 1e-100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a reading says of one question; a number that it can't give is None.
+    """What a reading says of one question; a number that it can't give is None."""
 
-    Attributes:
-      lower: the truth is at least this.
-      estimate: an approximation without a proof.
-      upper: the truth is at most this.
-      warnings: what a reader must know, one sentence each.
-      method: whose numbers these are, if not the reading's own.
-
-    Example:
-      >>> Answer(upper=1.0).lower is None
-      True
-    """
-
-    lower: float | None = None
-    estimate: float | None = None
-    upper: float | None = None
-    warnings: tuple[str, ...] = ()
-    method: str | None = None
+    lower: float | None = None  # the truth is at least this
+    estimate: float | None = None  # an approximation without a proof
+    upper: float | None = None  # the truth is at most this
+    warnings: tuple[str, ...] = ()  # what a reader must know, one sentence each
+    method: str | None = None  # whose numbers these are, if not the reading's own
 
 
 class Reading(abc.ABC, Generic[Read]):
@@ -153,17 +141,9 @@ class Reading(abc.ABC, Generic[Read]):
 
         Args:
           event: what was released.
-          epsilon: at least 0, finite.
+          epsilon: at least 0, finite; others are a ValueError.
           relation: "add_remove", "replace_one" or "zero_out".
           lower: whether to look for a lower bound too, if it takes longer.
-
-        Returns:
-          A bound whose `upper` is certified if every part of the event is proven.
-
-        Raises:
-          ValueError: a bad event or epsilon.
-          UnsupportedEvent: a part that this accountant can't read.
-          UnsupportedRelation: a part that has no proof under the relation.
 
         Example:
           >>> from dp_accounting import GaussianDpEvent
@@ -180,15 +160,10 @@ class Reading(abc.ABC, Generic[Read]):
         return DeltaBound(epsilon=epsilon, relation=relation, **told)
 
     def supports(self, event: DpEvent, relation: Relation | str) -> bool:
-        """Whether this accountant answers for the event under the relation.
+        """Whether this accountant answers for a valid event under the relation.
 
-        Args:
-          event: a valid event.
-          relation: "add_remove", "replace_one" or "zero_out".
-
-        Returns:
-          False where `epsilon` raises UnsupportedEvent or UnsupportedRelation. True
-          promises an answer, not a certified one.
+        False where `epsilon` raises UnsupportedEvent or UnsupportedRelation. True
+        promises an answer, not a certified one.
 
         Example:
           >>> from dp_accounting import LaplaceDpEvent
@@ -224,14 +199,7 @@ class Reading(abc.ABC, Generic[Read]):
 def explained(
     error: UnsupportedEvent, name: str, event: DpEvent, relation: Relation
 ) -> UnsupportedEvent:
-    """A refusal of a part, with a remedy that was asked of the others.
-
-    Args:
-      error: what was raised for a part.
-      name: of the accountant that refuses.
-      event: the whole event.
-      relation: the neighbouring relation.
-    """
+    """An accountant's refusal of a part, with a remedy that was asked of the others."""
     from dpkit.accountants.readings.best import READINGS
 
     remedy = "no accountant reads the whole of it"

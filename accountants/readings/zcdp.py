@@ -34,23 +34,12 @@ from dpkit.accountants.readings.reading import Answer, Reading
 
 @dataclasses.dataclass(frozen=True)
 class Concentration:
-    """How concentrated some releases are.
+    """How concentrated some releases are."""
 
-    Attributes:
-      xi: part of the Rényi bound xi + rho a that does not grow with the order a.
-      rho: its slope.
-      delta: outside an event of this probability on each side.
-      unamplified: the sampled releases that count as unsampled ones.
-
-    Example:
-      >>> Concentration(rho=0.5)
-      Concentration(xi=0.0, rho=0.5, delta=0.0, unamplified=())
-    """
-
-    xi: float = 0.0
-    rho: float = 0.0
-    delta: float = 0.0
-    unamplified: tuple[DpEvent, ...] = ()
+    xi: float = 0.0  # of the Rényi bound xi + rho a, the part that does not grow with a
+    rho: float = 0.0  # its slope
+    delta: float = 0.0  # outside an event of this probability on each side
+    unamplified: tuple[DpEvent, ...] = ()  # sampled, but counted as unsampled
 
 
 class Plain(NamedTuple):
@@ -103,16 +92,8 @@ class Concentrated(Reading[Plain]):
 def concentration(event: DpEvent, relation: Relation) -> Concentration:
     """How concentrated a whole valid event is; both directions.
 
-    Args:
-      event: what was released, without truncated sampling.
-      relation: the neighbouring relation.
-
-    Returns:
-      Sums over all parts, as computed: whoever compares them rounds up.
-
-    Raises:
-      UnsupportedEvent: a part that is not concentrated.
-      UnsupportedRelation: a part that has no proof under the relation.
+    Sums over all parts, as computed: whoever compares them rounds up. A part that is
+    not concentrated, or sampled with a limit, raises UnsupportedEvent.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent

@@ -33,7 +33,7 @@ from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.composition.tilt import Cumulants, LossSum
 from dpkit.accountants.events.composing import validate
 from dpkit.accountants.events.warrant import warrant
-from dpkit.accountants.pairs.points import gauss_legendre
+from dpkit.accountants.pairs.arrays import gauss_legendre
 
 Array = NDArray[Any]
 

@@ -23,7 +23,7 @@ from dpkit.accountants.events import (
 )
 from dpkit.accountants.pairs.curve import Remembered
 from dpkit.accountants.pairs.laws import Law, curve_of
-from dpkit.accountants.pairs.overflow import overflow_probability
+from dpkit.accountants.pairs.noise import overflow_probability
 from dpkit.accountants.readings import edgeworth, gdp, pld, pure, rdp, zcdp
 from tests.accountants.worked_runs import gaussian, poisson, poisson_laplace, rdp_curve
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.pairs.overflow import overflow_probability
+from dpkit.accountants.pairs.noise import overflow_probability
 from dpkit.accountants.readings import truncation
 from tests.accountants.worked_runs import gaussian, poisson, truncated
 from tests.oracles import binomial

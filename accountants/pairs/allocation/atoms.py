@@ -9,14 +9,11 @@ point, and the mean that is lost there is counted.
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dpkit.accountants.pairs.allocation import lognormal
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array
 
 _PAIRS = 20_000
 # About how many pairs of atoms a table adds up in the time of one pass.
@@ -25,23 +22,15 @@ _PASS = 600
 
 @dataclasses.dataclass(frozen=True)
 class Atoms:
-    """Masses at e^(i h), i = start, start + 1, ...
+    """Masses at e^(i h), i = start, start + 1, ..."""
 
-    Attributes:
-      step: h.
-      start: the first index.
-      mass: (n,).
-      zero: mass at 0.
-      lost: E[S] minus the mean of this law, at least 0.
-      rounding: a bound on the relative error of each mass. All sums are of positive
-        terms, so that errors add up and never cancel digits away.
-    """
-
-    step: float
-    start: int
-    mass: Array
-    zero: float
-    lost: float
+    step: float  # h
+    start: int  # the first index
+    mass: Array  # (n,)
+    zero: float  # mass at 0
+    lost: float  # E[S] minus the mean of this law, at least 0
+    # a bound on the relative error of each mass. All sums are of positive
+    # terms, so that errors add up and never cancel digits away.
     rounding: float
 
     @property
@@ -169,7 +158,7 @@ class Atoms:
             out[places[far] - first + 1] += up
 
     def _beside(
-        self, mass: Array, log_values: Array, numbers: NDArray[np.int64], step: float
+        self, mass: Array, log_values: Array, numbers: Array, step: float
     ) -> Array:
         """What is left at each of some large atoms, and one step higher, by its sums
         with the first so many of these, all small beside it.
@@ -242,9 +231,7 @@ def _excess(gaps: Array, coarse: float, fine: float) -> Array:
     return np.log1p(np.exp(-gaps * coarse)) / fine
 
 
-def _split(
-    gaps: Array, ratio: int, coarse: float, fine: float
-) -> tuple[NDArray[np.int64], Array]:
+def _split(gaps: Array, ratio: int, coarse: float, fine: float) -> tuple[Array, Array]:
     """Fine indices below x_0 + x_d, and the shares that go one index higher."""
     excess = _excess(gaps, coarse, fine)
     whole = np.floor(excess)

@@ -7,40 +7,22 @@ outcomes share a cell is a matter of sharpness alone: here, those that are near 
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dpkit.accountants.pairs.allocation import lognormal
-from dpkit.accountants.pairs.allocation.atoms import (
-    blocks,
-    gap_range,
-    offsets,
-    sum_range,
-    sum_rounding,
-)
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.allocation import atoms, lognormal
+from dpkit.accountants.pairs.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """Masses and first moments of the cells around e^(i h), i = start, start + 1, ...
+    """Masses and first moments of cells around e^(i h), i = start, start + 1, ..."""
 
-    Attributes:
-      step: h.
-      start: the first index.
-      mass: (n,).
-      moment: E[S; S in the cell], (n,).
-      rounding: a bound on the relative error of each mass and moment.
-    """
-
-    step: float
-    start: int
-    mass: Array
-    moment: Array
-    rounding: float
+    step: float  # h
+    start: int  # the first index
+    mass: Array  # (n,)
+    moment: Array  # E[S; S in the cell], (n,)
+    rounding: float  # a bound on the relative error of each mass and moment
 
     @classmethod
     def single(cls, noise: float, step: float, low: int, high: int) -> "Cells":
@@ -62,7 +44,7 @@ class Cells:
         ratio, size = round(self.step / step), len(self.mass)
         out = np.zeros((2, ratio * (size - 1) + 2))
         near = min(size, max(1, math.ceil(-math.log(math.expm1(step / 2)) / self.step)))
-        places = np.rint(offsets(np.arange(near), ratio, self.step, step))
+        places = np.rint(atoms.offsets(np.arange(near), ratio, self.step, step))
         base = int(places[0])
         for d in range(near):
             lower, higher = slice(size - d), slice(d, size)
@@ -80,7 +62,7 @@ class Cells:
             mass, moment = 2 * self.mass[near:], 2 * self.moment[near:]
             out[0, far] += mass * masses
             out[1, far] += mass * moments + moment * masses
-        rounding = 2 * self.rounding + sum_rounding(2 * size)
+        rounding = 2 * self.rounding + atoms.sum_rounding(2 * size)
         law = Cells(step, ratio * self.start + base, out[0], out[1], rounding)
         return law._within(low, high)
 
@@ -89,11 +71,11 @@ class Cells:
         ratio = round(other.step / self.step)
         mine = self.start + np.arange(len(self.mass))
         theirs = ratio * (other.start + np.arange(len(other.mass)))
-        first, size = sum_range(mine, theirs, self.step)
+        first, size = atoms.sum_range(mine, theirs, self.step)
         out = np.zeros((2, size))
-        nearest, gaps = gap_range(mine, theirs)
-        places = np.rint(offsets(gaps, 1, self.step, self.step)).astype(np.int64)
-        for block in blocks(len(theirs), len(mine)):
+        nearest, gaps = atoms.gap_range(mine, theirs)
+        places = np.rint(atoms.offsets(gaps, 1, self.step, self.step)).astype(np.int64)
+        for block in atoms.blocks(len(theirs), len(mine)):
             lower = np.minimum(theirs[block, None], mine) - first
             gap = np.abs(theirs[block, None] - mine) - nearest
             place = (lower + places[gap]).ravel()
@@ -101,7 +83,9 @@ class Cells:
             moments = (moment * self.mass + mass * self.moment).ravel()
             out[0] += np.bincount(place, (mass * self.mass).ravel(), size)
             out[1] += np.bincount(place, moments, size)
-        rounding = self.rounding + other.rounding + sum_rounding(2 * len(other.mass))
+        rounding = (
+            self.rounding + other.rounding + atoms.sum_rounding(2 * len(other.mass))
+        )
         law = Cells(self.step, first, out[0], out[1], rounding)
         return law._within(low, high)
 

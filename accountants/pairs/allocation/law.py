@@ -25,14 +25,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.pairs.allocation.atoms import Atoms
 from dpkit.accountants.pairs.allocation.cells import Cells
 from dpkit.accountants.pairs.allocation.span import Range
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array
 
 FINENESS = 1 / 50
 LEAST_NOISE = 0.1
@@ -51,42 +49,15 @@ class AllocationLaw:
     Since p is the value of A times q, every hockey stick sum is one of positive terms
     in q, and has their relative error: an upper delta of n copies is to be multiplied
     by (1 + rounding)^n, a lower one divided.
-
-    Attributes:
-      p: masses with the record, (n,).
-      q: masses without it, (n,).
-      loss: log(p / q), increasing, (n,).
-      infinite_p: mass of p where q has none.
-      infinite_q: mass of q where p has none.
-      step: about how far apart neighbouring losses are.
-      rounding: a bound on the relative error of each mass.
     """
 
-    p: Array
-    q: Array
-    loss: Array
-    infinite_p: float
-    infinite_q: float
-    step: float
-    rounding: float
-
-
-def tail(delta: float, epochs: int) -> float:
-    """How much infinite loss one epoch may have for a question about delta.
-
-    Args:
-      delta: in (0, 1).
-      epochs: how many epochs are composed, at least 1.
-
-    Returns:
-      A share so small that no answer shows it.
-
-    Example:
-      >>> tail(1e-5, 10)
-      1e-16
-    """
-    delta = checks.open_probability(delta=delta)
-    return min(1e-16, 1e-9 * delta / checks.integer_at_least(1, epochs=epochs))
+    p: Array  # masses with the record, (n,)
+    q: Array  # masses without it, (n,)
+    loss: Array  # log(p / q), increasing, (n,)
+    infinite_p: float  # mass of p where q has none
+    infinite_q: float  # mass of q where p has none
+    step: float  # about how far apart neighbouring losses are
+    rounding: float  # a bound on the relative error of each mass
 
 
 def upper(
@@ -104,7 +75,7 @@ def upper(
       noise_multiplier: s in [0.1, 1e4].
       steps: t, at least 1.
       fineness: grid step over the standard deviation of the loss, in (0, 0.1].
-      tail: the infinite loss that may be added, in (0, 1e-9]; see `tail`.
+      tail: the infinite loss that may be added, in (0, 1e-9].
       last_steps: s < t if only the first s steps of the epoch ran; None for all.
 
     Returns:
@@ -147,21 +118,8 @@ def lower(
     """A pair that one epoch dominates, in both directions: for lower bounds.
 
     The pair of the module is attained by a record that always contributes as much as
-    it may, so what is below it is below the worst case.
-
-    Args:
-      noise_multiplier: s in [0.1, 1e4].
-      steps: t, at least 1.
-      fineness: grid step over the standard deviation of the loss, in (0, 0.1].
-      tail: how far out the grid reaches, in (0, 1e-9].
-      last_steps: s < t if only the first s steps of the epoch ran; None for all.
-
-    Returns:
-      The law, without infinite loss.
-
-    Raises:
-      ValueError: an argument out of its range.
-      ArithmeticError: noise that no grid can hold, or a result that fails its checks.
+    it may, so what is below it is below the worst case. Arguments and errors are those
+    of `upper`; `tail` is how far out the grid reaches. There is no infinite loss.
 
     Example:
       >>> law = lower(1.0, 29)

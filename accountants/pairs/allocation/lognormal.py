@@ -6,13 +6,11 @@ is a sum of positive terms or a closed form, so that small masses keep their dig
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array, gauss_legendre
 
 UNIT = 2.0**-53
 _NODES = 8
@@ -29,33 +27,22 @@ def normal_point(log_x: float, noise: float) -> float:
     return noise * log_x + 0.5 / noise
 
 
-def log_value(point: float, noise: float) -> float:
-    """log W at a z."""
-    return point / noise - 0.5 / noise**2
-
-
 def below(log_x: float, noise: float) -> tuple[float, float]:
     """P[W < x] and E[W; W < x]."""
     point = normal_point(log_x, noise)
-    return _cdf(point), _cdf(point - 1 / noise)
+    return float(special.ndtr(point)), float(special.ndtr(point - 1 / noise))
 
 
 def above(log_x: float, noise: float) -> tuple[float, float]:
     """P[W > x] and E[W; W > x]."""
     point = normal_point(log_x, noise)
-    return _cdf(-point), _cdf(1 / noise - point)
+    return float(special.ndtr(-point)), float(special.ndtr(1 / noise - point))
 
 
 def cell_masses(edges: Array, step: float, noise: float) -> Array:
     """Masses by Gauss and Legendre in each cell of log W from an edge to edge + step.
 
-    Args:
-      edges: where the cells begin, (n,).
-      step: how long they are.
-      noise: s.
-
-    Returns:
-      (n, 8), the share of each cell that stands at each node of `nodes()`.
+    For n edges (n, 8), the share of each cell that stands at each node of `nodes()`.
     """
     places, weights = nodes()
     z = noise * (edges[:, None] + step * places) + 0.5 / noise
@@ -74,7 +61,7 @@ def cell_rounding(low: float, high: float, noise: float) -> float:
 @functools.cache
 def nodes() -> tuple[Array, Array]:
     """Nodes of Gauss and Legendre in (0, 1) and their weights."""
-    places, weights = np.polynomial.legendre.leggauss(_NODES)
+    places, weights = gauss_legendre(_NODES)
     return (places + 1) / 2, weights / 2
 
 
@@ -84,14 +71,7 @@ def log_laplace(log_theta: Array, noise: float) -> Array:
     The integrand over z is log-concave with curvature of at least 1, so that ten units
     to both sides of its mode hold it all; the mode is a Lambert function. For small
     theta it is E[1 - e^(-theta W)] that is summed. Both by the trapezoid rule, which
-    converges exponentially here.
-
-    Args:
-      log_theta: log theta, (n,), at most 650.
-      noise: s.
-
-    Returns:
-      (n,), at most 0.
+    converges exponentially here. `log_theta` is at most 650.
     """
     width = min(0.1, noise / 10)
     scaled = log_theta - 0.5 / noise**2
@@ -122,8 +102,3 @@ def _around_mode(scaled: Array, noise: float, width: float) -> Array:
     top = exponent.max(axis=1)
     total = np.exp(exponent - top[:, None]).sum(axis=1)
     return top + np.log(total * (width / math.sqrt(2 * math.pi)))
-
-
-def _cdf(point: float) -> float:
-    """Of the standard normal, in whichever tail keeps its digits."""
-    return float(special.ndtr(point))

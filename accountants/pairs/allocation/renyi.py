@@ -16,15 +16,12 @@ arXiv:2502.08202.
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from dpkit.accountants.pairs.allocation import lognormal
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array, power
 
 _FEWEST, _MOST = 64, 512
 _UNIT = lognormal.UNIT
@@ -41,16 +38,7 @@ def orders(noise: float, steps: int) -> Array:
 
 @functools.lru_cache(maxsize=64)
 def values(noise: float, steps: int, ran: int) -> Array:
-    """Upper bounds at `orders`, the worse of both directions.
-
-    Args:
-      noise: s.
-      steps: t.
-      ran: how many of the steps ran, from 1 to t.
-
-    Returns:
-      One value for each order; at most a / (2 s^2).
-    """
+    """Upper bounds at `orders`, the worse of both directions, if `ran` steps ran."""
     at = orders(noise, steps)
     cap = at / (2 * noise**2)
     if noise < 0.05:
@@ -65,7 +53,7 @@ def remove(noise: float, steps: int, ran: int, at: Array) -> Array:
     log_factorial = special.gammaln(powers + 1)
     log_moment = powers * (powers - 1) / (2 * noise**2)
     scale = powers * math.log(steps)
-    series = _power(log_moment - log_factorial - scale, ran)
+    series = power(log_moment - log_factorial - scale, ran, _times)
     if ran < steps:
         rest = powers * math.log((steps - ran) / steps) - log_factorial
         series = _times(series, rest)
@@ -96,20 +84,8 @@ def _negative_moment(log_u: Array, log_a: Array, power: float) -> float:
     return float(np.logaddexp(inside, before) - special.gammaln(power)) + rounding
 
 
-def _power(series: Array, exponent: int) -> Array:
-    """A power of a truncated series given by the logarithms of its coefficients."""
-    result = None
-    while True:
-        if exponent & 1:
-            result = series if result is None else _times(result, series)
-        exponent >>= 1
-        if exponent == 0:
-            return series if result is None else result
-        series = _times(series, series)
-
-
 def _times(first: Array, second: Array) -> Array:
-    """The product of two such series."""
+    """The product of two truncated series, by logarithms of their coefficients."""
     size = len(first)
     padded = np.concatenate([np.full(size - 1, -np.inf), second])
     shifted = np.lib.stride_tricks.sliding_window_view(padded, size)[:, ::-1]

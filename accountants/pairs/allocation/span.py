@@ -7,34 +7,23 @@ infinite loss. It only keeps that small and the grids short.
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from dpkit.accountants.pairs.allocation import lognormal
-
-Array = NDArray[Any]
+from dpkit.accountants.pairs.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Ranges and steps for the sum of `steps` lognormals and of its parts.
+    """Ranges and steps for the sum of `steps` lognormals and of its parts."""
 
-    Attributes:
-      noise: s of each W.
-      steps: how many there are.
-      fineness: the step of the whole sum, in standard deviations of its logarithm.
-      tail: what mean the grid may lose above, relative to the whole.
-      slack: widens the range, at both ends.
-    """
-
-    noise: float
-    steps: int
-    fineness: float
-    tail: float
-    slack: float = 1.0
+    noise: float  # s of each W
+    steps: int  # how many there are
+    fineness: float  # the whole sum's step, in standard deviations of its logarithm
+    tail: float  # what mean the grid may lose above, relative to the whole
+    slack: float = 1.0  # widens the range, at both ends
 
     @property
     def low_tail(self) -> float:
@@ -70,7 +59,7 @@ class Range:
     def _log_high(self, parts: int) -> float:
         """log of the upper end: one W alone is large, or all of them a little."""
         reach = float(-special.ndtri(self.tail)) * self.slack
-        log_one = lognormal.log_value(1 / self.noise + reach, self.noise)
+        log_one = (1 / self.noise + reach) / self.noise - 0.5 / self.noise**2
         if log_one > 300:
             raise ArithmeticError(
                 f"noise_multiplier={self.noise!r} is too small for the law of random "

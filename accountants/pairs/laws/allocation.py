@@ -6,21 +6,15 @@ from collections.abc import Callable
 
 from dp_accounting import DpEvent
 
-from dpkit.accountants.events.allocation import (
-    Part,
-    parts,
-    released,
-)
+from dpkit.accountants.events.allocation import Part, parts, released
 from dpkit.accountants.pairs import curve as renyi
 from dpkit.accountants.pairs import noise as noises
 from dpkit.accountants.pairs import profiles
 from dpkit.accountants.pairs.allocation import law as allocated
 from dpkit.accountants.pairs.allocation import renyi as tables
-from dpkit.accountants.pairs.allocation.law import AllocationLaw
 from dpkit.accountants.pairs.curve import Curve, Table, sum_of
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.laws.base import Law
-from dpkit.accountants.pairs.overflow import overflow_probability
 from dpkit.accountants.pairs.profiles import Profile, Side
 
 _FINENESS = 1 / 100
@@ -83,7 +77,7 @@ class TruncatedAllocation(Law, kinds=("truncated_random_allocation",)):
     def unlimited(self) -> tuple[list[tuple[DpEvent, int]], float]:
         """Plain random allocation; any of the steps can overflow."""
         event = self.event
-        over = overflow_probability(
+        over = noises.overflow_probability(
             event.dataset_size, 1 / event.steps_per_epoch, event.max_batch_size
         )
         return released(event.plain), event.steps * over
@@ -95,7 +89,7 @@ def pair_of(
     steps: int,
     last: int | None,
     tail: float,
-    make: Callable[..., AllocationLaw],
+    make: Callable[..., allocated.AllocationLaw],
 ) -> FinitePair:
     """A law of random allocation as a pair, its rounding on the safe side.
 

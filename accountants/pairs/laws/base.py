@@ -10,8 +10,10 @@ and here a `Law` in the file of its family, with the views that are proven:
     guarantee()            (epsilon, delta)                   basic composition
 
 A view that is not written refuses the event for its accountant alone; none is derived
-from another. `lacks` says so beforehand, and at once: whoever asks whether a release
-can be read must not wait for its law. zCDP and Gaussian DP take what suits them of
+from another. That is UnsupportedEvent; a relation without a proof refuses it for all,
+as UnsupportedRelation. `lacks` says so beforehand, and at once: whoever asks whether a
+release can be read must not wait for its law. zCDP and Gaussian DP take what suits
+them of
 
     concentration()        (xi, rho), if it is concentrated
     shift()                of a Gaussian that dominates it
@@ -62,7 +64,7 @@ class Law:
     Attributes:
       event: the release.
       relation: the neighbouring relation, under which the event has a proof.
-      fields: the event's, by their names in JSON.
+      fields: the event's, by their names in JSON, in the order of its row.
       radii: how many contribution radii a change of one record moves a sum by.
       private: False if it gives no guarantee at all.
       attained: whether `points` are of a pair that is reached, not only never exceeded.
@@ -157,10 +159,7 @@ class Law:
 
 
 def law_of(event: DpEvent, relation: Relation) -> Law:
-    """The law of one release of `flatten`.
-
-    Raises:
-      UnsupportedRelation: the release has no proof under the relation.
+    """The law of one release of `flatten`; UnsupportedRelation if it has no proof.
 
     Example:
       >>> from dp_accounting import LaplaceDpEvent
@@ -177,10 +176,6 @@ def law_of(event: DpEvent, relation: Relation) -> Law:
 @functools.lru_cache(maxsize=64)
 def curve_of(event: DpEvent, relation: Relation) -> Curve:
     """The curve of one release in normal form, which keeps its answers.
-
-    Raises:
-      UnsupportedEvent: the release has no Rényi curve.
-      UnsupportedRelation: the release has no proof under the relation.
 
     Example:
       >>> import numpy as np

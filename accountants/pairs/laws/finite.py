@@ -18,12 +18,7 @@ _FARTHEST, _LARGEST_LOSS, _FAINT = 10**6, 700, 1e-9
 
 
 class FiniteLaw(Law):
-    """Everything follows from the pair.
-
-    Attributes:
-      pair: the two laws.
-      lattice: a loss of which all others are multiples, or None.
-    """
+    """Everything follows from the pair."""
 
     @functools.cached_property
     def pair(self) -> FinitePair:
@@ -122,10 +117,7 @@ class RandomizedResponse(FiniteLaw, kinds=("randomized_response",)):
     @functools.cached_property
     def pair(self) -> FinitePair:
         """Two categories swapped, or one against all others."""
-        fields = self.fields
-        return finite.randomized_response(
-            fields["probability"], fields["categories"], self.relation
-        )
+        return finite.randomized_response(**self.fields, relation=self.relation)
 
     @property
     def trivial(self) -> bool:

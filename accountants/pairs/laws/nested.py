@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 from dp_accounting import DpEvent
-from numpy.typing import NDArray
 
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import flatten
 from dpkit.accountants.events.kinds import parts_of
 from dpkit.accountants.pairs import borrowed
+from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.curve import Curve, knots_of, sum_of
 from dpkit.accountants.pairs.laws.base import Law, curve_of, law_of
 
@@ -60,14 +60,8 @@ class RepeatAndSelect(Law, kinds=("repeat_and_select",)):
         return borrowed.repeat_and_select(curve, **self.fields, trivial=trivial)
 
 
-def composed_curve(
-    event: DpEvent, relation: Relation
-) -> tuple[Curve, NDArray[np.float64]]:
+def composed_curve(event: DpEvent, relation: Relation) -> tuple[Curve, Array]:
     """The curve of a composition, and the orders worth trying besides a grid.
-
-    Raises:
-      UnsupportedEvent: a part that has no Rényi curve.
-      UnsupportedRelation: a part that has no proof under the relation.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
@@ -81,10 +75,6 @@ def composed_curve(
 
 def composed_guarantee(event: DpEvent, relation: Relation) -> tuple[float, float]:
     """(epsilon, delta) of a composition, summed outwards.
-
-    Raises:
-      UnsupportedEvent: a part that is not (epsilon, delta)-private by itself.
-      UnsupportedRelation: a part that has no proof under the relation.
 
     Example:
       >>> from dpkit.accountants.events import PureDpEvent, repeat

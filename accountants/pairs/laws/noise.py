@@ -1,4 +1,4 @@
-"""Gaussian noise: plain, sampled in several ways, under random shifts, on integers."""
+"""Gaussian noise, sampled or not, under random shifts, on integers; Laplace noise."""
 
 import functools
 import math
@@ -13,11 +13,12 @@ from dpkit.accountants.pairs import curve as renyi
 from dpkit.accountants.pairs.curve import Curve
 from dpkit.accountants.pairs.finite import FinitePair
 from dpkit.accountants.pairs.laws.base import Law
-from dpkit.accountants.pairs.overflow import overflow_probability
-from dpkit.accountants.pairs.points import Points, SampledGaussian
+from dpkit.accountants.pairs.points import Points, SampledGaussian, sampled_loss
 from dpkit.accountants.pairs.profiles import Profile
 
 _WIDEST, _FARTHEST = 1e5, 10**6
+_PAD = 1 + 1e-13
+_TINY = 5e-324
 
 
 class Noisy(Law):
@@ -53,36 +54,31 @@ class Gaussian(Noisy, kinds=("gaussian",)):
 class PoissonGaussian(Noisy, kinds=("poisson_gaussian",)):
     """Each record by itself; replaced, the two values pull both ways."""
 
-    @property
-    def _pair(self) -> SampledGaussian:
-        fields = self.fields
-        return SampledGaussian(fields["noise_multiplier"], fields["sampling_rate"])
-
     def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
         """Both directions exactly."""
         replaced = self.relation is Relation.REPLACE_ONE
         make = noise.poisson_gaussian_replaced if replaced else noise.poisson_gaussian
-        return [(make(*self._pair), 1)]
+        return [(make(*self.fields.values()), 1)]
 
     def curve(self) -> Curve:
         """Removing is never better than adding (Mironov et al. 2019, Theorem 5)."""
-        if self.relation is Relation.REPLACE_ONE:
-            pair = functools.partial(points.sampled_gaussian_replaced, *self._pair)
-            return renyi.OfPoints(pair, symmetric=True)
-        sd, rate = self._pair
-        return functools.partial(renyi.sampled_gaussian, noise_multiplier=sd, rate=rate)
+        found = self.points()
+        if not isinstance(found, SampledGaussian):
+            return renyi.OfPoints(found, symmetric=True)
+        return functools.partial(renyi.sampled_gaussian, **found._asdict())
 
     def points(self) -> SampledGaussian | Points:
         """Found many at once, unless replaced."""
+        pair = SampledGaussian(*self.fields.values())
         if self.relation is Relation.REPLACE_ONE:
-            return functools.partial(points.sampled_gaussian_replaced, *self._pair)
-        return self._pair
+            return functools.partial(points.sampled_gaussian_replaced, *pair)
+        return pair
 
     def limit(self) -> float | None:
         """q sqrt(e^(1/s^2) - 1) (Bu et al. 2019, arXiv:1911.11607); not replaced."""
         if self.relation is Relation.REPLACE_ONE:
             return None
-        sd, rate = self._pair
+        sd, rate = self.fields.values()
         exponent = sd**-2.0
         return rate * math.sqrt(math.expm1(exponent)) if exponent < 700 else math.inf
 
@@ -100,26 +96,16 @@ class TruncatedPoissonGaussian(Law, kinds=("truncated_poisson_gaussian",)):
 
     def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
         """Read as it is but for `free_delta`."""
-        fields = self.fields
-        pair = noise.truncated_poisson_gaussian(
-            fields["noise_multiplier"],
-            fields["sampling_rate"],
-            dataset_size=fields["dataset_size"],
-            max_batch_size=fields["max_batch_size"],
-            free_delta=free_delta,
-        )
+        pair = noise.truncated_poisson_gaussian(**self.fields, free_delta=free_delta)
         return [(pair, 1)]
 
     def unlimited(self) -> tuple[list[tuple[DpEvent, int]], float]:
         """Plain Poisson sampling."""
-        fields = self.fields
-        plain: DpEvent = dp.GaussianDpEvent(fields["noise_multiplier"])
-        if fields["sampling_rate"] < 1:
-            plain = dp.PoissonSampledDpEvent(fields["sampling_rate"], plain)
-        over = overflow_probability(
-            fields["dataset_size"], fields["sampling_rate"], fields["max_batch_size"]
-        )
-        return [(plain, 1)], over
+        noise_multiplier, rate, records, limit = self.fields.values()
+        plain: DpEvent = dp.GaussianDpEvent(noise_multiplier)
+        if rate < 1:
+            plain = dp.PoissonSampledDpEvent(rate, plain)
+        return [(plain, 1)], noise.overflow_probability(records, rate, limit)
 
 
 class WithoutReplacement(Noisy, kinds=("wor_gaussian",)):
@@ -132,7 +118,7 @@ class WithoutReplacement(Noisy, kinds=("wor_gaussian",)):
 
     def curve(self) -> Curve:
         """dp-accounting's curve (arXiv:1808.00087, Theorem 27) at half the noise."""
-        batch, records = self.fields["batch_size"], self.fields["dataset_size"]
+        _, batch, records = self.fields.values()
         if batch == records:
             return functools.partial(renyi.gaussian, noise_multiplier=self.noise)
         return borrowed.without_replacement(batch, records, self.noise)
@@ -141,37 +127,25 @@ class WithoutReplacement(Noisy, kinds=("wor_gaussian",)):
 class MixtureOfGaussians(Law, kinds=("mixture_gaussian",)):
     """A random shift, as of a user with several records."""
 
-    @property
-    def _pair(self) -> Points:
-        shifts, weights = self.fields["shifts"], self.fields["probabilities"]
-        return functools.partial(
-            points.mixture,
-            self.fields["noise_multiplier"],
-            np.array(shifts, dtype=float),
-            np.array(weights, dtype=float),
-        )
-
     def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
         """Both directions exactly."""
-        fields = self.fields
-        pair = noise.mixture_gaussian(
-            fields["noise_multiplier"], fields["shifts"], fields["probabilities"]
-        )
-        return [(pair, 1)]
+        return [(noise.mixture_gaussian(**self.fields), 1)]
 
     def curve(self) -> Curve:
         """The worse of both directions."""
-        return renyi.OfPoints(self._pair)
+        return renyi.OfPoints(self.points())
 
     def points(self) -> Points:
         """By the trapezoid rule."""
-        return self._pair
+        noise_multiplier, *pair = self.fields.values()
+        shifts, weights = (np.array(values, dtype=float) for values in pair)
+        return functools.partial(points.mixture, noise_multiplier, shifts, weights)
 
     def shift(self) -> float:
         """The largest that can happen."""
-        pairs = zip(self.fields["shifts"], self.fields["probabilities"], strict=True)
-        farthest = max(moved for moved, weight in pairs if weight > 0)
-        return farthest / self.fields["noise_multiplier"]
+        noise_multiplier, *pair = self.fields.values()
+        farthest = max(moved for moved, weight in zip(*pair, strict=True) if weight > 0)
+        return farthest / noise_multiplier
 
     @property
     def trivial(self) -> bool:
@@ -206,20 +180,15 @@ class DiscreteGaussian(Law, kinds=("discrete_gaussian",)):
             return f"its stddev is above {_WIDEST:g} or it moves by over {_FARTHEST:g}"
         return super().lacks(view)
 
-    @property
-    def _pair(self) -> FinitePair:
-        self.check("profiles")
-        return finite.discrete_gaussian(
-            self.fields["stddev"], self.fields["sensitivity"] * self.radii
-        )
-
     def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
-        """Its masses, cut far out."""
-        return [(profiles.finite(self._pair), 1)]
+        """Those of its masses."""
+        return [(profiles.finite(self.points()), 1)]
 
     def points(self) -> FinitePair:
         """Its masses, cut far out."""
-        return self._pair
+        self.check("points")
+        stddev, moved = self.fields.values()
+        return finite.discrete_gaussian(stddev, moved * self.radii)
 
     def concentration(self) -> tuple[float, float]:
         """rho = sensitivity^2 / 2 stddev^2."""
@@ -230,3 +199,50 @@ class DiscreteGaussian(Law, kinds=("discrete_gaussian",)):
         """That of the continuous Gaussian."""
         sd = self.fields["stddev"] / (self.fields["sensitivity"] * self.radii)
         return functools.partial(renyi.gaussian, noise_multiplier=sd)
+
+
+class Laplace(Law, kinds=("laplace",)):
+    """Moved by one radius or two."""
+
+    @property
+    def _scale(self) -> float:
+        return self.fields["scale"] / self.radii
+
+    def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
+        """The closed form."""
+        return [(noise.laplace(self._scale), 1)]
+
+    def curve(self) -> Curve:
+        """The closed form."""
+        return functools.partial(renyi.laplace, scale=self._scale)
+
+    def points(self) -> Points:
+        """Atoms at both ends, and what is between them."""
+        return functools.partial(points.sampled_laplace, self._scale, 1.0)
+
+    def guarantee(self) -> tuple[float, float]:
+        """Shift over scale."""
+        return self.radii / self.fields["scale"] * _PAD, 0.0
+
+
+class PoissonLaplace(Law, kinds=("poisson_laplace",)):
+    """Each record by itself."""
+
+    def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
+        """Both directions exactly."""
+        return [(noise.poisson_laplace(*self.fields.values()), 1)]
+
+    def curve(self) -> Curve:
+        """The worse of both directions."""
+        scale, rate = self.fields.values()
+        return functools.partial(renyi.poisson_laplace, scale=scale, rate=rate)
+
+    def points(self) -> Points:
+        """Atoms at both ends, and what is between them."""
+        return functools.partial(points.sampled_laplace, *self.fields.values())
+
+    def guarantee(self) -> tuple[float, float]:
+        """log(1 + q (e^(1/b) - 1)), amplification of pure privacy by sampling."""
+        scale, rate = self.fields.values()
+        loss = float(sampled_loss(np.array([1 / scale]), rate)[0])
+        return max(loss * _PAD, _TINY), 0.0
