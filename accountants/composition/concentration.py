@@ -86,10 +86,7 @@ def tight_delta(xi: float, rho: float, epsilon: float) -> float:
 
 
 def _crossing(excess: Callable[[float], float]) -> float:
-    """Where an increasing function of t = a - 1 crosses 0: the best order.
-
-    It need not be exact: every order gives a valid answer, and the best a flat one.
-    """
+    """Where an increasing function of t = a - 1 crosses 0: any order is valid."""
     low, high = _LOG_ORDERS
 
     def at(log_t: float) -> float:

@@ -153,10 +153,7 @@ def below(profile: Profile, step: float, reach: Extent) -> tuple[Losses, Losses]
 
 
 def _split(pair: FinitePair, step: float, first: int, last: int) -> Losses:
-    """The finite losses of P, each outcome split between grid points.
-
-    What lies below `first` is moved up to it, what lies above `last` to infinity.
-    """
+    """P's losses on the grid; below `first` up to it, above `last` to infinity."""
     loss, p, q = pair.finite
     place = loss / step
     cell = np.floor(place)

@@ -108,10 +108,7 @@ def _kind(
     holds: str = "",
     single: bool = False,
 ) -> tuple[Any, Kind]:
-    """The entry of a class, or of one that samples a class of noise.
-
-    `rows` are its fields with their attributes; a class of ours says them itself.
-    """
+    """The entry of a class, or of one that samples noise; `rows` are its fields."""
     rows = own.fields_of(cls) if rows is None else rows
     places = {key: field.attribute or key for key, field in rows.items()}
     getters = [(key, operator.attrgetter(place)) for key, place in places.items()]

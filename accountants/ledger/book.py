@@ -211,11 +211,7 @@ def _append(
 
 
 def _resume(session: Session, charged: Entry) -> None:
-    """Notes that a reservation has a second holder, so nothing is given back later.
-
-    Raises:
-      ValueError: steps of it were given back already, so no more may be released.
-    """
+    """Notes a second holder; ValueError where steps were given back already."""
     if charged.kind != "reserve":
         return
     earlier = session.about(charged.seq)

@@ -20,7 +20,7 @@ from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import spending, verification
 from dpkit.accountants.ledger.book import Book, remark
 from dpkit.accountants.ledger.grant import Grant
-from dpkit.accountants.ledger.request import Facts, plan_items
+from dpkit.accountants.ledger.request import Facts, Request, plan_items
 from dpkit.accountants.ledger.tracing import refuse_inside_trace
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.storage import lines
@@ -166,7 +166,7 @@ class Ledger(Sole):
         """
         refuse_inside_trace("ledger.charge")
         how = dict(count=count, key=key, scope=scope, provenance=provenance)
-        wanted = self._book.request("spend", event, label=label, **how)
+        wanted = self._request("spend", event, label=label, **how)
         return self._book.enter(wanted)[0]
 
     def release(
@@ -193,7 +193,7 @@ class Ledger(Sole):
         """
         refuse_inside_trace("ledger.release")
         event = mechanism.event(self.relation)
-        wanted = self._book.request("release", event, label=label, scope=scope)
+        wanted = self._request("release", event, label=label, scope=scope)
         self._book.enter(wanted)
         return mechanism(key, records)
 
@@ -231,7 +231,7 @@ class Ledger(Sole):
         """
         refuse_inside_trace("ledger.reserve")
         how = dict(count=count, key=key, scope=scope, provenance=provenance)
-        wanted = self._book.request("reserve", event, label=label, delta=delta, **how)
+        wanted = self._request("reserve", event, label=label, delta=delta, **how)
         if self.regime == "static" and self._book.state().plan is None:
             self.plan({label: (event, count)}, label=label, delta=delta, scope=scope)
         return Grant(self._book, *self._book.enter(wanted))
@@ -286,8 +286,12 @@ class Ledger(Sole):
             raise ValueError(f"regime={self.regime!r} has no plan; use ledger.reserve")
         event, written = plan_items(items)
         how = dict(label=label, delta=delta, scope=scope, provenance=provenance)
-        wanted = self._book.request("plan", event, items=written, **how)
+        wanted = self._request("plan", event, items=written, **how)
         return self._book.enter(wanted)[0]
+
+    def _request(self, kind: str, event: DpEvent, **asked: Any) -> Request:
+        """What a charge asks for; a subclass may refuse it, before anything else."""
+        return self._book.request(kind, event, **asked)
 
     def spent(self, delta: float | None = None, *, scope: str = ALL) -> PrivacyBound:
         """What the ledger has spent: a certified, conservative bound.

@@ -153,11 +153,7 @@ def _draft(terms: Terms, parts: list[_Part]) -> Ledger:
 
 
 def _retire(parts: list[_Part], merged: Ledger, store: Store | None = None) -> None:
-    """Closes the old ledgers; with a store, writes the new one there before.
-
-    All are locked from the first check to the last entry, so none can be charged
-    between its report and its end.
-    """
+    """Closes all old ledgers under lock; with a store, writes the new one before."""
     with contextlib.ExitStack() as stack:
         for part in sorted(parts, key=lambda part: part.ledger.id):
             session = stack.enter_context(part.ledger._store.writing())

@@ -310,10 +310,7 @@ def _laplace_side(width: float) -> Side:
 
 
 def _difference(more: Array, less: Array, size: Array) -> Array:
-    """more - less where that is positive, raised by what both may have lost.
-
-    `size` is that of their logarithms; where nothing is left the answer is the pad.
-    """
+    """more - less, or 0, raised by what both lost; `size` is their logarithms'."""
     return np.maximum(more - less, 0.0) + 2 * _PAD * size * more
 
 

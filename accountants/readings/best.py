@@ -234,10 +234,7 @@ def _asked(
     delta: float,
     bounds: Sequence[Bound] = (),
 ) -> list[Bound]:
-    """The answers there are, and those of all who read the event and may win.
-
-    If nobody reads it, the Rényi accountant says why.
-    """
+    """The answers, and who may win; if nobody reads it, Rényi's accountant says why."""
     found = list(bounds)
     for reading in READINGS:
         if any(reading.name == bound.method_upper for bound in bounds):

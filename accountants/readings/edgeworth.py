@@ -136,10 +136,7 @@ def _delta(losses: LossSum, epsilon: float, backward: bool) -> Interval:
 
 
 def _variation(losses: LossSum, backward: bool) -> float:
-    """An upper bound on delta at any epsilon: sqrt(1 - e^-KL), which is at least TV.
-
-    Reference: Bretagnolle & Huber, "Estimation des densités: risque minimax", 1979.
-    """
+    """At any epsilon delta is below sqrt(1 - e^-KL) (Bretagnolle & Huber, 1979)."""
     loss = None if max(losses.escaped) else losses.at(0.0, backward=backward)
     if loss is None:
         return 1.0

@@ -228,11 +228,7 @@ class Store(Sole):
             yield Session(self._database, connection)
 
     def _enter_child(self) -> None:
-        """After a fork: memory is a copy, and a lock may be another thread's for ever.
-
-        Raises:
-          RuntimeError: the ledger is in memory.
-        """
+        """After a fork memory is a copy (RuntimeError); a lock may be a thread's."""
         if self.path is None:
             raise RuntimeError(
                 "path=None: a ledger in memory can't be used in a forked process, for "

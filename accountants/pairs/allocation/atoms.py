@@ -240,10 +240,7 @@ def _split(gaps: Array, ratio: int, coarse: float, fine: float) -> tuple[Array, 
 
 
 def _lift(out: Array, places: Array, mass: Array, step: float) -> float:
-    """Add atoms; those below the first place go there and to zero, and keep their mean.
-
-    Returns the mass that went to zero.
-    """
+    """Adds atoms, none below `first` but at zero, with their mean; the mass at zero."""
     share = np.exp(np.minimum(places, 0) * step)
     np.add.at(out, np.maximum(places, 0), share * mass)
     return float(((1 - share) * mass).sum())
