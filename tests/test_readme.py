@@ -39,6 +39,8 @@ class SmallMnist:
         return small_mnist(split)
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.parametrize("number", range(len(CODE)))
 def test_examples_run(number, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -79,6 +81,8 @@ def test_make_commands_exist():
     assert {"demo", "test", "install"} <= named <= make_targets()
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_dpkit_commands_run(tmp_path, monkeypatch):
     from dpkit.cli.app import app
 

@@ -48,7 +48,7 @@ EVENTS = {
     "discrete_gaussian": DiscreteGaussianDpEvent(3.0, 1),
     "randomized_response": dp.RandomizedResponseDpEvent(0.5, 3),
     "mixture_gaussian": dp_event.MixtureOfGaussiansDpEvent(
-        2.0, (0.0, 1.0, 2.0), (0.7, 0.2, 0.1)
+        4.0, (0.0, 1.0, 2.0), (0.7, 0.2, 0.1)
     ),
     "zcdp": dp.ZCDpEvent(0.1, 0.01),
     "tree": dp.SingleEpochTreeAggregationDpEvent(3.0, 7),

@@ -20,6 +20,8 @@ def test_stream(row, check):
     check(row)
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_new_noise_trains_by_its_plan_alone():
     """In `fit`, which charges what its own event says, and in a loop of one's own."""
     (row,) = (row for row in ROWS if isinstance(row.stream, Fading))
