@@ -60,11 +60,7 @@ class _Sorted:
 
 
 class LossSum:
-    """The loss of a composition, ready to be tilted.
-
-    Args:
-      event: a valid event.
-      relation: the neighbouring relation.
+    """The loss of a valid event under a relation, ready to be tilted.
 
     Attributes:
       private: False if a part gives no guarantee at all.

@@ -95,17 +95,11 @@ def repeat(event: DpEvent, count: int) -> DpEvent:
 
 
 def flatten(event: DpEvent) -> list[tuple[DpEvent, int]]:
-    """The releases that a composition is made of, each with how often it happens.
+    """The releases that a valid event is made of, with exact counts.
 
     Equal releases are merged, sequential and repeat disappear, sampling at rate 1 is no
     sampling, random allocation comes in single epochs; parallel and repeat_and_select
     stay whole. The order is that of first use.
-
-    Args:
-      event: any event that `validate` accepts.
-
-    Returns:
-      (release, count) pairs, counts as exact integers.
 
     Example:
       >>> twice = repeat(dp.PoissonSampledDpEvent(1.0, dp.GaussianDpEvent(1.0)), 2)

@@ -28,11 +28,7 @@ class Request:
 
     Fields: kind of the entry, prices of one copy, terms of the ledger, count, label,
     key (idempotency), scope ("all", or names), provenance, delta (the share asked for),
-    items (of a sealed plan).
-
-    Raises:
-      ValueError: a value out of range, or an undeclared scope.
-      TypeError: the wrong kind of value.
+    items (of a sealed plan). TypeError or ValueError where one is no such thing.
     """
 
     kind: str

@@ -85,13 +85,7 @@ def after(
 ) -> State:
     """The state that an entry must carry; its own `after` is not read.
 
-    Args:
-      state: before it.
-      kind: of the entry.
-      seq: of the entry.
-      body: of the entry.
-      charged: the reservation that a commit or an abort is about.
-      earlier: what was entered about that reservation before.
+    A commit or an abort is about `charged`, with what was `earlier` entered about it.
     """
     if kind == "plan":
         state = replace(state, plan=seq, used={i["label"]: 0 for i in body["items"]})

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from dp_accounting import DpEvent
 
@@ -30,23 +30,7 @@ _LEAST_RUN = 1e-5
 _PATIENCE = 5
 
 
-class Certifiable(Protocol):
-    """What a search reads: `PrivacyBound` and `DeltaBound` have it."""
-
-    @property
-    def upper(self) -> float | None:
-        """The bound, or None where there is none."""
-
-    @property
-    def certified(self) -> bool:
-        """Whether `upper` is proven."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a reader must know."""
-
-
-Bound = TypeVar("Bound", bound=Certifiable)
+Bound = TypeVar("Bound")  # has upper, certified and warnings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +145,6 @@ def solve(
     Args:
       bound_at: parameter -> a bound with `upper`, `certified` and `warnings`.
       target: above 0, finite; what `upper` may be at most.
-      free: "noise_multiplier", "steps" or "sampling_rate".
-      bracket: (lowest, highest) value to consider.
-      digits: significant digits of the answer.
 
     Example:
       >>> from dp_accounting import GaussianDpEvent
@@ -280,7 +261,7 @@ class _Search(_Falling, Generic[Bound]):
         )
 
 
-def _certified(bound: Certifiable) -> float:
+def _certified(bound: Any) -> float:
     """The upper bound, if it is proven, else inf."""
     proven = bound.certified and bound.upper is not None
     return bound.upper if proven and bound.upper is not None else math.inf

@@ -40,10 +40,7 @@ class Answer:
 
 
 class Reading(abc.ABC, Generic[Read]):
-    """An accountant: it reads an event, and answers from what it read.
-
-    Attributes:
-      name: as in `accountant="rdp"`.
+    """An accountant by its name: it reads an event, and answers from what it read.
 
     Example:
       >>> from dpkit.accountants import rdp
