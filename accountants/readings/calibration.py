@@ -247,13 +247,13 @@ class _Search(_Falling, Generic[Bound]):
         """The loosest value that fits, with its bound."""
         index = self.run()
         value = self.axis.value(min(index, self.axis.last))
-        bound = self._bounds[value]
+        bound: Any = self._bounds[value]
         if index <= self.axis.last:
             return Calibration(value, bound)
         if math.isinf(_certified(bound)) and not bound.certified:
+            why = "; ".join(bound.warnings) or "no accountant proves one"
             raise NotCertified(
-                f"no certified bound at {self.axis.free}={value!r}: "
-                f"{'; '.join(bound.warnings) or 'no accountant proves one'}"
+                f"no certified bound at {self.axis.free}={value!r}: {why}"
             )
         raise ValueError(
             f"{name}={self._target!r} is out of reach: even {self.axis.free}={value!r} "
@@ -263,5 +263,4 @@ class _Search(_Falling, Generic[Bound]):
 
 def _certified(bound: Any) -> float:
     """The upper bound, if it is proven, else inf."""
-    proven = bound.certified and bound.upper is not None
-    return bound.upper if proven and bound.upper is not None else math.inf
+    return bound.upper if bound.certified and bound.upper is not None else math.inf
