@@ -142,7 +142,7 @@ def clips_and_dtypes():
     for clip, dtype in itertools.product(CLIPS, (jnp.float32, jnp.bfloat16)):
         name = type(clip).__name__
         quick = (name, dtype) in (("Flat", jnp.float32), ("PerGroup", jnp.bfloat16))
-        marks = [] if quick else OFTEN
+        marks = [] if quick else pytest.mark.slow
         yield pytest.param(clip, dtype, id=f"{name}-{dtype.__name__}", marks=marks)
 
 
@@ -201,7 +201,8 @@ def moved(mode: str, count: int, kappa: float = 2.0) -> float:
 
 
 @pytest.mark.parametrize(
-    "mode", ["auto", *(pytest.param(x, marks=OFTEN) for x in ("two_pass", "vmap"))]
+    "mode",
+    ["auto", *(pytest.param(x, marks=pytest.mark.slow) for x in ("two_pass", "vmap"))],
 )
 def test_a_gradient_of_many_parameters_is_clipped_to_the_radius(mode):
     assert 1 - 2.0**-18 < moved(mode, 100) <= EXCESS
@@ -222,7 +223,7 @@ def test_a_gradient_of_thousands_of_parameters_is_clipped_to_the_radius(mode, co
 def modes_and_kappas():
     """Every mode with both forms; each mode and each form once in the fast suite."""
     for mode, form in itertools.product(("auto", "two_pass", "vmap"), KAPPA):
-        marks = [] if (mode, form) in QUICK_MODES else OFTEN
+        marks = [] if (mode, form) in QUICK_MODES else pytest.mark.slow
         yield pytest.param(mode, KAPPA[form], id=f"{mode}-{form}", marks=marks)
 
 
