@@ -63,14 +63,18 @@ def test_norm_runs_over_all_leaves_together():
     assert float(global_norm(jnp.zeros((0, 3)))) == 0.0
 
 
+# Rows of 256 and up to 17 halvings: so much may be lost, and is added beforehand.
+ROUNDED_UP = (256 + 17 + 2) * 2.0**-24
+
+
 @pytest.mark.slow
 def test_norm_of_many_small_entries_does_not_stall():
     # In bfloat16, 65,536 squares of 1/256 add up to 0.0625; the true norm is 1.
     entries = jnp.full(65_536, 1 / 256, jnp.bfloat16)
-    assert float(global_norm(entries)) == pytest.approx(1.0, rel=1e-6)
+    assert 1 <= float(global_norm(entries)) <= 1 + ROUNDED_UP
     # 2^25 equal squares: a running float32 sum would stop at 2^24 of them.
     many = jnp.ones(2**25, jnp.float32)
-    assert float(global_norm(many)) == pytest.approx(2**12.5, rel=1e-6)
+    assert 2**12.5 <= float(global_norm(many)) <= 2**12.5 * (1 + ROUNDED_UP)
 
 
 @pytest.mark.parametrize(
