@@ -1,7 +1,6 @@
 """Settings of every test: two CPU devices, no reused keys, no silent broadcasting."""
 
 import gc
-import os
 import tempfile
 from collections.abc import Iterator
 
@@ -22,12 +21,6 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-QUICKLY = (
-    "--xla_cpu_use_fusion_emitters=false",
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
-
-
 def compiles_quickly(config: pytest.Config) -> bool:
     """Whether this is the fast suite. All others optimise, as users' programs do."""
     return config.option.markexpr == "not slow"
@@ -35,9 +28,6 @@ def compiles_quickly(config: pytest.Config) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_disable_most_optimizations", compiles_quickly(config))
-    if compiles_quickly(config):
-        # Read when the first program is compiled; a third of the fast suite's time.
-        os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *QUICKLY))
 
 
 def pytest_collection_finish() -> None:
