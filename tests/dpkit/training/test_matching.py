@@ -102,9 +102,9 @@ SLIPS = {
         lambda t: jax.lax.pmean(t, "data"), mesh=jax.make_mesh((2,), ("data",)),
         in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False,
     )(total),
-    "gradient": lambda total: jax.grad(lambda p: PLAN.gradient(loss)(p, first(PLAN))[0])(
-        START
-    ),
+    "gradient": lambda total: jax.grad(
+        lambda p: PLAN.gradient(loss)(p, first(PLAN))[0]
+    )(START),
     "gradient of it": lambda total: jax.grad(lambda t: 0.0)(total),
 }  # fmt: skip
 
