@@ -202,8 +202,11 @@ def part_cost(
       >>> part_cost(part, PureDpEvent(0.75), Relation.ADD_REMOVE, [], whole=True)[1]
       0.0
     """
-    spent = sum(e for e, _ in others)
-    left = part.delta - sum(d for _, d in others)
+    spent = math.fsum(e for e, _ in others)
+    exact = [part.delta, *(-d for _, d in others)]
+    left = math.fsum(exact)
+    if math.fsum([*exact, -left]) < 0:  # the sign of fsum is exact
+        left = math.nextafter(left, 0.0)
     for delta in (0.0, left if whole else left / 2):
         with contextlib.suppress(UnsupportedEvent, ValueError):
             bound = epsilon(event, delta, relation=relation)
@@ -212,7 +215,7 @@ def part_cost(
                 break
     else:
         raise NotCertified("no accountant certifies an epsilon within ledger.share")
-    if spent + asked > part.epsilon:
+    if math.fsum([*(e for e, _ in others), asked, -part.epsilon]) > 0:
         advice = "ledger.share is this run's part: raise it, or ask for less"
         raise BudgetExceeded(asked, spent, part, "all", advice)
     return [asked, delta]
