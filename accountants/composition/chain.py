@@ -207,17 +207,19 @@ class Convolution:
         tilt's Rényi bound: no masses, and an error of all of P_t.
         """
         infinite = min(1.0, -math.expm1(rounds * self._log_finite))
-        if self.width(rounds, tilt) > _WIDEST:
+        window = self._window(rounds, tilt)
+        if window[1] - window[0] >= _WIDEST:
             return ComposedLoss(0, np.zeros(1), tilt, self.step, infinite, 1.0)
-        place = tilt.mean
         if self._round is not None:
             kept = self.tilt(rounds, self._round[0])
+            place = tilt.mean
             extra = kept.log_bound(place, self.step) - tilt.log_bound(place, self.step)
-            if extra <= _WORSE and self.width(rounds, kept) <= self._round[1] - _MARGIN:
-                tilt = kept
+            first, last = self._window(rounds, kept)
+            if extra <= _WORSE and last - first < self._round[1] - _MARGIN:
+                tilt, window = kept, (first, last)
             else:
                 self._round = None
-        first, last = self._window(rounds, tilt)
+        first, last = window
         if self._round is None:
             length = fft.next_fast_len(last - first + 1 + _MARGIN, real=True)
             self._round = (tilt.slope, length, *self._transform(tilt.slope, length))
