@@ -12,12 +12,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def result_of(code: str) -> Any:
-    """What the code printed in its last line, as JSON."""
+    """What the code printed in its last line, as JSON.
+
+    Its programs are not optimised: what devices send to each other is the same.
+    """
+    settings = {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **settings},
         check=False,
     )
     assert done.returncode == 0, done.stderr
