@@ -12,6 +12,7 @@ import pytest
 from experiments.bench import rewrite_picture, training, training_page, training_plot
 from experiments.bench.training_models import MODELS, cnn, decoder, mlp
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 TINY = {
     "decoder-128": decoder(1, 8, positions=6, symbols=11, batch=3, heads=2),
     "cnn": cnn(3),
@@ -31,7 +32,6 @@ def drawn(model):
     return params, model.draw(np.random.default_rng(0), model.batch)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.slow
 def test_a_batch_has_the_mean_loss_of_its_examples():
     model = TINY["decoder-128"]
@@ -172,6 +172,9 @@ def test_one_command_makes_page_and_plot(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "MODELS", {"mlp": TINY["mlp"]})
     monkeypatch.setattr(training, "LENGTHS", (16,))
     monkeypatch.setattr(training, "WIDTHS", (8,))
+    tiny = TINY["decoder-128"]
+    monkeypatch.setattr(training, "decoder", lambda *size, batch: tiny)
+    monkeypatch.setattr(training, "LEAST_SECONDS", 0.01)
     page, plot = tmp_path / "docs" / "training.md", tmp_path / "plot.png"
     arguments = ["--rounds", "1", "--markdown", str(page), "--plot", str(plot)]
     figures = tmp_path / "figures.json"
