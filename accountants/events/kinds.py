@@ -54,7 +54,7 @@ def kind_of(event: object) -> Kind:
     ):
         key = (type(event), type(event.event))
     if key not in _BY_CLASS:
-        raise ValueError(f"{event!r} is not an event that dpkit knows; see KINDS")
+        raise ValueError(f"{event!r} is not an event that dpkit knows")
     return _BY_CLASS[key]
 
 

@@ -71,6 +71,8 @@ def _solve(distance: float, delta: float, side: int) -> float:
         high *= 2
     while high > 1e-300 and excess(high / 2) <= 0:
         high /= 2
+    if excess(high / 2) <= 0:  # closer to 0 than any root can be found
+        return high if side else 0.0
     root: Any = optimize.brentq(excess, high / 2, high, xtol=1e-300)
     return float(root)
 

@@ -130,9 +130,8 @@ def _single(event: DpEvent, relation: Relation) -> Concentration:
         return Concentration(*found)
     if shift is not None:
         sampled = not isinstance(event, dp.GaussianDpEvent)
-        return Concentration(
-            rho=0.5 * shift**2, unamplified=(event,) if sampled else ()
-        )
+        rho, unamplified = half_square(shift), (event,) if sampled else ()
+        return Concentration(rho=rho, unamplified=unamplified)
     if law.lacks("guarantee"):
         reason = "it is neither concentrated nor private by itself"
         raise UnsupportedEvent(Concentrated.name, event, reason)

@@ -33,6 +33,8 @@ def location(path: str | Path | None) -> Path | sa.URL | None:
         return None
     if not isinstance(path, str | Path) or not str(path).strip():
         raise TypeError(f"path={path!r} must be a path, a URL or None")
+    if str(path) == ":memory:":
+        raise ValueError(f"path={path!r} would be a file: None is a ledger in memory")
     found = Path(path).absolute()
     if found.is_dir():
         raise ValueError(f"path={path} is a folder; name a file in it")
