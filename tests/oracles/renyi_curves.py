@@ -17,7 +17,7 @@ def sampled_gaussian(rate, noise, order, *, add=False):
         power = 1 - a if add else a
         reach = a + 1 + 14 * s
         ends = mpmath.linspace(-reach, reach, 41)
-        moment = mpmath.quad(
+        moment = mpmath.quadgl(
             lambda x: mpmath.npdf(x, 0, s) * ratio(x) ** power, list(ends)
         )
         return float(mpmath.log(moment) / (a - 1))
