@@ -138,7 +138,7 @@ def test_supports_is_what_is_answered_and_a_refusal_has_a_remedy(
             answers(name, relation).get(reading.name)
             or reading.epsilon(event, DELTA, relation=relation)
         ),
-        lambda: reading.delta_of(event, 1.0, relation=relation, lower=False),
+        lambda: reading.delta_of(event, 0.1, relation=relation, lower=False),
     ]
     for ask in asks:
         if reading.supports(event, relation):

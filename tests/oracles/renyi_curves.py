@@ -39,7 +39,7 @@ def laplace(scale, order, rate=1.0, *, add=False):
 
         reach = 100 * b + 1
         ends = [-reach, -b, 0, mpmath.mpf(1) / 2, 1, 1 + b, reach]
-        return float(mpmath.log(mpmath.quad(integrand, ends)) / (a - 1))
+        return float(mpmath.log(mpmath.quadgl(integrand, ends)) / (a - 1))
 
 
 def finite(p, q, order):
