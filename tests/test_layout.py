@@ -1,6 +1,7 @@
 """The layout that imports, wheels and readers rely on."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -52,8 +53,13 @@ def source_files(folder):
 ALL = [(folder, path) for folder in MAY_IMPORT for path in source_files(folder)]
 
 
+@functools.cache
+def nodes_of(path):
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imported_modules(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -86,7 +92,7 @@ def rooms_entered(house, path):
 
 def modules_in_texts(path):
     """Names of modules that are written as texts, for `import_module` and the like."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if re.fullmatch(r"dpkit(\.\w+)+", node.value):
                 yield node.value
@@ -134,7 +140,7 @@ def test_no_room_goes_through_the_front_door():
     """The names of `import dpkit` come from every floor: no room takes them there."""
     rooms = {room for floor in FLOORS["dpkit"] for room in floor}
     for *_, path in IN_ROOMS:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.ImportFrom) and node.module == "dpkit":
                 assert {alias.name for alias in node.names} <= rooms, path
 

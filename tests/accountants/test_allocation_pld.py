@@ -43,21 +43,25 @@ def allocated(noise, steps, **options) -> Any:
     return RandomAllocationDpEvent(float(noise), steps, **options)
 
 
-def bound(event, delta=1e-5) -> Any:
-    return pld.epsilon(event, delta, relation="add_remove")
+def bound(event, delta=1e-5, lower=True) -> Any:
+    return pld.epsilon(event, delta, relation="add_remove", lower=lower)
+
+
+def upper(event) -> Any:
+    return bound(event, lower=False).upper
 
 
 def each_way(event, delta=1e-5):
     return Rounds(event, Relation.ADD_REMOVE, delta=delta).each_way(1, delta)
 
 
-@pytest.mark.parametrize("row", ROWS[5:9], ids=str)
+@pytest.mark.parametrize("row", [ROWS[5], ROWS[8]], ids=str)
 def test_the_table(row):
     check_row(*row)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS[:5] + ROWS[9:], ids=str)
+@pytest.mark.parametrize("row", ROWS[:5] + ROWS[6:8] + ROWS[9:], ids=str)
 def test_the_rest_of_the_table(row):
     check_row(*row)
 
@@ -104,7 +108,7 @@ def test_degenerate_forms_are_gaussians():
         (allocated(2, 4, selected=4, epochs=2), repeat(gaussian(2), 8)),
         (allocated(3, 29, epochs=10, partition="kept"), allocated(3 / 10**0.5, 29)),
     ]:
-        assert bound(event).upper == pytest.approx(bound(same).upper, rel=1e-9)
+        assert upper(event) == pytest.approx(upper(same), rel=1e-9)
 
 
 @pytest.mark.slow
@@ -118,12 +122,13 @@ def test_it_is_never_worse_than_a_gaussian_and_monotone():
 
 def test_noise_that_no_grid_holds_is_a_gaussian():
     for noise in (0.05, 1e5):
-        found = bound(allocated(noise, 29)).upper
-        assert found == pytest.approx(bound(gaussian(noise)).upper, rel=1e-6)
+        found = upper(allocated(noise, 29))
+        assert found == pytest.approx(upper(gaussian(noise)), rel=1e-6)
 
 
 def test_best_is_the_loss_distribution_and_replacement_is_refused():
-    found: Any = epsilon(allocated(1, 29, epochs=10), 1e-5, relation="zero_out")
+    event = allocated(1, 29, epochs=10)
+    found: Any = epsilon(event, 1e-5, relation="zero_out", lower=False)
     assert found.method_upper == "pld"
     with pytest.raises(UnsupportedRelation):
         pld.epsilon(allocated(1, 29), 1e-5, relation="replace_one")

@@ -1,5 +1,6 @@
 """What floats round away is never taken off an answer: losses far from 1."""
 
+import itertools
 import math
 import warnings
 from typing import Any, cast
@@ -25,7 +26,13 @@ from dpkit.accountants.pairs.curve import Remembered
 from dpkit.accountants.pairs.laws import Law, curve_of
 from dpkit.accountants.pairs.noise import overflow_probability
 from dpkit.accountants.readings import edgeworth, gdp, pld, pure, rdp, zcdp
-from tests.accountants.worked_runs import gaussian, poisson, poisson_laplace, rdp_curve
+from tests.accountants.worked_runs import (
+    gaussian,
+    poisson,
+    poisson_laplace,
+    rdp_curve,
+    thinned,
+)
 
 ORDERS = (1 + 1e-12, 1 + 1e-6, 1.01, 2.0, 47.0, 1e4)
 
@@ -86,7 +93,7 @@ def test_curves_keep_faint_losses_and_orders_near_one(loss, order):
 def test_many_faint_releases_add_up(event, shift):
     # Sums of so many are Gaussian, for bounded range at the even split.
     truth = upper(gdp.epsilon(gaussian(1 / shift), 1e-5, relation="zero_out"))
-    found = upper(epsilon(event, 1e-5, relation="zero_out"))
+    found = upper(epsilon(event, 1e-5, relation="zero_out", lower=False))
     assert truth * (1 - 1e-6) <= found < 0.4
 
 
@@ -126,8 +133,10 @@ def test_tables_of_faint_divergences_are_not_nothing():
     assert rdp.delta_of(nothing, 0.0, relation="add_remove").upper == 0
 
 
-@pytest.mark.parametrize("rate", [1e-12, 1e-20, 1e-100, 1e-200])
-@pytest.mark.parametrize("count", [1, 10**6])
+@pytest.mark.parametrize(
+    ("rate", "count"),
+    thinned(itertools.product([1e-12, 1e-20, 1e-100, 1e-200], [1, 10**6]), (0, 3, 6)),
+)
 def test_the_best_faint_delta_is_the_smallest(rate, count):
     event = repeat(poisson(1, rate), count)
     found, *each = [
@@ -172,7 +181,7 @@ def test_allocation_that_no_grid_holds_has_no_lower_bound(noise):
 
 def test_allocation_for_a_tail_that_no_grid_holds_is_a_gaussian():
     event = RandomAllocationDpEvent(1.0, 2, epochs=10**100)
-    found = upper(epsilon(event, 1e-5, relation="zero_out"))
+    found = upper(epsilon(event, 1e-5, relation="zero_out", lower=False))
     assert 1e99 < found < 1e100
 
 

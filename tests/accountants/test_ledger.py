@@ -29,6 +29,7 @@ from tests.accountants.toy_ledgers import (
     new_ledger,
     static_bound,
 )
+from tests.accountants.worked_runs import thinned
 
 
 def _charge_until_refused(ledger, event, limit=200):
@@ -353,7 +354,7 @@ def test_an_approximate_charge_has_no_bound_below_its_delta():
 # Totals against a reference ----------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("seed",), thinned(zip(range(4)), (0, 1)))
 def test_totals_against_brute_force(seed):
     """Random charges, commits and aborts; totals by fractions, from the start."""
     random.seed(seed)

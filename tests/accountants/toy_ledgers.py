@@ -28,4 +28,5 @@ def new_ledger(budget=BUDGET, **options) -> Any:
 
 def static_bound(event, delta=1e-5) -> Any:
     """The static bound of an event."""
-    return epsilon(event, delta, relation="add_remove", unit="example")
+    terms = {"relation": "add_remove", "unit": "example"}
+    return epsilon(event, delta, lower=False, **terms)

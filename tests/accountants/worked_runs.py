@@ -1,6 +1,10 @@
 """Runs whose epsilon is known, shared by the tests of several accountants."""
 
+from collections.abc import Collection, Iterable
+from typing import Any
+
 import dp_accounting as dp
+import pytest
 from dp_accounting import dp_event
 
 from dpkit.accountants.events import (
@@ -96,6 +100,15 @@ PURE = [
     (0.5, 30, 1e-9, 14.9984968687),
     (0.01, 10_000, 1e-5, 4.37638450926),
 ]
+
+
+def thinned(rows: Iterable[Any], kept: Collection[int]) -> list[Any]:
+    """A test's table, slow but for the `kept` rows: all go the same way."""
+    return [
+        row if n in kept else pytest.param(*row, marks=pytest.mark.slow)
+        for n, row in enumerate(rows)
+    ]
+
 
 ALL = ("add_remove", "replace_one", "zero_out")
 DIRECTED = ("add_remove", "zero_out")

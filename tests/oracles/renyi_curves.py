@@ -17,7 +17,7 @@ def sampled_gaussian(rate, noise, order, *, add=False):
         power = 1 - a if add else a
         reach = a + 1 + 14 * s
         ends = mpmath.linspace(-reach, reach, 41)
-        moment = mpmath.quad(
+        moment = mpmath.quadgl(
             lambda x: mpmath.npdf(x, 0, s) * ratio(x) ** power, list(ends)
         )
         return float(mpmath.log(moment) / (a - 1))
@@ -39,7 +39,7 @@ def laplace(scale, order, rate=1.0, *, add=False):
 
         reach = 100 * b + 1
         ends = [-reach, -b, 0, mpmath.mpf(1) / 2, 1, 1 + b, reach]
-        return float(mpmath.log(mpmath.quad(integrand, ends)) / (a - 1))
+        return float(mpmath.log(mpmath.quadgl(integrand, ends)) / (a - 1))
 
 
 def finite(p, q, order):
