@@ -246,8 +246,9 @@ def test_a_clip_norm_that_moves_follows_the_state_of_the_noise(name):
         return optax.apply_updates(params, updates), state, total.limit
 
     params, state, limits = START, optimizer.init(START), []
-    before = state
+    before = last = state
     for batch in plan.batches(ROOT, RECORDS):
+        last = state
         params, state, limit = step(params, state, batch, state)
         limits.append(float(limit))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
@@ -256,7 +257,7 @@ def test_a_clip_norm_that_moves_follows_the_state_of_the_noise(name):
     else:
         assert limits[0] == pytest.approx(0.1) and len(set(limits)) == 6
     # A sum of the first step, noised as if it were of the last.
-    moved, _, _ = step(START, state, first(plan), before)
+    moved, _, _ = step(START, last, first(plan), before)
     assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(moved))
 
 
