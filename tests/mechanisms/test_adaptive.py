@@ -139,7 +139,8 @@ def test_an_update_by_hand():
     # 96 rows, 70 at or below, 26 above, noise +3: 1/2 + (35 - 13 + 3) / 100 = .75;
     # exp(-.2 (.75 - .5)) = .9512294.
     norms = jnp.asarray(np.where(np.arange(100) < 70, 0.5, 2.0), jnp.float32)
-    released = {"sum": None, "below": PLAIN.count(norms, np.arange(100) < 96) + 3.0}
+    mask = jnp.asarray(np.arange(100) < 96)
+    released = {"sum": None, "below": PLAIN.count(norms, mask) + 3.0}
     assert float(PLAIN.fraction(released)) == 0.75
     assert float(PLAIN.updated(released).clip_norm) == pytest.approx(
         0.9512294, abs=1e-7
