@@ -33,7 +33,7 @@ def row_checks():
         for check in ROW_CHECKS:
             slow = is_slow(row) or check is check_exact
             slow |= check is check_audit
-            slow |= check is check_law and row.name != "gaussian_sum-add_remove"
+            slow |= check is check_law and row.name != "gaussian_sum-replace_one"
             marks = [pytest.mark.slow] if slow else []
             marks += [pytest.mark.guard] if check is check_audit else []
             yield pytest.param(row, check, marks=marks, id=f"{row}-{check.__name__}")

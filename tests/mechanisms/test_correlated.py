@@ -73,8 +73,9 @@ def normals_of(strategy, keys, like, generator="threefry"):
     """The z that these keys stand for, stacked."""
     if isinstance(strategy, SquareRoot):
         keys = [jax.random.split(key, 1)[0] for key in keys]
-    rows = [gaussian_noise(key, like, 1.0, generator=generator) for key in keys]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    noise = jax.jit(lambda key: gaussian_noise(key, like, 1.0, generator=generator))
+    rows = [noise(key) for key in keys]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -143,7 +144,8 @@ def draws_of(strategy, number=20_000):
     stream = stream_of(strategy)
     keys = jax.random.split(jax.random.key(5), number)
     zeros = jnp.zeros((STEPS, 1))
-    drawn = jax.jit(jax.vmap(lambda key: stream.run(key, zeros)))(keys)
+    run = jax.vmap(lambda key: stream.run(key, zeros))
+    drawn = jax.jit(run, compiler_options=conformance.OPTIMISED)(keys)
     return stream, np.asarray(drawn, float)[..., 0]
 
 

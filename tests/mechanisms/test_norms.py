@@ -77,7 +77,8 @@ def exact_norm(tree) -> float:
 
 def filled(shapes, dtype, entry):
     """Leaves that hold one number."""
-    made = {shape: jnp.full(shape, entry, dtype) for shape in set(shapes)}
+    kind = jnp.dtype(dtype)
+    made = {x: jnp.asarray(np.full(x, entry, kind)) for x in set(shapes)}
     return [made[shape] for shape in shapes]
 
 
@@ -100,8 +101,10 @@ def test_squares_are_never_below_what_they_promise(shapes, dtype):
     count = sum(math.prod(shape) for shape in shapes)
     for entry in (worst_entry(count), 0.8515625):
         leaves = filled(shapes, dtype, entry)
-        exact = count * Fraction(float(jnp.asarray(entry, dtype))) ** 2
-        found = Fraction(float(squared_norm(leaves)))
+        exact = count * Fraction(float(np.asarray(entry, jnp.dtype(dtype)))) ** 2
+        # Thousands of arguments are quicker one by one, a few in one program.
+        squared = squared_norm if len(leaves) > 100 else jax.jit(squared_norm)
+        found = Fraction(float(squared(leaves)))
         assert found >= exact * (1 - UNIT) ** 17
         longest = min(4096, max(max(shape, default=1) for shape in shapes))
         assert found <= exact * (1 + (longest + 60) * 2 * UNIT)
@@ -116,7 +119,7 @@ def test_one_chain_would_break_the_promise():
 @pytest.mark.parametrize("numbers", [1, 2, 3, 16, 17, 1000, 4097])
 def test_so_many_halvings_are_made(numbers):
     # 2^24 + 1 + 1 + ... in float32: a one that meets the large number is lost.
-    found = jnp.ones(numbers).at[0].set(2.0**24)
+    found = np.array([2.0**24] + [1.0] * (numbers - 1), np.float32)
     lost = numbers - 1 + 2**24 - int(jax.jit(tree_sum)(found))
     assert abs(lost) <= halvings(numbers) * 2
 
@@ -159,9 +162,9 @@ def test_no_clip_lets_a_record_pass_its_radius(clip, dtype):
 
 @pytest.mark.parametrize(
     "count",
-    [1000, pytest.param(3000, marks=OFTEN)],
+    [300, pytest.param(3000, marks=OFTEN)],
 )
-def test_thousands_of_leaves_pass_no_further_than_one(count):
+def test_hundreds_of_leaves_pass_no_further_than_one(count):
     record = [jnp.float32(worst_entry(count))] * count
     out, norm = clip_pinned(record, 1.0)
     assert abs(exact_norm(out) - 1) <= 2.0**-20
@@ -178,8 +181,8 @@ def test_norms_of_groups_hold_as_well():
 
 def test_leaves_in_float64_keep_its_precision():
     with jax.enable_x64(True):
-        leaves = [jnp.full((784, 256), 0.1, jnp.float64), jnp.float64(0.1)]
-        assert float(squared_norm(leaves)) == pytest.approx(2007.05, rel=1e-13)
+        leaves = [np.full((784, 256), 0.1), np.array(0.1)]
+        assert float(jax.jit(squared_norm)(leaves)) == pytest.approx(2007.05, rel=1e-13)
 
 
 def many_parameters(count: int):

@@ -41,11 +41,13 @@ def test_run_is_split_contribute_sum_privatize():
     mechanism = GaussianSum(1.0, 2.0)
     records = jnp.array([[3.0, 4.0], [0.0, 0.5], [-1.0, 0.0]])
     _, noise_key = jax.random.split(jax.random.key(5))
-    total = sum(clip_record(record, 1.0) for record in records)
-    expected = total + gaussian_noise(noise_key, total, mechanism.stddev)
+    clip = jax.jit(lambda record: clip_record(record, 1.0))
+    total = sum(np.asarray(clip(record)) for record in np.asarray(records))
+    like = jax.ShapeDtypeStruct((2,), jnp.float32)
+    expected = total + np.asarray(gaussian_noise(noise_key, like, mechanism.stddev))
     for output in (
-        run(mechanism, jax.random.key(5), records),
-        mechanism(jax.random.key(5), records),
+        jax.jit(run)(mechanism, jax.random.key(5), records),
+        jax.jit(mechanism.__call__)(jax.random.key(5), records),
     ):
         np.testing.assert_allclose(output, expected, rtol=1e-6)
 
@@ -64,7 +66,7 @@ def test_every_record_and_the_release_have_keys_of_their_own():
 
 def test_no_records_give_the_noise_alone():
     empty = {"a": jnp.zeros((0, 3)), "b": jnp.zeros((0,))}
-    output = GaussianSum(1.0, 1.0)(jax.random.key(0), empty)
+    output = jax.jit(GaussianSum(1.0, 1.0).__call__)(jax.random.key(0), empty)
     assert output["a"].shape == (3,)
     assert output["b"].shape == ()
     assert all(np.asarray(leaf).all() for leaf in jax.tree.leaves(output))

@@ -11,13 +11,19 @@ import pytest
 from dpkit import Budget, Ledger, fit
 from dpkit.mechanisms.clips import Flat
 from dpkit.training import Execution, as_optax
-from tests.streams import CHECKS, ROWS, Fading
+from tests.streams import CHECKS, ROWS, Fading, check_event
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("row", ROWS, ids=repr)
 def test_stream(row, check):
     check(row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=repr)
+def test_a_run_costs_its_steps_under_every_relation(row):
+    check_event(row, every=True)
 
 
 @pytest.mark.slow
@@ -58,13 +64,13 @@ def test_a_new_noise_trains_by_its_plan_alone():
 
 def test_a_deterministic_factor_that_the_event_forgot_would_show():
     """The check of events is no empty one."""
-    from tests.streams import Row, check_event
+    from tests.streams import Row
 
     class Wrong(Fading):
         def run_event(self, sampler, steps, relation):
             return Fading(Flat(1.0), 1.5, 12, 1.0).run_event(sampler, steps, relation)
 
     (row,) = (row for row in ROWS if isinstance(row.stream, Fading))
-    wrong = Row("wrong", Wrong(Flat(1.0), 1.5, 12), row.sampler, 6, (), written=False)
+    wrong = Row("wrong", Wrong(Flat(1.0), 1.5, 12), row.sampler, 4, (), written=False)
     with pytest.raises(AssertionError, match=">"):
         check_event(wrong)

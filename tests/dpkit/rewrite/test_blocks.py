@@ -82,7 +82,7 @@ def test_blocks_add_up(size):
     def part(rows):
         return [rows[0].sum(0), jnp.vdot(rows[0][:, 0], rows[1])]
 
-    found = summed(part, (jnp.asarray(rows), jnp.asarray(rows[:, 1])), size)
+    found = jax.jit(lambda rows: summed(part, rows, size))((rows, rows[:, 1]))
     wide = rows.astype(float)
     np.testing.assert_allclose(found[0], wide.sum(0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found[1], wide[:, 0] @ wide[:, 1], rtol=1e-5, atol=1e-5)

@@ -25,7 +25,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "two_pass_whole": {"mode": "two_pass", "kappa": 1e9},
     "vmap": {"mode": "vmap"},
 }
-QUICK = ("product", "whole", "two_pass")
+QUICK = ("product", "whole")  # two passes: below, with factors
 EVERY_WAY = [
     pytest.param(way, marks=() if way in QUICK else pytest.mark.slow) for way in WAYS
 ]

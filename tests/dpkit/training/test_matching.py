@@ -46,7 +46,7 @@ def first(plan=PLAN):
 
 @functools.cache
 def summed(plan=PLAN, **options):
-    return plan.gradient(loss, **options)(START, first(plan))[0]
+    return jax.jit(plan.gradient(loss, **options))(START, first(plan))[0]
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ SLIPS = {
         in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False,
     )(total),
     "gradient": lambda total: jax.grad(
-        lambda p: PLAN.gradient(loss)(p, first(PLAN))[0]
+        lambda p: jax.jit(PLAN.gradient(loss))(p, first(PLAN))[0]
     )(START),
     "gradient of it": lambda total: jax.grad(lambda t: 0.0)(total),
 }  # fmt: skip
@@ -146,8 +146,9 @@ def test_steps_are_averaged_behind_the_noise_and_not_around_it():
     noise: Any = plain.update
     state, bare = optimizer.init(START), plain.init(START)
     means: list[Any] = []
+    gradient = jax.jit(PLAN.gradient(loss))
     for batch in list(PLAN.batches(ROOT, RECORDS))[:2]:
-        total, _ = PLAN.gradient(loss)(START, batch)
+        total, _ = gradient(START, batch)
         update, state = jax.jit(optimizer.update)(total, state, START)
         mean, bare = noise(total, bare, START)
         means.append(mean["w"])
@@ -171,18 +172,18 @@ def test_steps_are_averaged_behind_the_noise_and_not_around_it():
 def test_a_sum_that_was_clipped_otherwise_is_refused(gradient, words):
     batch = first()
     if isinstance(gradient, type(clipped_grad(loss, clip_norm=1.0))):
-        total, _ = gradient(START, batch.rows, batch.mask)
+        total, _ = jax.eval_shape(gradient, START, batch.rows, batch.mask)
     elif gradient.stream.clip_moves:
         with pytest.raises(ValueError, match="state=state"):
             gradient(START, batch)
         memory = gradient.stream.init(START)
-        total, _ = gradient.at(memory, START, batch, None)
+        total, _ = jax.eval_shape(gradient.at, memory, START, batch, None)
         words = OTHER
-    else:
-        total, _ = gradient(START, batch)
-    if words is None:
-        noised(total)
+    elif words is None:
+        noised(jax.jit(gradient)(START, batch)[0])
         return
+    else:
+        total, _ = jax.eval_shape(gradient, START, batch)
     with pytest.raises(ValueError, match=words):
         noised(total)
     with pytest.raises(ValueError, match=words):
@@ -192,7 +193,8 @@ def test_a_sum_that_was_clipped_otherwise_is_refused(gradient, words):
 def test_a_clip_norm_that_is_an_array_needs_a_plan():
     from dpkit.mechanisms import Flat
 
-    total, _ = clipped_grad(loss, clip=Flat(jnp.float32(1.0)))(START, *first())
+    gradient = clipped_grad(loss, clip=Flat(jnp.float32(1.0)))
+    total, _ = jax.eval_shape(gradient, START, *first())
     with pytest.raises(ValueError, match="norm that is an array"):
         noised(total)
 
@@ -205,10 +207,10 @@ def test_a_batch_without_its_mask_is_refused():
     bare: Any = clipped_grad(loss, clip_norm=1.0)
     with pytest.raises(TypeError, match="mask"):
         bare(START, batch.rows)
-    total, _ = bare(START, batch.rows, None)
+    total, _ = jax.eval_shape(bare, START, batch.rows, None)
     with pytest.raises(ValueError, match=r"mask=None for \d+ rows.*batch.mask"):
         noised(total)
-    noised(bare(START, batch.rows, batch.mask)[0])
+    noised(jax.jit(bare)(START, batch.rows, batch.mask)[0])
 
 
 def test_a_tree_is_no_sum():
@@ -238,15 +240,16 @@ def test_a_clip_norm_that_moves_follows_the_state_of_the_noise(name):
     optimizer = optax.chain(tx, optax.sgd(0.1))
 
     @jax.jit
-    def step(params, state, batch):
-        total, _ = gradient(params, batch, state=state)
+    def step(params, state, batch, clipped_by):
+        total, _ = gradient(params, batch, state=clipped_by)
         updates, state = optimizer.update(total, state, params)
         return optax.apply_updates(params, updates), state, total.limit
 
     params, state, limits = START, optimizer.init(START), []
-    before = state
+    before = last = state
     for batch in plan.batches(ROOT, RECORDS):
-        params, state, limit = step(params, state, batch)
+        last = state
+        params, state, limit = step(params, state, batch, state)
         limits.append(float(limit))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     if name == "schedule":
@@ -254,10 +257,8 @@ def test_a_clip_norm_that_moves_follows_the_state_of_the_noise(name):
     else:
         assert limits[0] == pytest.approx(0.1) and len(set(limits)) == 6
     # A sum of the first step, noised as if it were of the last.
-    stale, _ = gradient(START, first(plan), state=before)
-    last = jax.tree.map(lambda leaf: leaf, state)
-    update, _ = optimizer.update(stale, last, START)
-    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(update))
+    moved, _, _ = step(START, last, first(plan), before)
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(moved))
 
 
 def test_a_stale_clip_norm_releases_nothing_within_the_plan():
@@ -266,7 +267,7 @@ def test_a_stale_clip_norm_releases_nothing_within_the_plan():
     gradient = plan.gradient(loss, mode="vmap")
     start = tx.init(START)
     late = start._replace(step=start.step + 4, memory=start.memory + 4)
-    total, _ = gradient(START, first(plan), state=start)
+    total, _ = jax.jit(gradient)(START, first(plan), state=start)
     assert np.isfinite(tx.update(total, start, START)[0]["w"]).all()
     assert np.isnan(tx.update(total, late, START)[0]["w"]).all()
 
@@ -288,7 +289,8 @@ def test_a_loop_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
         leaves = jax.tree.leaves((kept[0], kept[1][1], kept[1][0].memory))
         return [np.asarray(leaf).tobytes() for leaf in leaves]
 
-    start = (START, optimizer.init(START))
+    # Placed as what is restored will be: one program for both.
+    start = jax.device_put((START, optimizer.init(START)), jax.devices()[0])
     batches, kept = list(plan.batches(ROOT, RECORDS)), start
     for number, batch in enumerate(batches):
         if number == 3:
@@ -312,10 +314,9 @@ def test_a_loop_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
 def test_two_sums_from_one_state_differ_by_what_they_differ():
     """Why a state is used once, as `as_optax` says: the noise is the same."""
     transformation: Any = as_optax(PLAN, ROOT)
-    state = transformation.init(START)
+    state, gradient = transformation.init(START), jax.jit(PLAN.gradient(loss))
     sums = [
-        PLAN.gradient(loss)(START, batch)[0]
-        for batch in list(PLAN.batches(ROOT, RECORDS))[:2]
+        gradient(START, batch)[0] for batch in list(PLAN.batches(ROOT, RECORDS))[:2]
     ]
     one, two = (transformation.update(total, state, START)[0]["w"] for total in sums)
     bare = [np.asarray(total.private_value["w"]) / 30 for total in sums]
@@ -333,6 +334,12 @@ def test_a_sum_crosses_compiled_programs_and_may_be_donated():
     donated, _ = jax.jit(noised, donate_argnums=0)(total)
     assert whole["w"].tobytes() == donated["w"].tobytes()
     assert (jax.eval_shape(split, START, first())[0]).clipping == total.clipping
+
+
+@functools.cache
+def mesh_free():
+    update = jax.jit(functools.partial(noised, inner=optax.adam(0.1)))
+    return update(summed(mode="vmap"))[0]
 
 
 @pytest.mark.parametrize("types", [AxisType.Auto, AxisType.Explicit])
@@ -353,7 +360,7 @@ def test_a_sum_is_noised_on_a_mesh_as_without_one(types):
         total, _ = gradient(params, batch)
         return optimizer.update(total, optimizer.init(params), params)[0]
 
-    want = noised(summed(mode="vmap"), inner=optax.adam(0.1))[0]
+    want = mesh_free()
     np.testing.assert_allclose(step(params, rows)["w"], want["w"], rtol=1e-4)
 
 
@@ -423,7 +430,7 @@ def test_rows_without_a_mask_are_no_batch_of_a_plan():
 def test_stacked_sums_are_refused():
     """Neither with parameters beside them, nor without."""
     batch = first()
-    mapped = jax.vmap(PLAN.gradient(loss, mode="vmap"), (None, None, 0))
+    mapped = jax.jit(jax.vmap(PLAN.gradient(loss, mode="vmap"), (None, None, 0)))
     keys = jax.random.split(jax.random.key(0), (3, len(batch.mask)))
     stacked, _ = mapped(START, batch, keys)
     transformation: Any = as_optax(PLAN, ROOT)
@@ -436,9 +443,12 @@ def test_stacked_sums_are_refused():
     transformation.update(jax.tree.map(lambda leaf: leaf[0], stacked), state, START)
     # As are those that are made and noised inside of one program.
     gradient = PLAN.gradient(loss, mode="vmap")
-    jax.vmap(
-        lambda k: transformation.update(gradient(START, batch, k)[0], state, START)
-    )(keys)
+    jax.eval_shape(
+        jax.vmap(
+            lambda k: transformation.update(gradient(START, batch, k)[0], state, START)
+        ),
+        keys,
+    )
 
 
 def test_a_sum_of_other_shapes_than_the_parameters_is_refused():
