@@ -236,7 +236,7 @@ def test_a_killed_run_on_a_shared_ledger_pays_once(case, killed, tmp_path):
 
 def test_a_ledger_that_forgot_the_run_is_found_out(case, killed, tmp_path):
     out = shutil.copytree(killed, tmp_path / "there") / "run"
-    where = shutil.move(out.parent / "older.db", out.parent / "team.db")
+    where = (out.parent / "older.db").replace(out.parent / "team.db")
     older = where.read_bytes()
     with pytest.raises(LedgerCorrupt, match="replaced or cut"):
         run(case.job, case.config(), out, ledger=where)
