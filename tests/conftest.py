@@ -44,6 +44,13 @@ def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", quick)
 
 
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their curves, a third of a short run; fixtures still draw."""
+    empty = '<svg width="1" height="1"></svg>'
+    monkeypatch.setattr("dpkit.report.plots._draw", lambda *given: empty)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """A server for this session: one in each process, for some tests crash it."""

@@ -59,7 +59,7 @@ def test_one_root_gives_noise_and_batches_streams_of_their_own(monkeypatch):
         clip_norm=1.0,
         noise_multiplier=1.0,
     )
-    root, params, records = jax.random.key(3), jnp.zeros(2), jnp.ones((50, 2))
+    root, params, records = jax.random.key(3), jnp.zeros(2), np.ones((50, 2), "f4")
     gradient = clipped_grad(lambda w, x, key: jnp.vdot(w, x), clip_norm=1.0)
     batches = folded(
         monkeypatch, root, lambda: list(plan.batches(root, num_records=50))
@@ -68,7 +68,7 @@ def test_one_root_gives_noise_and_batches_streams_of_their_own(monkeypatch):
     def one_step():
         optimizer = as_optax(plan, root)
         batch = plan.batch(jax.random.key(4), 0, 50)
-        total, _ = gradient(params, records[batch.indices], batch.mask)
+        total, _ = jax.jit(gradient)(params, records[batch.indices], batch.mask)
         optimizer.update(total, optimizer.init(params), params)
 
     noise = folded(monkeypatch, root, one_step)
@@ -120,6 +120,7 @@ class Killed(BaseException):
 OFTEN = [pytest.mark.slow, pytest.mark.guard]
 
 
+@pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize(
     "dies_at",
     [

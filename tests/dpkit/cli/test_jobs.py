@@ -25,7 +25,7 @@ PLAN = DPSGDPlan.create(
     clip_norm=1.0,
     noise_multiplier=2.0,
 )
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "no_curves")
 
 
 @pytest.fixture
@@ -37,23 +37,31 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """No step is taken to time it."""
+    found = (10**6, 0.5)
+    monkeypatch.setattr("dpkit.training.estimate._measured", lambda *given: found)
+
+
 def invoke(line, code=0):
     done = RUN.invoke(app, shlex.split(line))
     assert done.exit_code == code, done.output
     return done
 
 
-def test_a_dry_run_needs_no_data_and_leaves_nothing(here):
-    text = invoke("train my.toml --dry-run").stdout
+def test_a_dry_run_needs_no_data_and_leaves_nothing(here, request):
     bound = PLAN.epsilon(1e-5, relation="add_remove")
-    for part in ("add_remove", "mnist 3.0.1", "noise multiplier", "about", "nothing"):
-        assert part in text
     told = json.loads(invoke("train my.toml --dry-run --json").stdout)
     assert told["bound"]["upper"] == bound.upper
     assert told["estimate"]["steps"] == 2
     assert told["estimate"]["seconds"] >= 0
     # A batch is 150-odd rows of 784 bytes, the parameters are 7,850 floats.
     assert 1e5 < told["estimate"]["memory_bytes"] < 1e9
+    request.getfixturevalue("unmeasured")
+    text = invoke("train my.toml --dry-run").stdout
+    for part in ("add_remove", "mnist 3.0.1", "noise multiplier", "about", "nothing"):
+        assert part in text
     assert [p.name for p in here.iterdir()] == ["my.toml"]
 
 
@@ -73,7 +81,7 @@ def test_a_configuration_is_a_gate_and_a_curve(here):
     told = json.loads(invoke("budget curve my.toml --json").stdout)
     assert [x for x, _ in told["curve"]["points"]] == [1.0, 2.0]
     done = json.loads(
-        invoke("budget calibrate my.toml --epsilon 9 --solve steps --json").stdout
+        invoke("budget calibrate my.toml --epsilon 0.4 --solve steps --json").stdout
     )
     assert done["steps"] > 2
 
@@ -84,7 +92,7 @@ def test_a_size_that_nobody_published_is_asked_for(here):
     assert "data.name='mine'" in done.stderr
 
 
-def test_settings_on_the_line_take_the_place_of_the_files(here):
+def test_settings_on_the_line_take_the_place_of_the_files(here, unmeasured):
     line = "train my.toml --dry-run --json --set training.steps=5"
     told = json.loads(invoke(f"{line} --set privacy.noise_multiplier=3").stdout)
     assert told["estimate"]["steps"] == 5
@@ -119,10 +127,9 @@ def test_a_ledger_on_the_line(here):
     invoke(f"ledger init team.db {terms} --unit user --dataset 'digits 1.0.0'")
     invoke("train my.toml --out run --ledger team.db", code=5)
     invoke(f"ledger init it.db {terms} --unit example --dataset 'digits 1.0.0'")
-    for name in "ab":
-        invoke(f"train my.toml --out {name} --ledger sqlite:///{here}/it.db")
+    invoke(f"train my.toml --out run --ledger sqlite:///{here}/it.db")
     entries = json.loads(invoke("ledger show it.db --json").stdout)["entries"]
-    assert [e["kind"] for e in entries].count("reserve") == 2
+    assert [e["kind"] for e in entries].count("reserve") == 1
 
 
 @pytest.mark.parametrize(
@@ -134,7 +141,7 @@ def test_a_ledger_on_the_line(here):
         "budget curve my.toml",
     ],
 )
-def test_a_known_seed_is_no_privacy_before_the_run_as_well(here, line):
+def test_a_known_seed_is_no_privacy_before_the_run_as_well(here, unmeasured, line):
     assert "NO PRIVACY" not in invoke(line).output
     (here / "my.toml").write_text(MNIST + "[test]\ninsecure_seed = 1\n")
     assert "NO PRIVACY" in invoke(line, code=1 if "check" in line else 0).output

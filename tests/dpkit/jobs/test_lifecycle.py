@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,7 @@ from dpkit.jobs import JobConfig, Prepared, Progress, dry_run, load, run
 from dpkit.training.job import TRAINING
 from tests.dpkit.jobs import toy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "no_curves")
 RUN = CliRunner()
 TOY = "[histogram]\nbins = 7\nscale = 2.0\n"
 TRAIN = """
@@ -42,6 +43,7 @@ steps = 2
 expected_batch_size = 100
 learning_rate = 2.0
 microbatch_size = 32
+devices = 1
 """
 
 
@@ -81,7 +83,6 @@ FRAME = (
     "ledger ledger_head run_id started finished insecure_seed config_sha256 "
     "versions shown falsified"
 ).split()
-every_job = pytest.mark.parametrize("case", CASES, ids=lambda case: case.job.name)
 
 
 class Killed(Exception):
@@ -98,6 +99,19 @@ def kill(case, out, **options):
         run(case.job, case.config(), out, on_progress=die, **options)
 
 
+def doomed_summary(seen):
+    """The frame's summary, dying the first time; what it returns is seen."""
+    real = lifecycle.summary
+
+    def watched(*given):
+        seen.append(real(*given))
+        if len(seen) == 1:
+            raise Killed
+        return seen[-1]
+
+    return watched
+
+
 def charges(where):
     with Ledger.open(where) as ledger:
         ledger.verify()
@@ -105,25 +119,56 @@ def charges(where):
 
 
 def everything_in(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")}
+    return {p: p.read_bytes() for p in folder.rglob("*.*") if p.is_file()}
 
 
-@every_job
-def test_a_run_ends_with_a_result_a_report_and_no_secrets(case, tmp_path):
-    done = run(case.job, case.config(), tmp_path / "run")
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.job.name)
+def case(request, quick_compilation):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def finished(case, tmp_path_factory):
+    """A run and its folder; no test changes it."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return run(case.job, case.config(), out), out
+
+
+@pytest.fixture(scope="module")
+def dead(case, tmp_path_factory):
+    """Killed after the release, before the result: what it found, and its folder."""
+    out, seen = tmp_path_factory.mktemp("dead") / "run", []
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(lifecycle, "summary", doomed_summary(seen))
+        run(case.job, case.config(), out)
+    return seen[0], out
+
+
+@pytest.fixture(scope="module")
+def killed(case, tmp_path_factory):
+    """A killed run, the shared ledger that it was charged to, and that one before."""
+    there = tmp_path_factory.mktemp("killed")
+    case.ledger(there / "team.db").close()
+    shutil.copy(there / "team.db", there / "older.db")
+    kill(case, there / "run", ledger=there / "team.db")
+    return there
+
+
+def test_a_run_ends_with_a_result_a_report_and_no_secrets(case, finished):
+    done, out = finished
+    result = json.loads((out / "result.json").read_text())
     assert result == done.result
     assert result["job"] == case.job.name
-    assert not (tmp_path / "run" / "private").exists()
-    with Ledger.open(tmp_path / "run" / "ledger.db") as ledger:
+    assert not (out / "private").exists()
+    with Ledger.open(out / "ledger.db") as ledger:
         assert ledger.spent(result["delta"]).upper == pytest.approx(
             result["epsilon"], rel=1e-6
         )
         assert (ledger.head, ledger.id) == (result["ledger_head"], result["ledger"])
-    page = (tmp_path / "run" / "report.html").read_text()
+    page = (out / "report.html").read_text()
     for part in ("The guarantee", "What is not covered", result["ledger_head"]):
         assert part in page
-    again = run(case.job, case.config("# same\n" + case.text), tmp_path / "run")
+    again = run(case.job, case.config("# same\n" + case.text), out)
     assert again.already_finished and again.result == result
 
 
@@ -134,42 +179,25 @@ def test_the_toys_report_has_its_section(tmp_path):
     assert f"{done.result['counts'][0]:.4f}"[:6] in page
 
 
-@every_job
-def test_a_killed_run_pays_once_and_repeats_its_noise(case, tmp_path, monkeypatch):
+def test_a_killed_run_pays_once_and_repeats_its_noise(case, dead, finished, tmp_path):
     """Killed after the release, before the result: the same charge, the same noise."""
-    seen = []
-    real = lifecycle.summary
-
-    def watched(*given):
-        seen.append(real(*given))
-        if len(seen) == 1:
-            raise Killed
-        return seen[-1]
-
-    monkeypatch.setattr(lifecycle, "summary", watched)
-    with pytest.raises(Killed):
-        run(case.job, case.config(), tmp_path / "run")
-    assert not (tmp_path / "run" / "result.json").exists()
-    first = charges(tmp_path / "run" / "ledger.db")
-    done = run(case.job, case.config(), tmp_path / "run")
-    assert done.result[case.released] == seen[0][case.released]
-    assert charges(tmp_path / "run" / "ledger.db") == first
+    seen, out = dead[0], shutil.copytree(dead[1], tmp_path / "run")
+    assert not (out / "result.json").exists()
+    first = charges(out / "ledger.db")
+    done = run(case.job, case.config(), out)
+    assert done.result[case.released] == seen[case.released]
+    assert charges(out / "ledger.db") == first
     assert len(first) == 1 and first[0].kind == case.kind
     # Another run has other noise.
-    other = run(case.job, case.config(), tmp_path / "other")
-    assert other.result[case.released] != done.result[case.released]
+    assert finished[0].result[case.released] != done.result[case.released]
 
 
-@every_job
-def test_a_changed_configuration_is_refused(case, tmp_path):
-    kill(case, tmp_path / "run")
-    before = everything_in(tmp_path / "run")
-    with pytest.raises(ValueError, match="another configuration"):
-        run(case.job, case.config(case.other), tmp_path / "run")
-    assert everything_in(tmp_path / "run") == before
-    run(case.job, case.config(), tmp_path / "run")
-    with pytest.raises(ValueError, match="another configuration"):
-        run(case.job, case.config(case.other), tmp_path / "run")
+def test_a_changed_configuration_is_refused(case, dead, finished):
+    for _, out in (dead, finished):
+        before = everything_in(out)
+        with pytest.raises(ValueError, match="another configuration"):
+            run(case.job, case.config(case.other), out)
+        assert everything_in(out) == before
 
 
 def test_other_data_are_refused_on_resumption(tmp_path, monkeypatch):
@@ -180,7 +208,6 @@ def test_other_data_are_refused_on_resumption(tmp_path, monkeypatch):
     assert len(charges(tmp_path / "run" / "ledger.db")) == 1
 
 
-@every_job
 @pytest.mark.parametrize(
     "form", ["sqlite:///{}", pytest.param("{}", marks=pytest.mark.slow)]
 )
@@ -199,30 +226,23 @@ def test_a_shared_ledger_by_file_and_url(case, tmp_path, form):
         assert done.result["ledger"] == ledger.id
 
 
-@every_job
-def test_a_killed_run_on_a_shared_ledger_pays_once(case, tmp_path):
-    where = tmp_path / "team.db"
-    case.ledger(where).close()
-    kill(case, tmp_path / "run", ledger=where)
+def test_a_killed_run_on_a_shared_ledger_pays_once(case, killed, tmp_path):
+    out = shutil.copytree(killed, tmp_path / "there") / "run"
     with pytest.raises(LedgerCorrupt, match="not the ledger"):
-        run(case.job, case.config(), tmp_path / "run")  # where is it?
-    run(case.job, case.config(), tmp_path / "run", ledger=str(where))
-    assert len(charges(where)) == 1
+        run(case.job, case.config(), out)  # where is it?
+    run(case.job, case.config(), out, ledger=str(out.parent / "team.db"))
+    assert len(charges(out.parent / "team.db")) == 1
 
 
-@every_job
-def test_a_ledger_that_forgot_the_run_is_found_out(case, tmp_path):
-    where = tmp_path / "team.db"
-    case.ledger(where).close()
+def test_a_ledger_that_forgot_the_run_is_found_out(case, killed, tmp_path):
+    out = shutil.copytree(killed, tmp_path / "there") / "run"
+    where = (out.parent / "older.db").replace(out.parent / "team.db")
     older = where.read_bytes()
-    kill(case, tmp_path / "run", ledger=where)
-    where.write_bytes(older)
     with pytest.raises(LedgerCorrupt, match="replaced or cut"):
-        run(case.job, case.config(), tmp_path / "run", ledger=where)
+        run(case.job, case.config(), out, ledger=where)
     assert where.read_bytes() == older
 
 
-@every_job
 @pytest.mark.parametrize("shared", [True, False])
 def test_what_passes_the_budget_leaves_nothing(case, tmp_path, shared, monkeypatch):
     where = tmp_path / "team.db"
@@ -241,7 +261,6 @@ def test_what_passes_the_budget_leaves_nothing(case, tmp_path, shared, monkeypat
     assert [p.name for p in tmp_path.iterdir()] == ["team.db"]
 
 
-@every_job
 @pytest.mark.parametrize(
     "term", [{"relation": "zero_out"}, {"unit": "user"}, {"dataset": "another"}]
 )
@@ -252,7 +271,6 @@ def test_a_shared_ledger_must_agree(case, tmp_path, term):
     assert not (tmp_path / "run").exists()
 
 
-@every_job
 def test_the_advice_about_a_missing_ledger_works_when_typed(case, tmp_path):
     where = str(tmp_path / "our team's.db")
     with pytest.raises(ValueError, match="doesn't exist") as caught:
@@ -266,18 +284,16 @@ def test_the_advice_about_a_missing_ledger_works_when_typed(case, tmp_path):
     assert len(charges(where)) == 1
 
 
-@every_job
-def test_a_dry_run_spends_and_writes_nothing(case, tmp_path, monkeypatch):
+def test_a_dry_run_spends_and_writes_nothing(case, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cost = dry_run(case.job, case.config())
     assert list(tmp_path.iterdir()) == []
-    done = run(case.job, case.config(), tmp_path / "run")
+    done = finished[0]
     assert cost.bound is not None
     assert cost.bound.upper == pytest.approx(done.result["epsilon"], rel=1e-6)
     assert cost.to_json()["relation"] == "add_remove"
 
 
-@every_job
 def test_a_known_seed_is_marked_and_shares_no_ledger(case, tmp_path):
     text = case.text + "[test]\ninsecure_seed = 3\n"
     results = [run(case.job, case.config(text), tmp_path / n).result for n in "ab"]
@@ -539,7 +555,6 @@ def test_a_dry_run_of_a_known_seed_says_so():
 
 
 @pytest.mark.slow
-@every_job
 def test_a_killed_run_on_a_postgresql_ledger_pays_once(
     case, tmp_path, postgres, monkeypatch
 ):
