@@ -13,9 +13,16 @@ CODE = {
 }
 
 
-@pytest.mark.parametrize(
-    "page", [page for page, code in CODE.items() if code and page != "rewrite"]
-)
+def pages():
+    """Pages with examples; training's are long."""
+    for page, code in CODE.items():
+        if code and page != "rewrite":
+            long = page == "training"
+            marks = [pytest.mark.slow, pytest.mark.guard] if long else []
+            yield pytest.param(page, marks=marks)
+
+
+@pytest.mark.parametrize("page", list(pages()))
 def test_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope = {"__name__": page}

@@ -230,6 +230,8 @@ def test_nothing_is_left_beside_a_file_that_processes_raced_for(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["ledger.db"]
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_kill_between_reserve_and_commit_leaves_it_spent(ledger_url):
     path = ledger_url
     budget = Budget(1.0, 0.0)

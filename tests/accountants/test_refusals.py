@@ -142,13 +142,14 @@ GIVEN = {
 
 
 FAST = ("static pure", "zcdp")
+OFTEN = [pytest.mark.slow, pytest.mark.guard]
 
 
 # The Rényi accountant searches a curve of two orders, infinite between them.
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in LEDGERS],
+    [pytest.param(n, marks=OFTEN if n in FAST else pytest.mark.slow) for n in LEDGERS],
 )
 def test_advice_is_never_refused_in_turn(name):
     ledger, taken, refused = _ledger(name, "add_remove"), set(), 0

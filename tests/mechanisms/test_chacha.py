@@ -100,6 +100,8 @@ def test_every_element_has_words_of_its_own(shape, groups, blocks, some):
         assert rows[row, place] == pytest.approx(expected, rel=5e-7, abs=4e-7)
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_small_leaves_are_made_together_and_get_what_each_gets_alone():
     shapes = ((3, 7), (), (0, 2), (1500,), (1, 512), (40_000,))
     keys = jax.random.split(chacha_key(SECRET), len(shapes))

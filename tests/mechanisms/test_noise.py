@@ -100,6 +100,8 @@ def accuracy_oracle():
     return np.array([normal.inverse_normal(int(a), int(b)) for a, b in pairs])
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 4e-7), ("float64", 4e-15)])
 def test_inverse_normal_is_accurate_in_both_tails(dtype, error):
     high, low = accuracy_words()
@@ -273,6 +275,8 @@ def test_keys_of_the_wrong_kind_are_refused():
         assert str(np.asarray(legacy)) not in str(caught.value)
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_each_device_makes_its_own_shard_without_communication():
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     shape = (514, 1024)  # a large leaf: small ones are made together

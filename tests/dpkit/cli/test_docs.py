@@ -32,7 +32,8 @@ def budget_commands():
     for line in COMMANDS:
         if line.startswith("budget"):
             long = "--advantage" in line or "--tpr" in line or "--peers" in line
-            marks = [pytest.mark.slow] if long else []
+            marks = [pytest.mark.slow] if long or "curve" in line else []
+            marks += [pytest.mark.guard] if "curve" in line else []
             yield pytest.param(line, marks=marks)
 
 

@@ -108,6 +108,8 @@ def test_settings_on_the_line_take_the_place_of_the_files(here, unmeasured):
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_what_was_set_is_what_the_folder_says(here):
     (here / "my.toml").write_text(TRAIN)
     invoke("train my.toml --out run --set training.steps=1 --set data.name=digits")
@@ -118,6 +120,8 @@ def test_what_was_set_is_what_the_folder_says(here):
     assert "already finished" in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_ledger_on_the_line(here):
     (here / "my.toml").write_text(TRAIN)
     done = invoke("train my.toml --out run --ledger team.db", code=2)

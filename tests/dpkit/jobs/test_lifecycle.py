@@ -122,7 +122,15 @@ def everything_in(folder):
     return {p: p.read_bytes() for p in folder.rglob("*.*") if p.is_file()}
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.job.name)
+# The frame is the same for all jobs: the fast suite has the cheap one.
+OFTEN = [pytest.mark.slow, pytest.mark.guard]
+JOBS = [
+    pytest.param(case, id=case.job.name, marks=OFTEN if i else [])
+    for i, case in enumerate(CASES)
+]
+
+
+@pytest.fixture(scope="module", params=JOBS)
 def case(request, quick_compilation):
     return request.param
 

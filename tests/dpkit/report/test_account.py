@@ -194,6 +194,8 @@ def report(*words):
     return RUN.invoke(app, ["ledger", "report", *map(str, words)])
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_the_command_in_three_forms(path, tmp_path):
     text = report(path)
     assert text.exit_code == 0, text.stderr

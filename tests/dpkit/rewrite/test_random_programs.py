@@ -421,6 +421,7 @@ def agree(ways, steps, choices):
             assert np.abs(some - right).max(initial=0) <= 1e-5 * clip_norm * SIZE, way
 
 
+@pytest.mark.slow
 def test_a_random_program():
     # Two uses of one parameter, one of them in a loop; the others are slow tests.
     agree(["product"], [("recurrent", 1), ("narrow_indices", 0)], [1, 0, 5])

@@ -20,10 +20,11 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def views():
-    """Every view, in a loop and not; in the fast suite each once."""
+    """Every view, in a loop and not; each once is a guard, two are fast."""
     for i, name in enumerate(VIEWS):
         for scanned in (False, True):
-            marks = pytest.mark.slow if scanned == bool(i % 2) else ()
+            marks = [pytest.mark.slow] if scanned == bool(i % 2) or i > 1 else []
+            marks += [] if scanned == bool(i % 2) else [pytest.mark.guard]
             yield pytest.param(name, scanned, id=f"{name}-{scanned}", marks=marks)
 
 

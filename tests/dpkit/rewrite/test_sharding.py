@@ -60,6 +60,8 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.parametrize(("options", "types"), CASES)
 def test_two_devices_give_the_sum_of_one_by_one_message(options, types):
     params, x = problem()
@@ -77,8 +79,9 @@ def test_two_devices_give_the_sum_of_one_by_one_message(options, types):
 
 
 @pytest.mark.parametrize(
-    "options", [MODES[1], pytest.param(MODES[2], marks=pytest.mark.slow)]
+    "options", [pytest.param(MODES[1], marks=pytest.mark.guard), MODES[2]]
 )
+@pytest.mark.slow
 def test_a_batch_whose_type_states_a_mesh_needs_no_other_word(options):
     params, x = problem()
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))

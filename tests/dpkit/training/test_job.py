@@ -225,6 +225,8 @@ def test_a_fixed_seed_is_marked_everywhere(tmp_path):
     assert body["provenance"]["insecure_seed"] is True
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_what_is_private_is_nowhere_in_the_folder(tmp_path):
     """Scores on private rows, and times that depend on the realised batches."""
     config = QUICK.replace('evaluation = "public"', 'evaluation = "private"')
@@ -335,6 +337,8 @@ def test_a_damaged_ledger_stops_a_resumed_run(unfinished):
     run(load_config(QUICK), unfinished)
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_missing_ledger_stops_a_resumed_run_and_is_not_made_anew(unfinished):
     (unfinished / "ledger.db").unlink()
     before = everything_in(unfinished)
@@ -355,6 +359,8 @@ def test_a_replaced_ledger_stops_a_resumed_run(unfinished):
     assert everything_in(unfinished) == before
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_run_without_its_secrets_is_told_so(unfinished):
     shutil.rmtree(unfinished / "private")
     before = everything_in(unfinished)
@@ -495,6 +501,8 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_exists(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_sampling_that_tells_the_batch_size_needs_no_other_word(tmp_path):
     silent = QUICK.replace("expected_batch_size = 200\n", "").replace(
         "steps = 6", "steps = 2"

@@ -342,6 +342,8 @@ def mesh_free():
     return update(summed(mode="vmap"))[0]
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.parametrize("types", [AxisType.Auto, AxisType.Explicit])
 def test_a_sum_is_noised_on_a_mesh_as_without_one(types):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(types,))

@@ -86,10 +86,11 @@ def messages(plan, mode, generator, devices):
 @pytest.mark.parametrize(
     ("plan", "mode", "generator"),
     [
-        pytest.param(*case, marks=pytest.mark.slow if i else ())
+        pytest.param(*case, marks=() if i else pytest.mark.guard)
         for i, case in enumerate(CASES)
     ],
 )
+@pytest.mark.slow
 def test_a_step_on_two_devices_sends_one_message(plan, mode, generator):
     assert messages(plan, mode, generator, 2) == ONE
 

@@ -178,7 +178,9 @@ def test_a_fixed_seed_repeats_and_is_marked(tmp_path):
     assert reserve.body["provenance"]["insecure_seed"] is True
 
 
-@pytest.mark.parametrize("size", [None, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.guard
+@pytest.mark.parametrize("size", [None, 8])
 def test_the_loss_is_traced_once_a_run(size):
     traces = []
 
@@ -227,6 +229,8 @@ def check_resumption(tmp_path, steps, **changes):
         assert spent == pytest.approx(whole.bound.upper, rel=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     check_resumption(tmp_path, [7])
 
@@ -285,6 +289,8 @@ def test_noise_is_never_reused_on_another_run(tmp_path, change, name):
     assert ledger.head == before
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_noise_is_never_reused_on_another_partition(tmp_path):
     """Two samplers may share event, divisor, slots and program, but not batches."""
 
@@ -393,6 +399,8 @@ def test_users_need_ids_and_each_at_most_one_row():
     train(ledger, unit_ids=ids)
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_the_rows_of_a_user_are_clipped_as_one(monkeypatch):
     seen = []
     take = trainer.UserRows.take
@@ -510,6 +518,8 @@ def test_a_nan_record_does_no_harm_and_nobody_is_told(recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.filterwarnings("ignore:loss_fn reduces over a leading axis")
 @pytest.mark.parametrize(
     "mode", ["microbatch", pytest.param("auto", marks=pytest.mark.slow)]
