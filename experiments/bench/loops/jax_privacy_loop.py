@@ -29,18 +29,23 @@ def loss_fn(params, example):
     return optax.softmax_cross_entropy_with_integer_labels(logits, example["label"])
 
 
-# fmt: off
 num_records, batch_size, steps, delta = len(train["label"]), 256, 60, 1e-4
 accountant = accounting.DpsgdTrainingAccountant(accounting.PldAccountantConfig())
 noise_multiplier = accounting.calibrate_noise_multiplier(
-    target_epsilon=3.0, accountant=accountant, batch_sizes=batch_size,
-    num_updates=steps, num_samples=num_records, target_delta=delta)
-gradient_fn = clipping.clipped_grad(loss_fn, l2_clip_norm=1.0, keep_batch_dim=False,
-                                    normalize_by=batch_size)
+    target_epsilon=3.0,
+    accountant=accountant,
+    batch_sizes=batch_size,
+    num_updates=steps,
+    num_samples=num_records,
+    target_delta=delta,
+)
+gradient_fn = clipping.clipped_grad(
+    loss_fn, l2_clip_norm=1.0, keep_batch_dim=False, normalize_by=batch_size
+)
 stddev = noise_multiplier * gradient_fn.sensitivity()
 noise = noise_addition.gaussian_privatizer(
-    stddev=stddev, prng_key=jax.random.key(secrets.randbits(32)))
-# fmt: on
+    stddev=stddev, prng_key=jax.random.key(secrets.randbits(32))
+)
 optimizer = optax.chain(noise, optax.sgd(0.5, momentum=0.9))
 
 

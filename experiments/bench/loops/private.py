@@ -27,10 +27,15 @@ def loss_fn(params, example, key=None):
     return optax.softmax_cross_entropy_with_integer_labels(logits, example["label"])
 
 
-# fmt: off
-plan = DPSGDPlan.for_budget(epsilon=3.0, delta=1e-4, relation="add_remove", steps=60,
-                            max_records=1500, expected_batch_size=256, clip_norm=1.0)
-# fmt: on
+plan = DPSGDPlan.for_budget(
+    epsilon=3.0,
+    delta=1e-4,
+    relation="add_remove",
+    steps=60,
+    max_records=1500,
+    expected_batch_size=256,
+    clip_norm=1.0,
+)
 root = secret_key()
 optimizer = optax.chain(as_optax(plan, root), optax.sgd(0.5, momentum=0.9))
 
@@ -43,10 +48,13 @@ def step(params, state, batch):
 
 
 state = optimizer.init(params)
-# fmt: off
-ledger = Ledger.open("loop.db", budget=Budget(3.0, 1e-4), relation="add_remove",
-                     unit="example", dataset="digits 1")
-# fmt: on
+ledger = Ledger.open(
+    "loop.db",
+    budget=Budget(3.0, 1e-4),
+    relation="add_remove",
+    unit="example",
+    dataset="digits 1",
+)
 for batch in plan.batches(root, train, ledger=ledger):
     params, state = step(params, state, batch)
 
