@@ -169,6 +169,10 @@ class GaussianSum(Steady, BoundedSum):
         """The same sum with another noise multiplier."""
         return dataclasses.replace(self, noise_multiplier=noise_multiplier)
 
+    def words(self) -> dict[str, Any]:
+        """The clip and the noise multiplier."""
+        return {"clip": self.clip, "noise_multiplier": self.noise_multiplier}
+
 
 def clip_record(record: PyTree, clip: Any) -> PyTree:
     r"""One record, scaled down to the radius of a clipping function at most.

@@ -143,13 +143,13 @@ class Stream(Protocol):
 class Steady:
     """Mixin: a fixed clip, steps that are alike, either generator, nothing to keep.
 
-    A class that has it says `clip`, `stddev`, `max_summands`, `event`, `step` and
-    `with_noise`, and whatever else is different about it.
+    A class that has it says `clip`, `stddev`, `noise_multiplier`, `max_summands`,
+    `event`, `step` and `with_noise`, and whatever else is different about it.
 
     Example:
       >>> from dpkit.mechanisms.clipping import GaussianSum
-      >>> GaussianSum(clip_norm=1.0, noise_multiplier=1.0).words()
-      {'clip': Flat(clip_norm=1.0), 'noise_multiplier': 1.0}
+      >>> GaussianSum(clip_norm=1.0, noise_multiplier=1.5).stddev_at(7)
+      1.5
     """
 
     generators: tuple[str, ...] = GENERATORS
@@ -227,6 +227,12 @@ class Steady:
         """The same with its noise multiplier times a factor."""
         return self.with_noise(factor * self.noise_multiplier)
 
-    def words(self: Any) -> dict[str, Any]:
-        """The clip and the noise multiplier."""
-        return {"clip": self.clip, "noise_multiplier": self.noise_multiplier}
+    def words(self) -> dict[str, Any]:
+        """Refused: a noise that `DPSGDPlan.create` makes has words of its own.
+
+        Raises:
+          ValueError: always.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no words in DPSGDPlan.create, so none in JSON"
+        )

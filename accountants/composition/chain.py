@@ -84,7 +84,8 @@ class ComposedLoss:
         """Where delta is met, from above (side 1) or from below (side -1); >= 0."""
         target = delta - self.infinite
         if target <= 0:
-            return math.inf if side > 0 else self._top()
+            last = (self.first + len(self.masses) - 1) * self.step
+            return math.inf if side > 0 else max(0.0, last - self.slack)
         if side > 0 and self.delta(np.zeros(1), side)[0] <= delta:
             return 0.0
         gain, far = self._sums(side)
@@ -114,10 +115,6 @@ class ComposedLoss:
         """What the tilt's Rényi bound gives, which no error of the masses touches."""
         t = self.tilt.slope / self.step
         return (self.tilt.log_moment + log_peak(t) - math.log(delta)) / t
-
-    def _top(self) -> float:
-        """What is still a lower bound where delta is within the infinite mass."""
-        return max(0.0, (self.first + len(self.masses) - 1) * self.step - self.slack)
 
     def _sums(self, side: int) -> tuple[Array, Array]:
         """Sums over i >= k of p_i g((i-k)h) and of p_i e^(-(t+1)(i-k)h), each k.
@@ -207,19 +204,18 @@ class Convolution:
         tilt's Rényi bound: no masses, and an error of all of P_t.
         """
         infinite = min(1.0, -math.expm1(rounds * self._log_finite))
-        window = self._window(rounds, tilt)
-        if window[1] - window[0] >= _WIDEST:
+        first, last = self._window(rounds, tilt)
+        if last - first >= _WIDEST:
             return ComposedLoss(0, np.zeros(1), tilt, self.step, infinite, 1.0)
         if self._round is not None:
             kept = self.tilt(rounds, self._round[0])
             place = tilt.mean
             extra = kept.log_bound(place, self.step) - tilt.log_bound(place, self.step)
-            first, last = self._window(rounds, kept)
-            if extra <= _WORSE and last - first < self._round[1] - _MARGIN:
-                tilt, window = kept, (first, last)
+            low, high = self._window(rounds, kept)
+            if extra <= _WORSE and high - low < self._round[1] - _MARGIN:
+                tilt, first, last = kept, low, high
             else:
                 self._round = None
-        first, last = window
         if self._round is None:
             length = fft.next_fast_len(last - first + 1 + _MARGIN, real=True)
             self._round = (tilt.slope, length, *self._transform(tilt.slope, length))

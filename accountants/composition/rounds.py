@@ -84,26 +84,17 @@ class Rounds:
         if not self._terms:
             shift = self._shift * math.sqrt(rounds)
             return gaussian.epsilon(shift, delta)
-        upper = max(self.each_way(rounds, delta))
+        if self._most * self._size > _MOST_RELEASES:  # no grid is fine enough
+            return None, math.inf
+        tilts = [chain.tilt_for_delta(rounds, delta) for chain in self._chains]
+        upper = max(
+            chain.composed(rounds, tilt).epsilon(delta, 1)
+            for chain, tilt in zip(self._chains, tilts, strict=True)
+        )
         if not (lower and self.bounded_below) or math.isinf(upper):
             return None, upper
-        tilts = [chain.tilt_for_delta(rounds, delta) for chain in self._chains]
         found = max(below.epsilon(delta, -1) for below in self._below(rounds, tilts))
         return min(found * (1 - 1e-9), upper), upper
-
-    def each_way(self, rounds: int, delta: float) -> list[float]:
-        """Upper bounds of the directions, forward first; one if they are equal.
-
-        So many releases that no grid is fine enough get inf.
-        """
-        if self._most * self._size > _MOST_RELEASES:
-            return [math.inf]
-        return [
-            chain.composed(rounds, chain.tilt_for_delta(rounds, delta)).epsilon(
-                delta, 1
-            )
-            for chain in self._chains
-        ]
 
     def delta(
         self, rounds: int, epsilon: float, *, lower: bool = True

@@ -45,6 +45,7 @@ class Book:
         Raises:
           NotCertified: the event, or a part of it, is not proven.
           UnsupportedRelation: no accountant reads it under the ledger's relation.
+          UnsupportedEvent: none does under any.
           ValueError: it is no valid event.
         """
         text = canonical(to_json(event))
@@ -57,12 +58,15 @@ class Book:
             relation = self.terms.relation
             prices = EventPrices(from_json(text), Relation(relation), self.terms.unit)
             try:
-                prices.supported()
+                readable = prices.supported()
             except UnsupportedRelation as error:
                 allowed = [r for r in error.allowed if self._countable(event, r)]
                 raise UnsupportedRelation(
                     "ledger", relation, error.event, allowed
                 ) from None
+            if not readable:
+                reason = "no accountant reads the whole of it"
+                raise UnsupportedEvent("ledger", event, reason)
             return prices
 
         return once(self._prices, text, make)

@@ -6,7 +6,6 @@ what is remembered, and so holds the lock for milliseconds.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import importlib
@@ -127,9 +126,11 @@ class EventPrices:
         names = ("rdp", "pld", "pure", "zcdp")
         if any(accountant(n).supports(self.event, self._relation) for n in names):
             return True
-        with contextlib.suppress(UnsupportedEvent):
+        try:
             accountant("rdp").rdp_curve(self.event, (2.0,), relation=self._relation)
-        return False
+        except UnsupportedEvent:
+            return False
+        return True
 
     @_remembered
     def _bound(self, count: int, delta: float, name: str) -> PrivacyBound:

@@ -221,16 +221,18 @@ def _threshold(logs: Array, c: Array, p: Array) -> Array:
     log_p = np.log(p)
     x = ((logs[:, None] - log_p) / c + c / 2).min(axis=1)
     x = x.clip(-50.0, c.max() + 50.0)
+    moving = np.arange(len(x))
     for _ in range(1000):
-        terms = log_p + c * (x[:, None] - c / 2)
+        here = x[moving]
+        terms = log_p + c * (here[:, None] - c / 2)
         top = terms.max(axis=1)
         weights = np.exp(terms - top[:, None])
         total = weights.sum(axis=1)
-        excess = np.maximum(top + np.log(total) - logs, 0.0)
-        lower = np.maximum(x - excess * total / (weights @ c), -50.0)
-        done = x - lower <= 1e-15 * np.maximum(1.0, np.abs(x))
-        x = lower
-        if done.all():
+        excess = np.maximum(top + np.log(total) - logs[moving], 0.0)
+        lower = np.maximum(here - excess * total / (weights @ c), -50.0)
+        x[moving] = lower
+        moving = moving[here - lower > 1e-15 * np.maximum(1.0, np.abs(here))]
+        if not len(moving):
             break
     return x
 

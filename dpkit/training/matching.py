@@ -106,7 +106,7 @@ class PlanGradient:
             raise TypeError(
                 f"batch={type(batch).__name__} has no mask, and a plan's batches are "
                 "padded: give what plan.batches(root, records) yields, or "
-                "MaskedRows(rows, batch.mask)"
+                "dpkit.training.MaskedRows(rows, batch.mask)"
             )
         grad = dataclasses.replace(self.grad, clip=self.stream.clip_for(memory))
         total, aux = grad(params, batch.rows, batch.mask, keys)
@@ -141,6 +141,8 @@ def gradient_of(stream: Any, loss_fn: LossFn, options: dict[str, Any]) -> PlanGr
     for name in ("clip_norm", "clip"):
         if name in options:
             raise TypeError(f"{name}={options[name]!r}: the plan has its own; drop it")
+    if "microbatch_size" in options:
+        raise TypeError("microbatch_size: a gradient takes microbatch=, without _size")
     clip = Flat(1.0) if stream.clip_moves else stream.clip_for(())
     return PlanGradient(stream, clipped_grad(loss_fn, clip=clip, **options))
 

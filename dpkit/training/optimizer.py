@@ -61,7 +61,8 @@ def as_optax(
 
     def init(params: Any) -> NoiseState:
         memory = release_state(plan, params)
-        return NoiseState(key, jnp.zeros((), jnp.int32), memory)
+        # Its own copy of the root: a state may be donated.
+        return NoiseState(jax.random.clone(key), jnp.zeros((), jnp.int32), memory)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         check_matching(plan, updates, params)
@@ -158,9 +159,15 @@ def check_matching(plan: DPSGDPlan, total: Any, params: Any = None) -> None:
         padding nobody told apart; several sums, or one of other shapes than params.
     """
     if not isinstance(total, ClippedSum):
+        cause = "with nothing before as_optax in the chain"
+        if type(total).__module__.startswith("flax."):
+            cause = (
+                "and nnx.Optimizer takes it apart: nnx.split the model, and give sum "
+                "and parameters to the optax optimizer itself"
+            )
         raise TypeError(
             f"updates={type(total).__name__}: noise needs the ClippedSum of "
-            "plan.gradient(loss_fn), with nothing before as_optax in the chain"
+            f"plan.gradient(loss_fn), {cause}"
         )
     if total.stack != ():
         raise ValueError(

@@ -11,6 +11,7 @@ from dpkit.accountants.composition.rounds import Rounds
 from dpkit.accountants.events import repeat, sequential
 from dpkit.accountants.events.allocation import RandomAllocationDpEvent
 from dpkit.accountants.readings import pld
+from tests.accountants import worked_runs
 from tests.accountants.worked_runs import gaussian, poisson
 
 # (noise, steps, epochs, delta, remove low, high, add low, high): certified at a grid
@@ -52,7 +53,8 @@ def upper(event) -> Any:
 
 
 def each_way(event, delta=1e-5):
-    return Rounds(event, Relation.ADD_REMOVE, delta=delta).each_way(1, delta)
+    rounds = Rounds(event, Relation.ADD_REMOVE, delta=delta)
+    return worked_runs.each_way(rounds, delta)
 
 
 @pytest.mark.parametrize("row", [ROWS[5], ROWS[8]], ids=str)

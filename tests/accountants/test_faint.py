@@ -226,3 +226,19 @@ def test_what_is_no_number_claims_nothing():
     assert np.all(np.isinf(curve(np.array([1.5, 2.0]))))
     assert tight_epsilon(0.0, math.nan, 0.5) == math.inf
     assert tight_delta(0.0, math.nan, 0.5) == 1
+
+
+@pytest.mark.parametrize("shift", [1e-150, 1e-162, 1e-170])
+def test_the_faintest_mixture_is_concentrated_about_something(shift):
+    mixed = dp_event.MixtureOfGaussiansDpEvent(1.0, [0, shift], [0.5, 0.5])
+    truth = shift / (2 * math.sqrt(2 * math.pi))  # a half of the total variation
+    for ask in (delta_of, zcdp.delta_of):
+        found = ask(mixed, 0.0, relation="add_remove")
+        assert found.certified and found.upper >= truth
+    assert upper(zcdp.epsilon(mixed, 1e-175, relation="add_remove")) > 0
+
+
+def test_the_smallest_root_is_bracketed_by_what_a_float_can_hold():
+    tiny = dp.PoissonSampledDpEvent(1e-250, gaussian(1e60))
+    found: Any = gdp.epsilon(tiny, 1e-315, relation="add_remove").estimate
+    assert 0 <= found < 1e-299

@@ -15,6 +15,7 @@ from dpkit.accountants import (
     BudgetExceeded,
     MetricLocalPureDpEvent,
     NotCertified,
+    ParallelDpEvent,
     PureDpEvent,
     RdpCurveDpEvent,
     Relation,
@@ -259,11 +260,17 @@ def test_what_has_no_curve_is_pointed_to_a_plan():
 
 
 def test_what_nothing_reads_is_not_pointed_anywhere():
-    ledger = new_ledger()
-    for ask in (ledger.charge, ledger.reserve):
-        with pytest.raises(UnsupportedEvent) as caught:
-            ask(MetricLocalPureDpEvent(1.0, "metre"), label="x")
-        assert "ledger." not in str(caught.value)
+    ledger, metric = new_ledger(), MetricLocalPureDpEvent(1.0, "metre")
+    for event in (metric, repeat(metric, 3), ParallelDpEvent([metric, STEP])):
+        for _ in range(2):
+            for ask in (ledger.charge, ledger.reserve):
+                with pytest.raises(UnsupportedEvent, match="no accountant") as caught:
+                    ask(event, label="x")
+                assert "ledger." not in str(caught.value)
+            with pytest.raises(UnsupportedEvent, match="no accountant"):
+                ledger.remaining(event)
+            # Whatever is left in the ledger.
+            ledger.charge(dp.GaussianDpEvent(9.0), label="y")
 
 
 @pytest.mark.parametrize("filter", ["pure", "zcdp"])

@@ -30,6 +30,7 @@ from tests.accountants.worked_runs import (
     BOTH_READ,
     DP_SGD,
     PURE,
+    each_way,
     gaussian,
     pmf_pair,
     poisson,
@@ -81,7 +82,7 @@ def test_sampled_runs_are_tight_and_never_too_small(
 def test_the_adding_chain_is_as_tight(noise, rate, steps, delta, removing, truth):
     event = repeat(poisson(noise, rate), steps)
     rounds = Rounds(event, Relation.ADD_REMOVE, delta=delta)
-    remove, add = rounds.each_way(1, delta)
+    remove, add = each_way(rounds, delta)
     assert truth - 1e-7 <= add <= truth * (1 + 2e-5) + 1e-6
     assert remove == upper(event, delta)
     assert add < removing

@@ -211,6 +211,13 @@ def test_a_missing_folder_and_a_folder_are_refused(tmp_path):
         Ledger.open(tmp_path, **TERMS)
 
 
+def test_a_file_is_not_called_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="None is a ledger in memory"):
+        Ledger.open(":memory:", **TERMS)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "url", ["mysql://host/db", "sqlite:///x.db?mode=ro", "sqlite+other:///x.db"]
 )

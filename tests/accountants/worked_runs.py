@@ -143,3 +143,11 @@ BOTH_READ = [
     ),
     (ParallelDpEvent([gaussian(2), dp.LaplaceDpEvent(1.0)], index_based=True), ALL),
 ]
+
+
+def each_way(rounds, delta):
+    """Upper bounds of one round's directions, forward first; one if they are equal."""
+    return [
+        chain.composed(1, chain.tilt_for_delta(1, delta)).epsilon(delta, 1)
+        for chain in rounds._chains
+    ]

@@ -23,8 +23,7 @@ _HEAD = """\
 [plain.py](../../experiments/bench/loops/plain.py) trains a network on digits in a loop
 of its own, without privacy. The others are the same program made private, to epsilon 3:
 each runs as it is, as `python -m experiments.bench.loops.private`. Lines of code are
-counted, without docstrings, comments and blank lines, and a statement that is wrapped is
-one line.
+counted, without docstrings, comments and blank lines; a wrapped statement is one line.
 
 | loop | lines | new or changed | no longer there |
 |---|---|---|---|

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as orbax
 import pytest
+from flax import nnx
 from flax.training.train_state import TrainState
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -334,6 +335,30 @@ def test_a_sum_crosses_compiled_programs_and_may_be_donated():
     donated, _ = jax.jit(noised, donate_argnums=0)(total)
     assert whole["w"].tobytes() == donated["w"].tobytes()
     assert (jax.eval_shape(split, START, first())[0]).clipping == total.clipping
+
+
+def test_state_and_parameters_may_be_donated():
+    """The root stays: the next batches are drawn with it."""
+    optimizer = optax.chain(as_optax(PLAN, ROOT), optax.sgd(0.1, momentum=0.9))
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, batch):
+        total, _ = PLAN.gradient(loss, mode="vmap")(params, batch)
+        updates, state = optimizer.update(total, state, params)
+        return optax.apply_updates(params, updates), state
+
+    kept: Any = jax.tree.map(jnp.copy, START), optimizer.init(START)
+    for batch in PLAN.batches(ROOT, RECORDS):
+        kept = step(*kept, batch)
+    assert int(kept[1][0].step) == PLAN.steps
+
+
+def test_what_flax_takes_apart_is_told_how_to_stay_whole():
+    model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
+    chain = optax.chain(as_optax(PLAN, ROOT), optax.sgd(0.1))
+    optimizer = nnx.Optimizer(model, chain, wrt=nnx.Param)
+    with one_line("nnx.split the model, and give sum and parameters to the optax"):
+        optimizer.update(model, summed())
 
 
 @functools.cache
