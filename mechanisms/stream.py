@@ -148,8 +148,8 @@ class Steady:
 
     Example:
       >>> from dpkit.mechanisms.clipping import GaussianSum
-      >>> GaussianSum(clip_norm=1.0, noise_multiplier=1.5).stddev_at(7)
-      1.5
+      >>> GaussianSum(clip_norm=1.0, noise_multiplier=1.5).alike
+      True
     """
 
     generators: tuple[str, ...] = GENERATORS
