@@ -8,6 +8,7 @@ from typing import Any
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
+from dpkit.accountants.answers.exact import ZERO, above, at_least, exact
 from dpkit.accountants.events.notation import from_json
 from dpkit.accountants.ledger.book import Book
 from dpkit.accountants.ledger.pricing import bound_from_json
@@ -15,16 +16,7 @@ from dpkit.accountants.ledger.request import Request
 from dpkit.accountants.ledger.state import CHARGES, costs, state_of
 from dpkit.accountants.rules.counting import Prices, cost, largest_count
 from dpkit.accountants.rules.terms import ALL
-from dpkit.accountants.rules.totals import (
-    ZERO,
-    Account,
-    Cost,
-    Totals,
-    above,
-    add,
-    at_least,
-    exact,
-)
+from dpkit.accountants.rules.totals import Account, Cost, Totals
 from dpkit.accountants.storage.entry import Entry
 from dpkit.accountants.storage.store import Session
 
@@ -73,7 +65,7 @@ def charged(book: Book, key: str) -> PrivacyBound | None:
         totals = totals.plus(cost, entry.body["count"], seq=entry.seq)
     delta = totals.delta
     if account.filter is not None and any(totals.renyi):
-        delta = add(delta, exact(account.filter.delta))
+        delta += exact(account.filter.delta)
     upper = above(replace(account, totals=totals).spent())
     return _answer(book, account, above(delta), upper)
 
@@ -151,7 +143,7 @@ def _report(book: Book, account: Account, scale: float) -> float:
             bound = prices.bound(entry.body["count"], float(found.delta) * scale)
             upper = bound.upper if bound.certified else None
             epsilon = at_least(math.inf if upper is None else upper)
-        total = add(total, epsilon)
+        total += epsilon
     return above(total)
 
 

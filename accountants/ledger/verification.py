@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any
 
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.answers.exact import (
+    ZERO,
+    Number,
+    above,
+    at_least,
+    exact,
+    times,
+)
 from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.ledger.book import terms_of
 from dpkit.accountants.ledger.pricing import EventPrices
 from dpkit.accountants.ledger.state import CHARGES, State, after, costs
 from dpkit.accountants.rules.terms import ALL
-from dpkit.accountants.rules.totals import ZERO, Cost, above, at_least, exact, times
+from dpkit.accountants.rules.totals import Cost
 from dpkit.accountants.storage.entry import Entry, canonical, check_link
 from dpkit.accountants.storage.store import Session
 
 PricesOf = Callable[[DpEvent], EventPrices]
 
 _SLACK = 1e-6
-# A DecimalException is an ArithmeticError.
+# An infinity that is subtracted, or no denominator, is an ArithmeticError.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
@@ -157,7 +164,7 @@ class _Reader:
                 raise ValueError(f"costs less in {scope!r} than is possible")
 
 
-def _least(prices: EventPrices, body: Mapping[str, Any], cost: Cost) -> Decimal:
+def _least(prices: EventPrices, body: Mapping[str, Any], cost: Cost) -> Number:
     """The smallest epsilon that a direct charge, or a plan, can have."""
     direct = prices.direct()
     if direct is not None and (body["adaptive"] or cost.delta == ZERO):

@@ -19,21 +19,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from typing import NamedTuple, Protocol
 
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.errors import BudgetExceeded, UnsupportedEvent
-from dpkit.accountants.rules.filters import adaptive_filter
-from dpkit.accountants.rules.totals import (
+from dpkit.accountants.answers.exact import (
     ZERO,
-    Account,
-    Cost,
+    Number,
     above,
     at_least,
     below,
     times,
 )
+from dpkit.accountants.rules.filters import adaptive_filter
+from dpkit.accountants.rules.totals import Account, Cost
 
 _AS_PLAN = "as a sealed plan it fits: ledger.reserve"
 _UNCOUNTABLE = {
@@ -60,7 +59,7 @@ class Prices(Protocol):
     def bound(self, count: int, delta: float) -> PrivacyBound:
         """The static bound for `count` copies; raises UnsupportedEvent."""
 
-    def direct(self) -> tuple[Decimal, Decimal] | None:
+    def direct(self) -> tuple[Number, Number] | None:
         """(epsilon, delta) of one copy by itself, or None where there is none."""
 
     def curve(self, orders: tuple[float, ...]) -> tuple[float, ...] | None:
@@ -83,7 +82,7 @@ class Asked(NamedTuple):
     prices: Prices
     count: int
     sealed: bool
-    delta: Decimal | None
+    delta: Number | None
 
     def as_plan(self) -> Asked:
         """The same as a sealed plan that takes what is left."""
@@ -125,7 +124,7 @@ def cost(account: Account, asked: Asked) -> Cost | None:
         return _directly(account, asked, "pure")
     if asked.sealed:
         plan = _if_fits(account, asked, _as_plan(account, asked))
-        if plan is not None and plan.epsilon.is_finite():
+        if plan is not None and plan.epsilon < math.inf:
             return plan
         return _inside(account, asked) or plan
     # Inside the open filter, else directly, else by opening the filter.
@@ -243,7 +242,7 @@ def _refusal(
     return BudgetExceeded(asks, spent, account.budget, account.scope, advice)
 
 
-def _cause(account: Account, sealed: bool, delta: Decimal | None) -> str:
+def _cause(account: Account, sealed: bool, delta: Number | None) -> str:
     """What is left for such a request in an account where it doesn't fit."""
     epsilon, left = account.room()
     if account.filter and (epsilon <= ZERO or not sealed):
