@@ -89,7 +89,8 @@ def merge(
         _total(ledger.budget.epsilon for ledger in found),
         _total(ledger.budget.delta for ledger in found),
     )
-    terms = Terms(total, first.relation, first.unit, first.dataset, merged=ids)
+    about = first.relation, first.unit, first.dataset
+    terms = Terms(total, *about, filter="approx", merged=ids)
     parts = [_Part(ledger, ledger.entries(), ledger.spent()) for ledger in found]
     store = Store(location(into))
     if store.exists():

@@ -22,6 +22,7 @@ from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelati
 from dpkit.accountants.answers.exact import ZERO, Number, above, exact, times
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import repeat
+from dpkit.accountants.rules.counting import SharedCost
 
 _REMEMBERED = 4096
 _Answer = TypeVar("_Answer")
@@ -94,6 +95,16 @@ class EventPrices:
         if values is None:
             return None
         return tuple(math.inf if math.isnan(v) else float(v) for v in values)
+
+    @_remembered
+    def shared(self, orders: tuple[float, ...]) -> SharedCost | None:
+        """What one copy costs a filter for a whole ledger, or None: it can't enter."""
+        read = accountant("rdp").shared_cost
+        found = _if_supported(read, self.event, orders, relation=self._relation)
+        if found is None:
+            return None
+        values, lost, missed = found
+        return SharedCost(tuple(values.tolist()), lost, missed)
 
     @_remembered
     def direct(self) -> tuple[Number, Number] | None:

@@ -64,7 +64,9 @@ def charged(book: Book, key: str) -> PrivacyBound | None:
         cost = costs(entry.body)[ALL]
         totals = totals.plus(cost, entry.body["count"], seq=entry.seq)
     delta = totals.delta
-    if account.filter is not None and any(totals.renyi):
+    if account.filter is not None and account.filter.shared:
+        delta = exact(account.budget.delta)
+    elif account.filter is not None and any(totals.renyi):
         delta += exact(account.filter.delta)
     upper = above(replace(account, totals=totals).spent())
     return _answer(book, account, above(delta), upper)
@@ -94,9 +96,10 @@ def _sole_plan(
     book: Book, entry: Entry, cost: Cost, delta: float, scale: float
 ) -> PrivacyBound | None:
     """The static bound of the one plan there is, never with more delta than it took."""
-    if cost.how != "approx" or cost.opens:
+    shared = cost.how == "renyi" and "approximate" in (cost.opens or {})
+    if not shared and (cost.how != "approx" or cost.opens):
         return None
-    share = float(cost.delta) * scale
+    share = delta if shared else float(cost.delta) * scale
     prices = book.prices(from_json(entry.body["event"]))
     if scale == 1.0 and "bound" in entry.body and entry.body["counted"] == "approx":
         bound = bound_from_json(entry.body["bound"])
@@ -130,6 +133,12 @@ def _report(book: Book, account: Account, scale: float) -> float:
     total = ZERO
     if account.filter is not None and scale > 0.0:
         sums = [above(value) for value in account.totals.renyi]
+        if account.filter.shared:
+            delta = scale * account.budget.delta
+            scale = account.filter.at(
+                delta, account.totals.delta, account.totals.missed
+            )
+            return account.filter.spent(sums, scale=scale) if scale else math.inf
         total = at_least(account.filter.spent(sums, scale=scale))
     with book.store.reading() as session:
         live = _live(session).values()

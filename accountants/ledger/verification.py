@@ -151,9 +151,16 @@ class _Reader:
         for scope, cost in found.items():
             if cost.values and cost.how == "renyi":
                 opened = self._filters.get(scope) or cost.opens or {"orders": ()}
-                curve = prices.curve(tuple(float(a) for a in opened["orders"])) or ()
+                orders, count = tuple(float(a) for a in opened["orders"]), body["count"]
+                curve = prices.curve(orders) or ()
+                honest = True
+                if "approximate" in opened:
+                    curve, lost, missed = prices.shared(orders) or ((), math.inf, 1.0)
+                    honest = cost.delta >= times(lost, count)
+                    honest &= cost.missed >= times(exact(missed), count)
                 least = [exact(value * (1.0 - _SLACK)) for value in curve]
-                honest = all(v >= m for v, m in zip(cost.values, least, strict=True))
+                pairs = zip(cost.values, least, strict=True)
+                honest &= all(v >= m for v, m in pairs)
             elif cost.values:
                 order = float(self._filters[scope]["orders"][0])
                 xi, rho = prices.zcdp() or (math.inf, math.inf)

@@ -3,6 +3,9 @@
 An account is what one scope of data may lose: its budget, its totals, its open filter.
 `cost` decides how a request enters it (filters.py has the proofs):
 
+- filter "auto": the first charge decides. If it fits by its Rényi curve, all of the
+  budget is one Rényi filter, which everything enters that has a curve, or an (epsilon,
+  delta), or a batch that can overflow. Else the ledger counts as "approx".
 - filter "approx": a sealed plan is one (epsilon, delta) by the best certified
   accountant at its share of delta. A charge goes into the account's Rényi filter if one
   is open and it fits; else, if it is (epsilon, delta)-DP by itself, directly; else it
@@ -31,7 +34,7 @@ from dpkit.accountants.answers.exact import (
     below,
     times,
 )
-from dpkit.accountants.rules.filters import adaptive_filter
+from dpkit.accountants.rules.filters import adaptive_filter, shared_filter
 from dpkit.accountants.rules.totals import Account, Cost
 
 _AS_PLAN = "as a sealed plan it fits: ledger.reserve"
@@ -65,11 +68,26 @@ class Prices(Protocol):
     def curve(self, orders: tuple[float, ...]) -> tuple[float, ...] | None:
         """Rényi bounds of one copy, or None where there are none."""
 
+    def shared(self, orders: tuple[float, ...]) -> SharedCost | None:
+        """What one copy costs a filter for a whole ledger, or None: it can't enter."""
+
     def zcdp(self) -> tuple[float, float] | None:
         """(xi, rho) of one copy, or None where it is not concentrated."""
 
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
         """A certified bound with the relation and unit of these prices."""
+
+
+class SharedCost(NamedTuple):
+    """One copy in a filter for a whole ledger.
+
+    Fields: values (Rényi bounds, one for each order), lost (its delta), missed (the
+    probability that its batch overflows).
+    """
+
+    values: tuple[float, ...]
+    lost: Number
+    missed: float
 
 
 class Asked(NamedTuple):
@@ -122,6 +140,12 @@ def cost(account: Account, asked: Asked) -> Cost | None:
         return _if_fits(account, asked, _as_zcdp(account, asked.prices))
     if account.rule == "pure":
         return _directly(account, asked, "pure")
+    if account.filter is not None and account.filter.shared:
+        return _shared(account, asked)
+    if account.rule == "auto" and not account.totals.charges and not account.filter:
+        found = _opening(account, asked)
+        if found is not None:
+            return found
     if asked.sealed:
         plan = _if_fits(account, asked, _as_plan(account, asked))
         if plan is not None and plan.epsilon < math.inf:
@@ -144,7 +168,7 @@ def refuse_uncountable(rule: str, prices: Prices, *, sealed: bool) -> None:
     elif rule == "pure":
         direct = prices.direct()
         countable = direct is not None and direct[1] == ZERO
-    elif sealed:
+    elif sealed or rule == "auto":
         return  # the accountants say what they can't read
     else:
         countable = prices.direct() is not None or prices.curve((2.0,)) is not None
@@ -160,8 +184,37 @@ def bound_of(account: Account, asked: Asked, cost: Cost) -> PrivacyBound:
     filter = account.after(cost, count, seq=0).filter
     if filter is None:
         return prices.bound(count, 0.0)
+    if filter.shared:
+        share = account.budget.delta if asked.delta is None else below(asked.delta)
+        return prices.bound(count, share)
     sums = [above(times(value, count)) for value in cost.values]
     return prices.answer(filter.delta, filter.spent(sums), f"{cost.how} filter")
+
+
+def _opening(account: Account, asked: Asked) -> Cost | None:
+    """As the first charge of a ledger, in a filter for all of its budget."""
+
+    def curve(orders: tuple[float, ...]) -> list[float] | None:
+        found = asked.prices.shared(orders)
+        return None if found is None else [asked.count * v for v in found.values]
+
+    filter = shared_filter(account.budget, curve)
+    if filter is None:
+        return None
+    found = _shared(replace(account, filter=filter), asked)
+    return found and replace(found, opens=filter.to_json())
+
+
+def _shared(account: Account, asked: Asked) -> Cost | None:
+    """In the filter that counts the whole ledger, if it fits."""
+    orders = account.filter.orders if account.filter else ()
+    one = asked.prices.shared(orders)
+    if one is None:
+        return None
+    lost, missed = (times(n, asked.count) for n in (one.lost, at_least(one.missed)))
+    values = tuple(at_least(_up(value)) for value in one.values)
+    found = Cost("renyi", delta=lost, values=values, missed=missed)
+    return _if_fits(account, asked, found)
 
 
 def _as_zcdp(account: Account, prices: Prices) -> Cost:
@@ -245,6 +298,8 @@ def _refusal(
 def _cause(account: Account, sealed: bool, delta: Number | None) -> str:
     """What is left for such a request in an account where it doesn't fit."""
     epsilon, left = account.room()
+    if account.filter and account.filter.shared:
+        return "the ledger counts by Rényi curves, in which too little is left for it"
     if account.filter and (epsilon <= ZERO or not sealed):
         return "what is left is in the filter for charges, which has no room for it"
     if epsilon <= ZERO:

@@ -27,7 +27,8 @@ class Cost:
     Fields: how ("approx", "renyi", "zcdp", "pure", or "planned" for what a sealed plan
     has paid already), epsilon and delta (for all of the entry), values (Rényi, one for
     each order of the filter, for ONE of `count`), opens (the filter that starts with
-    this entry, as JSON).
+    this entry, as JSON), missed (the probability that what ran is not what is charged,
+    for all of the entry; never given back, as is delta).
     """
 
     how: str
@@ -35,6 +36,7 @@ class Cost:
     delta: Number = ZERO
     values: tuple[Number, ...] = ()
     opens: Mapping[str, Any] | None = None
+    missed: Number = ZERO
 
     @property
     def refundable(self) -> bool:
@@ -46,6 +48,8 @@ class Cost:
         found: dict[str, Any] = {"as": self.how}
         if self.values:
             found["values"] = [text(value) for value in self.values]
+            beside = {"delta": self.delta, "missed": self.missed}
+            found |= {name: text(value) for name, value in beside.items() if value}
         else:
             found |= {"epsilon": text(self.epsilon), "delta": text(self.delta)}
         return found | ({"opens": dict(self.opens)} if self.opens else {})
@@ -53,16 +57,16 @@ class Cost:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cost:
         """The cost written by `to_json`."""
-        epsilon, delta = (exact(value.get(n, "0")) for n in ("epsilon", "delta"))
+        numbers = {n: exact(value.get(n, "0")) for n in ("epsilon", "delta", "missed")}
         values = tuple(exact(item) for item in value.get("values", ()))
-        return cls(value["as"], epsilon, delta, values, value.get("opens"))
+        return cls(value["as"], values=values, opens=value.get("opens"), **numbers)
 
 
 @dataclass(frozen=True)
 class Totals:
     """What one account has spent after an entry.
 
-    Fields: epsilon and delta (summed over plans and direct charges), renyi (one sum for
+    Fields: epsilon, delta and missed (summed over charges), renyi (one sum for
     each order of the filter; empty while nothing is in it), opened (seq of the entry
     that opened the filter), charges (how many entries have been charged and not
     aborted), sole (seq of the only charge there has ever been, while that is so).
@@ -79,6 +83,7 @@ class Totals:
     opened: int | None = None
     charges: int = 0
     sole: int | None = None
+    missed: Number = ZERO
 
     def plus(self, cost: Cost, count: int, *, seq: int) -> Totals:
         """The totals after the entry `seq` that costs `cost`, `count` times."""
@@ -89,6 +94,7 @@ class Totals:
             seq if cost.opens else self.opened,
             self.charges + 1,
             None if self.charges else seq,
+            self.missed + cost.missed,
         )
 
     def minus_steps(self, cost: Cost, unused: int) -> Totals:
@@ -100,7 +106,10 @@ class Totals:
         epsilon = _less(self.epsilon, cost.epsilon)
         delta = _less(self.delta, cost.delta)
         renyi = self.minus_steps(cost, count).renyi
-        return Totals(epsilon, delta, renyi, self.opened, self.charges - 1)
+        missed = self.missed - cost.missed
+        return Totals(
+            epsilon, delta, renyi, self.opened, self.charges - 1, None, missed
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The totals as they stand in an entry."""
@@ -108,6 +117,7 @@ class Totals:
         found: dict[str, Any] = {"charges": self.charges, **sums}
         places = {"opened": self.opened, "sole": self.sole}
         found |= {name: seq for name, seq in places.items() if seq is not None}
+        found |= {"missed": text(self.missed)} if self.missed else {}
         renyi = [text(value) for value in self.renyi]
         return found | ({"renyi": renyi} if renyi else {})
 
@@ -116,7 +126,8 @@ class Totals:
         """The totals written by `to_json`."""
         renyi = tuple(exact(item) for item in value.get("renyi", ()))
         sums = exact(value["epsilon"]), exact(value["delta"]), renyi
-        return cls(*sums, value.get("opened"), value["charges"], value.get("sole"))
+        places = value.get("opened"), value["charges"], value.get("sole")
+        return cls(*sums, *places, exact(value.get("missed", "0")))
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,9 @@ class Account:
         if self.filter is None:
             return epsilon, delta
         taken = exact(self.filter.epsilon), exact(self.filter.delta)
+        if self.filter.shared:  # approximate releases have a part of their own in it
+            beside = exact(self.filter.approximate) + exact(self.filter.coupled)
+            delta = exact(self.budget.delta) - beside
         return _less(epsilon, taken[0]), _less(delta, taken[1])
 
     def spent(self) -> Number:
@@ -160,8 +174,12 @@ class Account:
         """Whether the totals are within the budget."""
         if min(self.room()) < ZERO:
             return False
-        sums = [above(value) for value in self.totals.renyi]
-        return self.filter is None or self.filter.admits(sums)
+        if self.filter is None:
+            return True
+        shared, totals = self.filter.shared, self.totals
+        if shared and not self.filter.covers(totals.delta, totals.missed):
+            return False
+        return self.filter.admits([above(value) for value in totals.renyi])
 
 
 def _moved(
