@@ -19,10 +19,10 @@ from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.answers.exact import ZERO, Number, above, exact, times
+from dpkit.accountants.answers.exact import ZERO, Number, above, at_least, exact, times
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import repeat
-from dpkit.accountants.rules.counting import SharedCost
+from dpkit.accountants.rules.counting import SharedCost, raised
 
 _REMEMBERED = 4096
 _Answer = TypeVar("_Answer")
@@ -103,8 +103,10 @@ class EventPrices:
         found = _if_supported(read, self.event, orders, relation=self._relation)
         if found is None:
             return None
-        values, lost, missed = found
-        return SharedCost(tuple(values.tolist()), lost, missed)
+        values, largest, lost, missed = found
+        at = iter([at_least(raised(float(value))) for value in values])
+        each = [next(at) if order < math.inf else largest for order in orders]
+        return SharedCost(tuple(each), lost, at_least(missed))
 
     @_remembered
     def direct(self) -> tuple[Number, Number] | None:

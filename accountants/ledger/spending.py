@@ -16,7 +16,7 @@ from dpkit.accountants.ledger.request import Request
 from dpkit.accountants.ledger.state import CHARGES, costs, state_of
 from dpkit.accountants.rules.counting import Prices, cost, largest_count
 from dpkit.accountants.rules.terms import ALL
-from dpkit.accountants.rules.totals import Account, Cost, Totals
+from dpkit.accountants.rules.totals import Account, Totals
 from dpkit.accountants.storage.entry import Entry
 from dpkit.accountants.storage.store import Session
 
@@ -37,10 +37,10 @@ def spent(book: Book, delta: float | None, scope: str) -> PrivacyBound:
         at = checks.half_open_probability(delta=delta)
     scale = 1.0 if at >= account.budget.delta else at / account.budget.delta
     if only is not None and only.kind in ("plan", "reserve"):
-        plan = _sole_plan(book, only, costs(only.body)[account.scope], at, scale)
+        plan = _sole_plan(book, account, only, at, scale)
         if plan is not None:
             return plan
-    return _answer(book, account, at, _report(book, account, scale))
+    return _answer(book, account, at, _report(book, account, at, scale))
 
 
 def charged(book: Book, key: str) -> PrivacyBound | None:
@@ -93,13 +93,14 @@ def remaining(book: Book, wanted: Request, sealed: bool) -> int:
 
 
 def _sole_plan(
-    book: Book, entry: Entry, cost: Cost, delta: float, scale: float
+    book: Book, account: Account, entry: Entry, delta: float, scale: float
 ) -> PrivacyBound | None:
     """The static bound of the one plan there is, never with more delta than it took."""
+    cost = costs(entry.body)[account.scope]
     shared = cost.how == "renyi" and "approximate" in (cost.opens or {})
     if not shared and (cost.how != "approx" or cost.opens):
         return None
-    share = delta if shared else float(cost.delta) * scale
+    share = scale * (account.budget.delta if shared else float(cost.delta))
     prices = book.prices(from_json(entry.body["event"]))
     if scale == 1.0 and "bound" in entry.body and entry.body["counted"] == "approx":
         bound = bound_from_json(entry.body["bound"])
@@ -124,21 +125,18 @@ def _at(bound: PrivacyBound, delta: float) -> PrivacyBound:
     return replace(bound, delta=delta, **lost)
 
 
-def _report(book: Book, account: Account, scale: float) -> float:
-    """Epsilon of everything charged, at the budget's delta or a fraction of it."""
+def _report(book: Book, account: Account, delta: float, scale: float) -> float:
+    """Epsilon of everything charged, at the budget's delta or a smaller one."""
     if scale == 1.0 or account.totals.charges == 0:
         return above(account.spent())
+    sums = [above(value) for value in account.totals.renyi]
+    if account.filter is not None and account.filter.shared:
+        beside = account.totals.delta, account.totals.missed
+        return account.filter.spent_at(delta, sums, *beside)
     if scale == 0.0 and account.filter is not None and any(account.totals.renyi):
         return math.inf
     total = ZERO
     if account.filter is not None and scale > 0.0:
-        sums = [above(value) for value in account.totals.renyi]
-        if account.filter.shared:
-            delta = scale * account.budget.delta
-            scale = account.filter.at(
-                delta, account.totals.delta, account.totals.missed
-            )
-            return account.filter.spent(sums, scale=scale) if scale else math.inf
         total = at_least(account.filter.spent(sums, scale=scale))
     with book.store.reading() as session:
         live = _live(session).values()

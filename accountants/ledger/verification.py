@@ -152,13 +152,14 @@ class _Reader:
             if cost.values and cost.how == "renyi":
                 opened = self._filters.get(scope) or cost.opens or {"orders": ()}
                 orders, count = tuple(float(a) for a in opened["orders"]), body["count"]
-                curve = prices.curve(orders) or ()
                 honest = True
                 if "approximate" in opened:
-                    curve, lost, missed = prices.shared(orders) or ((), math.inf, 1.0)
+                    curve, lost, missed = prices.shared(orders) or ((), ZERO, ZERO)
                     honest = cost.delta >= times(lost, count)
-                    honest &= cost.missed >= times(exact(missed), count)
-                least = [exact(value * (1.0 - _SLACK)) for value in curve]
+                    honest &= cost.missed >= times(missed, count)
+                else:
+                    curve = prices.curve(orders) or ()
+                least = [exact(float(value) * (1.0 - _SLACK)) for value in curve]
                 pairs = zip(cost.values, least, strict=True)
                 honest &= all(v >= m for v, m in pairs)
             elif cost.values:

@@ -132,14 +132,15 @@ def rdp_curve(
 
 def shared_cost(
     event: DpEvent, orders: Iterable[float], *, relation: Relation | str
-) -> tuple[Array, Number, float]:
+) -> tuple[Array, Number, Number, float]:
     """Rényi bounds of what an event is, but for a delta and an overflow beside them.
 
     A batch that can overflow is read without its limit, an approximate release by its
     pure part; rules/filters.py has the proof.
 
     Returns:
-      One bound for each order, the deltas left out, the probability of overflows.
+      One bound for each finite order, the largest loss (inf: none), the deltas left
+      out, the probability of overflows.
 
     Raises:
       UnsupportedEvent: a part that has neither a curve nor an (epsilon, delta).
@@ -147,21 +148,25 @@ def shared_cost(
 
     Example:
       >>> from dpkit.accountants.events import ApproxDpEvent
-      >>> values, lost, missed = shared_cost(
+      >>> values, largest, lost, missed = shared_cost(
       ...     ApproxDpEvent(0.5, 1e-6), [2.0], relation="zero_out")
-      >>> values.round(4), float(lost), missed
-      (array([0.2275]), 1e-06, 0.0)
+      >>> values.round(4), float(largest), float(lost), missed
+      (array([0.2275]), 0.5, 1e-06, 0.0)
     """
-    relation, terms, lost = as_relation(relation), [], ZERO
+    relation, terms = as_relation(relation), []
+    largest, lost = ZERO, ZERO
     releases, missed = truncation.plain(flatten(event), relation, "curve")
     for release, count in releases:
         law = law_of(release, relation)
-        if law.lacks("curve") and not law.lacks("guarantee"):
-            epsilon, delta = law.guarantee()
+        unbounded = bool(law.lacks("guarantee"))
+        epsilon, delta = (math.inf, ZERO) if unbounded else law.guarantee()
+        largest += times(epsilon, count)
+        if delta or (law.lacks("curve") and not unbounded):
             release = PureDpEvent(above(epsilon))
             lost += times(delta, count)
         terms.append((curve_of(release, relation), count))
-    return sum_of(terms)(np.array(list(orders), dtype=float)), lost, missed
+    finite = np.array([order for order in orders if order < math.inf])
+    return sum_of(terms)(finite), largest, lost, missed
 
 
 def _scan(

@@ -3,9 +3,9 @@
 An account is what one scope of data may lose: its budget, its totals, its open filter.
 `cost` decides how a request enters it (filters.py has the proofs):
 
-- filter "auto": the first charge decides. If it fits by its Rényi curve, all of the
-  budget is one Rényi filter, which everything enters that has a curve, or an (epsilon,
-  delta), or a batch that can overflow. Else the ledger counts as "approx".
+- filter "auto": the first charge decides. If it asks for no share of delta and fits by
+  its Rényi curve, all of the budget is one Rényi filter, which everything enters that
+  has a curve, or an (epsilon, delta), or a batch that can overflow. Else as "approx".
 - filter "approx": a sealed plan is one (epsilon, delta) by the best certified
   accountant at its share of delta. A charge goes into the account's Rényi filter if one
   is open and it fits; else, if it is (epsilon, delta)-DP by itself, directly; else it
@@ -85,9 +85,9 @@ class SharedCost(NamedTuple):
     probability that its batch overflows).
     """
 
-    values: tuple[float, ...]
+    values: tuple[Number, ...]
     lost: Number
-    missed: float
+    missed: Number
 
 
 class Asked(NamedTuple):
@@ -142,7 +142,8 @@ def cost(account: Account, asked: Asked) -> Cost | None:
         return _directly(account, asked, "pure")
     if account.filter is not None and account.filter.shared:
         return _shared(account, asked)
-    if account.rule == "auto" and not account.totals.charges and not account.filter:
+    new = account.totals.charges == 0 and account.filter is None
+    if account.rule == "auto" and new and asked.delta is None:
         found = _opening(account, asked)
         if found is not None:
             return found
@@ -196,7 +197,7 @@ def _opening(account: Account, asked: Asked) -> Cost | None:
 
     def curve(orders: tuple[float, ...]) -> list[float] | None:
         found = asked.prices.shared(orders)
-        return None if found is None else [asked.count * v for v in found.values]
+        return None if found is None else [float(asked.count * v) for v in found.values]
 
     filter = shared_filter(account.budget, curve)
     if filter is None:
@@ -211,9 +212,8 @@ def _shared(account: Account, asked: Asked) -> Cost | None:
     one = asked.prices.shared(orders)
     if one is None:
         return None
-    lost, missed = (times(n, asked.count) for n in (one.lost, at_least(one.missed)))
-    values = tuple(at_least(_up(value)) for value in one.values)
-    found = Cost("renyi", delta=lost, values=values, missed=missed)
+    lost, missed = (times(n, asked.count) for n in (one.lost, one.missed))
+    found = Cost("renyi", delta=lost, values=one.values, missed=missed)
     return _if_fits(account, asked, found)
 
 
@@ -221,7 +221,7 @@ def _as_zcdp(account: Account, prices: Prices) -> Cost:
     """Counted as zCDP at the one order of the account's filter."""
     xi, rho = prices.zcdp() or (math.inf, math.inf)
     value = xi + rho * account.filter.orders[0] if account.filter else math.inf
-    return Cost("zcdp", values=(at_least(_up(value)),))
+    return Cost("zcdp", values=(at_least(raised(value)),))
 
 
 def _as_plan(account: Account, asked: Asked) -> Cost | None:
@@ -254,7 +254,7 @@ def _inside(account: Account, asked: Asked) -> Cost | None:
     values = asked.prices.curve(account.filter.orders) if account.filter else None
     if values is None:
         return None
-    found = Cost("renyi", values=tuple(at_least(_up(value)) for value in values))
+    found = Cost("renyi", values=tuple(at_least(raised(value)) for value in values))
     return _if_fits(account, asked, found)
 
 
@@ -332,6 +332,6 @@ def largest_count(fits: Callable[[int], bool], limit: int, start: int = 1) -> in
     return low
 
 
-def _up(value: float) -> float:
+def raised(value: float) -> float:
     """A computed float, raised by more than its own rounding."""
     return math.nextafter(value * (1.0 + 2.0**-51), math.inf) if value else 0.0

@@ -29,8 +29,9 @@ Let S_k be the part of S whose final minimum is at k. By (1),
     P(S_k) - E_Q[e^R_k; S_k] <= d_k,   so, summing,   P(S) <= E_Q[e^(min R); S] + delta,
 
 and min R <= eps always. (Were d_k = delta for each k, the sum would be K delta: the
-"some order" rule needs the split.) On the transcripts where nothing was charged P = Q,
-so there the report is 0 without a share.
+"some order" rule needs the split.) An infinite order needs no share: L is at most R,
+the sum of the largest losses, so P(S_k) <= E_Q[e^R; S_k]. On the transcripts where
+nothing was charged P = Q, so there the report is 0 without a share.
 
 **Refunds and reservations.** A reservation is charged before its steps run, and what
 did not run may be given back when it is counted step by step: (1) holds with the sum
@@ -102,7 +103,8 @@ class RenyiFilter:
     (epsilon, delta)-DP, and `spent` is an honest report at any time (module docstring).
     Both directions of the relation, if each r_i bounds both.
 
-    Fields: epsilon >= 0 (may be inf), delta in (0, 1), orders > 1, shares > 0 that sum
+    Fields: epsilon >= 0 (may be inf), delta in (0, 1), orders > 1 (inf: largest losses,
+    which need no share), shares > 0 that sum
     to at most 1 (the part of delta that each order may use), approximate and coupled
     (deltas beside it, for what the next section of the docstring says).
 
@@ -131,23 +133,26 @@ class RenyiFilter:
             raise ValueError(f"delta={self.delta} must be in (0, 1)")
         if not self.orders or len(self.orders) != len(self.shares):
             raise ValueError("orders and shares must be as many, and at least one")
-        if min(self.orders) <= 1.0 or min(self.shares) <= 0.0:
+        needy = [
+            d for a, d in zip(self.orders, self.shares, strict=True) if a < math.inf
+        ]
+        if min(self.orders) <= 1.0 or min(needy, default=1.0) <= 0.0:
             raise ValueError("orders must be above 1 and shares above 0")
         if math.fsum(self.shares) > 1.0:
             raise ValueError(f"shares={self.shares} must sum to at most 1")
 
     def spent(self, totals: Sequence[float], *, scale: float = 1.0) -> float:
-        """The epsilon reported: min_k c_k + totals_k, rounded up; 0 if all are 0.
+        """The epsilon reported: min_k c_k + totals_k, rounded up; 0 if all finite are 0.
 
         Args:
           totals: sum_i r_i(alpha_k), >= 0, inf allowed, one for each order.
-          scale: in (0, 1]; reports at delta * scale instead. Choose it beforehand.
+          scale: in [0, 1]; reports at delta * scale instead. Choose it beforehand.
 
         Example:
           >>> RenyiFilter(3.0, 1e-5, (8.0,), (1.0,)).spent([0.08])
           1.294109...
         """
-        if not any(totals):
+        if not any(total for total in totals if total < math.inf):
             return 0.0
         orders = zip(self.orders, self.shares, totals, strict=True)
         reports = (_report(a, self.delta * d * scale, total) for a, d, total in orders)
@@ -172,10 +177,15 @@ class RenyiFilter:
         coupled = self._coupling(missed)
         return lost <= exact(self.approximate) and coupled <= exact(self.coupled)
 
-    def at(self, delta: float, lost: Number, missed: Number) -> float:
-        """The scale for `spent` of a report at a delta that was chosen beforehand."""
+    def spent_at(
+        self, delta: float, totals: Sequence[float], lost: Number, missed: Number
+    ) -> float:
+        """The report at a delta that was chosen beforehand, of all that is counted."""
         left = exact(delta) - lost - self._coupling(missed)
-        return min(1.0, below(left / exact(self.delta))) if left > ZERO else 0.0
+        if left < ZERO:
+            return math.inf
+        scale = min(1.0, below(left / exact(self.delta)))
+        return self.spent(totals, scale=scale)
 
     def _coupling(self, missed: Number) -> Number:
         """The delta of couplings that fail with such a probability: (1 + e^eps) eta."""
@@ -295,8 +305,9 @@ def shared_filter(
 
     Six orders, fixed by public numbers before any output exists: the one that admits
     the most copies of the first charge gets three quarters of the delta for orders,
-    five around it share the rest. Nine tenths of the budget's delta are for orders, a
-    twentieth each for approximate releases and for couplings.
+    five around it share the rest, and an infinite one adds up epsilons. Nine tenths of
+    the budget's delta are for orders, a twentieth each for approximate releases and
+    for couplings.
 
     Privacy: as `RenyiFilter`; all of it is (epsilon, delta)-DP for the budget.
 
@@ -321,7 +332,7 @@ def shared_filter(
     best = int(np.argmax(copies))
     if not copies[best] >= 1.0:
         return None
-    shares = {tried[best]: _CENTRE}
+    shares = {tried[best]: _CENTRE, math.inf: 0.0}
     for factor in _AROUND:
         order = float(f"{1 + (tried[best] - 1) * factor:.6g}")
         shares[order] = (1 - _CENTRE) / len(_AROUND)
@@ -332,5 +343,9 @@ def shared_filter(
 
 def _report(order: float, delta: float, total: float) -> float:
     """c + total, raised by more than the rounding in both."""
+    if order == math.inf:
+        return total
+    if delta == 0.0:
+        return math.inf
     cost = offset(order, delta)
     return cost + total + 1e-14 * (1.0 + abs(cost) + total)

@@ -62,9 +62,10 @@ def init(
         str,
         typer.Option(
             metavar="FILTER",
-            help="How adaptive spending is counted: approx, zcdp or pure.",
+            help="How it is counted: auto (many runs share a Rényi filter, unless the "
+            "first needs a tighter accountant), approx, zcdp or pure.",
         ),
-    ] = "approx",
+    ] = "auto",
     adaptive: Annotated[
         tuple[float, float] | None,
         typer.Option(
