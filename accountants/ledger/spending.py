@@ -111,7 +111,11 @@ def _sole_plan(
 
 def _answer(book: Book, account: Account, delta: float, upper: float) -> PrivacyBound:
     """The filter's bound on charges that were chosen along the way."""
-    terms, method = book.terms, f"ledger, filter {account.rule}"
+    terms, rule = book.terms, account.rule
+    if rule == "auto":
+        shared = account.filter is not None and account.filter.shared
+        rule = "renyi" if shared else "approx"
+    method = f"ledger, filter {rule}"
     how: Any = {"relation": terms.relation, "unit": terms.unit, "regime": "adaptive"}
     how |= {"certified": True, "method_upper": method}
     return PrivacyBound(delta=delta, upper=upper, **how)
