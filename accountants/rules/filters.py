@@ -142,7 +142,7 @@ class RenyiFilter:
             raise ValueError(f"shares={self.shares} must sum to at most 1")
 
     def spent(self, totals: Sequence[float], *, scale: float = 1.0) -> float:
-        """The epsilon reported: min_k c_k + totals_k, rounded up; 0 if all finite are 0.
+        """The epsilon reported: min_k c_k + totals_k, rounded up; 0 if those are 0.
 
         Args:
           totals: sum_i r_i(alpha_k), >= 0, inf allowed, one for each order.

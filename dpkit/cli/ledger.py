@@ -29,7 +29,7 @@ app.command("import", cls=Command)(transfer.import_)
 
 
 _COUNTED = {
-    "auto": "as the first charge decides: by Rényi curves, which many share, or by plans",
+    "auto": "as the first charge decides: by shared Rényi curves, or by plans",
     "approx": "sealed plans one by one, other charges in a Rényi filter",
     "zcdp": "by concentration",
     "pure": "epsilons add up, without a delta",
