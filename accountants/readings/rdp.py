@@ -151,7 +151,7 @@ def shared_cost(
       >>> values, largest, lost, missed = shared_cost(
       ...     ApproxDpEvent(0.5, 1e-6), [2.0], relation="zero_out")
       >>> values.round(4), float(largest), float(lost), missed
-      (array([0.2275]), 0.5, 1e-06, 0.0)
+      (array([0.2273]), 0.5, 1e-06, 0.0)
     """
     relation, terms = as_relation(relation), []
     largest, lost = ZERO, ZERO

@@ -165,7 +165,7 @@ def law_of(event: DpEvent, relation: Relation) -> Law:
     Example:
       >>> from dp_accounting import LaplaceDpEvent
       >>> law_of(LaplaceDpEvent(2.0), Relation.ZERO_OUT).guarantee()[0]
-      0.5
+      Fraction(1, 2)
     """
     kind, allowed, relation = kind_of(event), relations_of(event), as_relation(relation)
     if relation not in allowed:
