@@ -30,6 +30,15 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_disable_most_optimizations", compiles_quickly(config))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest examples of docstrings are guards."""
+    for item in items:
+        if item.name in ("dpkit.training.job.run", "dpkit.training.trainer.fit"):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.guard)
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays, and need not be looked through again and again."""
     gc.freeze()

@@ -192,6 +192,8 @@ def test_no_module_hides_a_standard_one():
         assert path.stem not in sys.stdlib_module_names - {"__main__"}, path
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [

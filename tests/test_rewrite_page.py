@@ -9,6 +9,8 @@ import pytest
 PAGE = Path(__file__).parent.parent / "docs" / "rewrite.md"
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.usefixtures("quick_compilation")
 def test_the_code_runs_and_prints_what_the_page_shows(capsys):
     text = PAGE.read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -238,7 +237,7 @@ def terms_of(genesis: Entry) -> Terms:
     """The terms in a genesis entry, or LedgerCorrupt."""
     try:
         return Terms.from_body(genesis.body)
-    except (KeyError, TypeError, ValueError, decimal.DecimalException) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise LedgerCorrupt(f"entry seq=0: unreadable terms ({error})") from None
 
 

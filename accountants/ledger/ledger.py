@@ -65,7 +65,7 @@ class Ledger(Sole):
         unit: str | None = None,
         dataset: str | None = None,
         regime: str = "adaptive",
-        filter: str = "approx",
+        filter: str = "auto",
         adaptive: Budget | None = None,
         scopes: Mapping[str, Budget] | None = None,
     ) -> Self:
@@ -80,7 +80,10 @@ class Ledger(Sole):
           unit: what one record is: "example", "user", …
           dataset: name and version of the data; never anything computed from rows.
           regime: "adaptive", or "static" for one sealed plan.
-          filter: "approx" (plans by the tightest accountant), "zcdp" or "pure".
+          filter: "auto" lets the first charge decide: where it fits by its Rényi
+            curve, all charges share one Rényi filter, of which many runs take little
+            each; else it is "approx", in which plans count by the tightest accountant.
+            Or "zcdp", or "pure".
           adaptive: part of the budget kept for charges chosen along the way; without
             it the first such charge takes all that is left.
           scopes: budgets of named, index-based blocks of the data. "all" counts every

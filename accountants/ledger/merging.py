@@ -12,7 +12,6 @@ all old ledgers are locked, the new one appears as a whole, and the old ones are
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,12 +21,12 @@ import dp_accounting as dp
 
 from dpkit.accountants.answers.bounds import Budget, PrivacyBound
 from dpkit.accountants.answers.errors import Incompatible, LedgerCorrupt
+from dpkit.accountants.answers.exact import ZERO, above, exact
 from dpkit.accountants.events.own import ApproxDpEvent, PureDpEvent
 from dpkit.accountants.ledger.book import remark
 from dpkit.accountants.ledger.ledger import Ledger
 from dpkit.accountants.ledger.state import CHARGES, state_of
 from dpkit.accountants.rules.terms import Terms
-from dpkit.accountants.rules.totals import ZERO, above, add, exact
 from dpkit.accountants.storage.entry import Entry, genesis
 from dpkit.accountants.storage.lines import location
 from dpkit.accountants.storage.store import Store
@@ -90,7 +89,8 @@ def merge(
         _total(ledger.budget.epsilon for ledger in found),
         _total(ledger.budget.delta for ledger in found),
     )
-    terms = Terms(total, first.relation, first.unit, first.dataset, merged=ids)
+    about = first.relation, first.unit, first.dataset
+    terms = Terms(total, *about, filter="approx", merged=ids)
     parts = [_Part(ledger, ledger.entries(), ledger.spent()) for ledger in found]
     store = Store(location(into))
     if store.exists():
@@ -200,4 +200,4 @@ def _event(bound: PrivacyBound) -> dp.DpEvent:
 
 def _total(numbers: Iterable[float]) -> float:
     """A sum that is not below the exact one."""
-    return above(functools.reduce(add, map(exact, numbers), ZERO))
+    return above(sum(map(exact, numbers), ZERO))

@@ -12,7 +12,6 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
@@ -20,10 +19,10 @@ from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.exact import ZERO, Number, above, at_least, exact, times
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.events.composing import flatten, repeat
-from dpkit.accountants.events.own import ApproxDpEvent, PureDpEvent
-from dpkit.accountants.rules.totals import ZERO, above, add, at_least, exact, times
+from dpkit.accountants.events.composing import repeat
+from dpkit.accountants.rules.counting import SharedCost, raised
 
 _REMEMBERED = 4096
 _Answer = TypeVar("_Answer")
@@ -45,8 +44,9 @@ class EventPrices:
     """The prices of one event; `rules.counting.Prices` says what each answer means.
 
     Example:
+      >>> from dpkit.accountants.events import PureDpEvent
       >>> EventPrices(PureDpEvent(0.1), Relation.ADD_REMOVE, "example").direct()
-      (Decimal('0.1'), Decimal('0'))
+      (Fraction(1, 10), Fraction(0, 1))
     """
 
     def __init__(self, event: DpEvent, relation: Relation, unit: str):
@@ -64,7 +64,7 @@ class EventPrices:
 
     def bound(self, count: int, delta: float) -> PrivacyBound:
         """The static bound of `count` copies; basic composition is exact here."""
-        direct = self.direct() or (Decimal("inf"), ZERO)
+        direct = self.direct() or (math.inf, ZERO)
         upper = math.inf
         if times(direct[1], count) <= exact(delta):
             upper = above(times(direct[0], count))
@@ -97,16 +97,23 @@ class EventPrices:
         return tuple(math.inf if math.isnan(v) else float(v) for v in values)
 
     @_remembered
-    def direct(self) -> tuple[Decimal, Decimal] | None:
+    def shared(self, orders: tuple[float, ...]) -> SharedCost | None:
+        """What one copy costs a filter for a whole ledger, or None: it can't enter."""
+        read = accountant("rdp").shared_cost
+        found = _if_supported(read, self.event, orders, relation=self._relation)
+        if found is None:
+            return None
+        values, largest, lost, missed = found
+        at = iter([at_least(raised(float(value))) for value in values])
+        each = [next(at) if order < math.inf else largest for order in orders]
+        return SharedCost(tuple(each), lost, at_least(missed))
+
+    @_remembered
+    def direct(self) -> tuple[Number, Number] | None:
         """(epsilon, delta) of one copy by basic composition of its parts, or None."""
-        epsilon = delta = ZERO
-        for release, count in flatten(self.event):
-            part = self._release(release)
-            if part is None:
-                return None
-            epsilon = add(epsilon, times(part[0], count))
-            delta = add(delta, times(part[1], count))
-        return (epsilon, delta) if delta < 1 else None
+        read = accountant("pure").guarantee
+        found = _if_supported(read, self.event, self._relation)
+        return found if found and found[1] < 1 else None
 
     @_remembered
     def zcdp(self) -> tuple[float, float] | None:
@@ -142,15 +149,6 @@ class EventPrices:
         except UnsupportedRelation as error:
             reason = f"no proof under relation={self._relation}"
             raise UnsupportedEvent(name, error.event, reason) from None
-
-    def _release(self, event: DpEvent) -> tuple[Decimal, Decimal] | None:
-        """(epsilon, delta) of a release that has them by itself."""
-        if isinstance(event, PureDpEvent):
-            return exact(event.epsilon), ZERO
-        if isinstance(event, ApproxDpEvent):
-            return exact(event.epsilon), exact(event.delta)
-        found = _if_supported(accountant("pure").guarantee, event, self._relation)
-        return found and (at_least(found[0]), at_least(found[1]))
 
 
 def once(known: dict[Any, Any], key: Any, ask: Callable[[], _Answer]) -> _Answer:

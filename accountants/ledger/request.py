@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.exact import exact
 from dpkit.accountants.events.composing import repeat, sequential
 from dpkit.accountants.events.notation import to_json
 from dpkit.accountants.ledger.pricing import EventPrices
 from dpkit.accountants.rules.counting import Asked
 from dpkit.accountants.rules.terms import ALL, Terms
-from dpkit.accountants.rules.totals import exact
 from dpkit.accountants.storage.entry import Entry, canonical
 
 _MAX_TEXT = 1000

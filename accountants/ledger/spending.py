@@ -8,6 +8,7 @@ from typing import Any
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
+from dpkit.accountants.answers.exact import ZERO, above, at_least, exact
 from dpkit.accountants.events.notation import from_json
 from dpkit.accountants.ledger.book import Book
 from dpkit.accountants.ledger.pricing import bound_from_json
@@ -15,16 +16,7 @@ from dpkit.accountants.ledger.request import Request
 from dpkit.accountants.ledger.state import CHARGES, costs, state_of
 from dpkit.accountants.rules.counting import Prices, cost, largest_count
 from dpkit.accountants.rules.terms import ALL
-from dpkit.accountants.rules.totals import (
-    ZERO,
-    Account,
-    Cost,
-    Totals,
-    above,
-    add,
-    at_least,
-    exact,
-)
+from dpkit.accountants.rules.totals import Account, Totals
 from dpkit.accountants.storage.entry import Entry
 from dpkit.accountants.storage.store import Session
 
@@ -45,10 +37,10 @@ def spent(book: Book, delta: float | None, scope: str) -> PrivacyBound:
         at = checks.half_open_probability(delta=delta)
     scale = 1.0 if at >= account.budget.delta else at / account.budget.delta
     if only is not None and only.kind in ("plan", "reserve"):
-        plan = _sole_plan(book, only, costs(only.body)[account.scope], at, scale)
+        plan = _sole_plan(book, account, only, at, scale)
         if plan is not None:
             return plan
-    return _answer(book, account, at, _report(book, account, scale))
+    return _answer(book, account, at, _report(book, account, at, scale))
 
 
 def charged(book: Book, key: str) -> PrivacyBound | None:
@@ -72,8 +64,10 @@ def charged(book: Book, key: str) -> PrivacyBound | None:
         cost = costs(entry.body)[ALL]
         totals = totals.plus(cost, entry.body["count"], seq=entry.seq)
     delta = totals.delta
-    if account.filter is not None and any(totals.renyi):
-        delta = add(delta, exact(account.filter.delta))
+    if account.filter is not None and account.filter.shared:
+        delta = exact(account.budget.delta)
+    elif account.filter is not None and any(totals.renyi):
+        delta += exact(account.filter.delta)
     upper = above(replace(account, totals=totals).spent())
     return _answer(book, account, above(delta), upper)
 
@@ -99,12 +93,14 @@ def remaining(book: Book, wanted: Request, sealed: bool) -> int:
 
 
 def _sole_plan(
-    book: Book, entry: Entry, cost: Cost, delta: float, scale: float
+    book: Book, account: Account, entry: Entry, delta: float, scale: float
 ) -> PrivacyBound | None:
     """The static bound of the one plan there is, never with more delta than it took."""
-    if cost.how != "approx" or cost.opens:
+    cost = costs(entry.body)[account.scope]
+    shared = cost.how == "renyi" and "approximate" in (cost.opens or {})
+    if not shared and (cost.how != "approx" or cost.opens):
         return None
-    share = float(cost.delta) * scale
+    share = scale * (account.budget.delta if shared else float(cost.delta))
     prices = book.prices(from_json(entry.body["event"]))
     if scale == 1.0 and "bound" in entry.body and entry.body["counted"] == "approx":
         bound = bound_from_json(entry.body["bound"])
@@ -115,7 +111,11 @@ def _sole_plan(
 
 def _answer(book: Book, account: Account, delta: float, upper: float) -> PrivacyBound:
     """The filter's bound on charges that were chosen along the way."""
-    terms, method = book.terms, f"ledger, filter {account.rule}"
+    terms, rule = book.terms, account.rule
+    if rule == "auto":
+        shared = account.filter is not None and account.filter.shared
+        rule = "renyi" if shared else "approx"
+    method = f"ledger, filter {rule}"
     how: Any = {"relation": terms.relation, "unit": terms.unit, "regime": "adaptive"}
     how |= {"certified": True, "method_upper": method}
     return PrivacyBound(delta=delta, upper=upper, **how)
@@ -129,15 +129,18 @@ def _at(bound: PrivacyBound, delta: float) -> PrivacyBound:
     return replace(bound, delta=delta, **lost)
 
 
-def _report(book: Book, account: Account, scale: float) -> float:
-    """Epsilon of everything charged, at the budget's delta or a fraction of it."""
+def _report(book: Book, account: Account, delta: float, scale: float) -> float:
+    """Epsilon of everything charged, at the budget's delta or a smaller one."""
     if scale == 1.0 or account.totals.charges == 0:
         return above(account.spent())
+    sums = [above(value) for value in account.totals.renyi]
+    if account.filter is not None and account.filter.shared:
+        beside = account.totals.delta, account.totals.missed
+        return account.filter.spent_at(delta, sums, *beside)
     if scale == 0.0 and account.filter is not None and any(account.totals.renyi):
         return math.inf
     total = ZERO
     if account.filter is not None and scale > 0.0:
-        sums = [above(value) for value in account.totals.renyi]
         total = at_least(account.filter.spent(sums, scale=scale))
     with book.store.reading() as session:
         live = _live(session).values()
@@ -151,7 +154,7 @@ def _report(book: Book, account: Account, scale: float) -> float:
             bound = prices.bound(entry.body["count"], float(found.delta) * scale)
             upper = bound.upper if bound.certified else None
             epsilon = at_least(math.inf if upper is None else upper)
-        total = add(total, epsilon)
+        total += epsilon
     return above(total)
 
 

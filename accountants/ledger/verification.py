@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any
 
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import LedgerCorrupt
+from dpkit.accountants.answers.exact import (
+    ZERO,
+    Number,
+    above,
+    at_least,
+    exact,
+    times,
+)
 from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.ledger.book import terms_of
 from dpkit.accountants.ledger.pricing import EventPrices
 from dpkit.accountants.ledger.state import CHARGES, State, after, costs
 from dpkit.accountants.rules.terms import ALL
-from dpkit.accountants.rules.totals import ZERO, Cost, above, at_least, exact, times
+from dpkit.accountants.rules.totals import Cost
 from dpkit.accountants.storage.entry import Entry, canonical, check_link
 from dpkit.accountants.storage.store import Session
 
 PricesOf = Callable[[DpEvent], EventPrices]
 
 _SLACK = 1e-6
-# A DecimalException is an ArithmeticError.
+# An infinity that is subtracted, or no denominator, is an ArithmeticError.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
@@ -144,9 +151,17 @@ class _Reader:
         for scope, cost in found.items():
             if cost.values and cost.how == "renyi":
                 opened = self._filters.get(scope) or cost.opens or {"orders": ()}
-                curve = prices.curve(tuple(float(a) for a in opened["orders"])) or ()
-                least = [exact(value * (1.0 - _SLACK)) for value in curve]
-                honest = all(v >= m for v, m in zip(cost.values, least, strict=True))
+                orders, count = tuple(float(a) for a in opened["orders"]), body["count"]
+                honest = True
+                if "approximate" in opened:
+                    curve, lost, missed = prices.shared(orders) or ((), ZERO, ZERO)
+                    honest = cost.delta >= times(lost, count)
+                    honest &= cost.missed >= times(missed, count)
+                else:
+                    curve = prices.curve(orders) or ()
+                least = [exact(float(value) * (1.0 - _SLACK)) for value in curve]
+                pairs = zip(cost.values, least, strict=True)
+                honest &= all(v >= m for v, m in pairs)
             elif cost.values:
                 order = float(self._filters[scope]["orders"][0])
                 xi, rho = prices.zcdp() or (math.inf, math.inf)
@@ -157,7 +172,7 @@ class _Reader:
                 raise ValueError(f"costs less in {scope!r} than is possible")
 
 
-def _least(prices: EventPrices, body: Mapping[str, Any], cost: Cost) -> Decimal:
+def _least(prices: EventPrices, body: Mapping[str, Any], cost: Cost) -> Number:
     """The smallest epsilon that a direct charge, or a plan, can have."""
     direct = prices.direct()
     if direct is not None and (body["adaptive"] or cost.delta == ZERO):

@@ -1,6 +1,6 @@
 r"""Basic composition: epsilons add up, deltas add up; the only answer at delta = 0.
 
-It reads events that are (epsilon, delta)-private by themselves, sums outwards, and is
+It reads events that are (epsilon, delta)-private by themselves, sums exactly, and is
 the smallest bound for a few releases of pure noise.
 
 Reference: Dwork, McSherry, Nissim, Smith, "Calibrating Noise to Sensitivity in Private
@@ -12,11 +12,12 @@ import math
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.exact import Number, above, exact
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.pairs.laws import composed_guarantee
 from dpkit.accountants.readings.reading import Answer, Reading
 
-Guarantee = tuple[float, float]
+Guarantee = tuple[Number, Number]
 
 
 class Basic(Reading[Guarantee]):
@@ -24,7 +25,7 @@ class Basic(Reading[Guarantee]):
 
     Example:
       >>> from dp_accounting import LaplaceDpEvent
-      >>> epsilon(LaplaceDpEvent(2.0), 0, relation="replace_one").upper.__round__(9)
+      >>> epsilon(LaplaceDpEvent(2.0), 0, relation="replace_one").upper
       1.0
     """
 
@@ -41,12 +42,13 @@ class Basic(Reading[Guarantee]):
     def epsilon_at(self, read: Guarantee, delta: float, *, lower: bool) -> Answer:
         """The sum of the epsilons; inf if the deltas exceed `delta`."""
         total, spent = read
-        return Answer(upper=total if spent <= delta else math.inf)
+        return Answer(upper=above(total) if spent <= exact(delta) else math.inf)
 
     def delta_at(self, read: Guarantee, epsilon: float, *, lower: bool) -> Answer:
         """The sum of the deltas; 1 if the epsilons exceed `epsilon`."""
         total, spent = read
-        return Answer(upper=min(1.0, spent) if total <= epsilon else 1.0)
+        within = total <= exact(epsilon) and spent < 1
+        return Answer(upper=above(spent) if within else 1.0)
 
 
 PURE = Basic()

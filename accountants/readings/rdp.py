@@ -23,14 +23,15 @@ from scipy import optimize
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import UnsupportedEvent
+from dpkit.accountants.answers.exact import ZERO, Number, above, times
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.events.composing import flatten, validate
 from dpkit.accountants.events.kinds import nodes_of
-from dpkit.accountants.events.own import BoundedRangeDpEvent
+from dpkit.accountants.events.own import BoundedRangeDpEvent, PureDpEvent
 from dpkit.accountants.pairs.arrays import Array
 from dpkit.accountants.pairs.curve import Curve, knots_of, sum_of
-from dpkit.accountants.pairs.laws import composed_curve, curve_of
+from dpkit.accountants.pairs.laws import composed_curve, curve_of, law_of
 from dpkit.accountants.readings import truncation
 from dpkit.accountants.readings.reading import Answer, Reading, coarse, explained
 
@@ -127,6 +128,45 @@ def rdp_curve(
     except UnsupportedEvent as error:
         raise explained(error, "Rényi", event, relation) from None
     return curve(np.array(checked, dtype=float))
+
+
+def shared_cost(
+    event: DpEvent, orders: Iterable[float], *, relation: Relation | str
+) -> tuple[Array, Number, Number, float]:
+    """Rényi bounds of what an event is, but for a delta and an overflow beside them.
+
+    A batch that can overflow is read without its limit, an approximate release by its
+    pure part; rules/filters.py has the proof.
+
+    Returns:
+      One bound for each finite order, the largest loss (inf: none), the deltas left
+      out, the probability of overflows.
+
+    Raises:
+      UnsupportedEvent: a part that has neither a curve nor an (epsilon, delta).
+      UnsupportedRelation: a part that has no proof under the relation.
+
+    Example:
+      >>> from dpkit.accountants.events import ApproxDpEvent
+      >>> values, largest, lost, missed = shared_cost(
+      ...     ApproxDpEvent(0.5, 1e-6), [2.0], relation="zero_out")
+      >>> values.round(4), float(largest), float(lost), missed
+      (array([0.2273]), 0.5, 1e-06, 0.0)
+    """
+    relation, terms = as_relation(relation), []
+    largest, lost = ZERO, ZERO
+    releases, missed = truncation.plain(flatten(event), relation, "curve")
+    for release, count in releases:
+        law = law_of(release, relation)
+        unbounded = bool(law.lacks("guarantee"))
+        epsilon, delta = (math.inf, ZERO) if unbounded else law.guarantee()
+        largest += times(epsilon, count)
+        if delta or (law.lacks("curve") and not unbounded):
+            release = PureDpEvent(above(epsilon))
+            lost += times(delta, count)
+        terms.append((curve_of(release, relation), count))
+    finite = np.array([order for order in orders if order < math.inf])
+    return sum_of(terms)(finite), largest, lost, missed
 
 
 def _scan(

@@ -22,6 +22,7 @@ import dp_accounting as dp
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.errors import UnsupportedEvent
+from dpkit.accountants.answers.exact import above
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.composition.concentration import tight_delta, tight_epsilon
 from dpkit.accountants.events.composing import flatten
@@ -137,7 +138,7 @@ def _single(event: DpEvent, relation: Relation) -> Concentration:
         raise UnsupportedEvent(Concentrated.name, event, reason)
     # epsilon-private releases have rho = epsilon^2 / 2 (Bun & Steinke, Prop. 1.4).
     epsilon, delta = law.guarantee()
-    return Concentration(rho=half_square(epsilon), delta=delta)
+    return Concentration(rho=half_square(above(epsilon)), delta=above(delta))
 
 
 def _unamplified(total: Concentration) -> tuple[str, ...]:

@@ -3,6 +3,9 @@
 An account is what one scope of data may lose: its budget, its totals, its open filter.
 `cost` decides how a request enters it (filters.py has the proofs):
 
+- filter "auto": the first charge decides. If it asks for no share of delta and fits by
+  its Rényi curve, all of the budget is one Rényi filter, which everything enters that
+  has a curve, or an (epsilon, delta), or a batch that can overflow. Else as "approx".
 - filter "approx": a sealed plan is one (epsilon, delta) by the best certified
   accountant at its share of delta. A charge goes into the account's Rényi filter if one
   is open and it fits; else, if it is (epsilon, delta)-DP by itself, directly; else it
@@ -19,21 +22,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from typing import NamedTuple, Protocol
 
 from dpkit.accountants.answers.bounds import PrivacyBound
 from dpkit.accountants.answers.errors import BudgetExceeded, UnsupportedEvent
-from dpkit.accountants.rules.filters import adaptive_filter
-from dpkit.accountants.rules.totals import (
+from dpkit.accountants.answers.exact import (
     ZERO,
-    Account,
-    Cost,
+    Number,
     above,
     at_least,
     below,
     times,
 )
+from dpkit.accountants.rules.filters import adaptive_filter, shared_filter
+from dpkit.accountants.rules.totals import Account, Cost
 
 _AS_PLAN = "as a sealed plan it fits: ledger.reserve"
 _UNCOUNTABLE = {
@@ -60,17 +62,32 @@ class Prices(Protocol):
     def bound(self, count: int, delta: float) -> PrivacyBound:
         """The static bound for `count` copies; raises UnsupportedEvent."""
 
-    def direct(self) -> tuple[Decimal, Decimal] | None:
+    def direct(self) -> tuple[Number, Number] | None:
         """(epsilon, delta) of one copy by itself, or None where there is none."""
 
     def curve(self, orders: tuple[float, ...]) -> tuple[float, ...] | None:
         """Rényi bounds of one copy, or None where there are none."""
+
+    def shared(self, orders: tuple[float, ...]) -> SharedCost | None:
+        """What one copy costs a filter for a whole ledger, or None: it can't enter."""
 
     def zcdp(self) -> tuple[float, float] | None:
         """(xi, rho) of one copy, or None where it is not concentrated."""
 
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
         """A certified bound with the relation and unit of these prices."""
+
+
+class SharedCost(NamedTuple):
+    """One copy in a filter for a whole ledger.
+
+    Fields: values (Rényi bounds, one for each order), lost (its delta), missed (the
+    probability that its batch overflows).
+    """
+
+    values: tuple[Number, ...]
+    lost: Number
+    missed: Number
 
 
 class Asked(NamedTuple):
@@ -83,7 +100,7 @@ class Asked(NamedTuple):
     prices: Prices
     count: int
     sealed: bool
-    delta: Decimal | None
+    delta: Number | None
 
     def as_plan(self) -> Asked:
         """The same as a sealed plan that takes what is left."""
@@ -123,9 +140,16 @@ def cost(account: Account, asked: Asked) -> Cost | None:
         return _if_fits(account, asked, _as_zcdp(account, asked.prices))
     if account.rule == "pure":
         return _directly(account, asked, "pure")
+    if account.filter is not None and account.filter.shared:
+        return _shared(account, asked)
+    new = account.totals.charges == 0 and account.filter is None
+    if account.rule == "auto" and new and asked.delta is None:
+        found = _opening(account, asked)
+        if found is not None:
+            return found
     if asked.sealed:
         plan = _if_fits(account, asked, _as_plan(account, asked))
-        if plan is not None and plan.epsilon.is_finite():
+        if plan is not None and plan.epsilon < math.inf:
             return plan
         return _inside(account, asked) or plan
     # Inside the open filter, else directly, else by opening the filter.
@@ -145,7 +169,7 @@ def refuse_uncountable(rule: str, prices: Prices, *, sealed: bool) -> None:
     elif rule == "pure":
         direct = prices.direct()
         countable = direct is not None and direct[1] == ZERO
-    elif sealed:
+    elif sealed or rule == "auto":
         return  # the accountants say what they can't read
     else:
         countable = prices.direct() is not None or prices.curve((2.0,)) is not None
@@ -161,15 +185,43 @@ def bound_of(account: Account, asked: Asked, cost: Cost) -> PrivacyBound:
     filter = account.after(cost, count, seq=0).filter
     if filter is None:
         return prices.bound(count, 0.0)
+    if filter.shared:
+        share = account.budget.delta if asked.delta is None else below(asked.delta)
+        return prices.bound(count, share)
     sums = [above(times(value, count)) for value in cost.values]
     return prices.answer(filter.delta, filter.spent(sums), f"{cost.how} filter")
+
+
+def _opening(account: Account, asked: Asked) -> Cost | None:
+    """As the first charge of a ledger, in a filter for all of its budget."""
+
+    def curve(orders: tuple[float, ...]) -> list[float] | None:
+        found = asked.prices.shared(orders)
+        return None if found is None else [float(asked.count * v) for v in found.values]
+
+    filter = shared_filter(account.budget, curve)
+    if filter is None:
+        return None
+    found = _shared(replace(account, filter=filter), asked)
+    return found and replace(found, opens=filter.to_json())
+
+
+def _shared(account: Account, asked: Asked) -> Cost | None:
+    """In the filter that counts the whole ledger, if it fits."""
+    orders = account.filter.orders if account.filter else ()
+    one = asked.prices.shared(orders)
+    if one is None:
+        return None
+    lost, missed = (times(n, asked.count) for n in (one.lost, one.missed))
+    found = Cost("renyi", delta=lost, values=one.values, missed=missed)
+    return _if_fits(account, asked, found)
 
 
 def _as_zcdp(account: Account, prices: Prices) -> Cost:
     """Counted as zCDP at the one order of the account's filter."""
     xi, rho = prices.zcdp() or (math.inf, math.inf)
     value = xi + rho * account.filter.orders[0] if account.filter else math.inf
-    return Cost("zcdp", values=(at_least(_up(value)),))
+    return Cost("zcdp", values=(at_least(raised(value)),))
 
 
 def _as_plan(account: Account, asked: Asked) -> Cost | None:
@@ -202,7 +254,7 @@ def _inside(account: Account, asked: Asked) -> Cost | None:
     values = asked.prices.curve(account.filter.orders) if account.filter else None
     if values is None:
         return None
-    found = Cost("renyi", values=tuple(at_least(_up(value)) for value in values))
+    found = Cost("renyi", values=tuple(at_least(raised(value)) for value in values))
     return _if_fits(account, asked, found)
 
 
@@ -243,9 +295,11 @@ def _refusal(
     return BudgetExceeded(asks, spent, account.budget, account.scope, advice)
 
 
-def _cause(account: Account, sealed: bool, delta: Decimal | None) -> str:
+def _cause(account: Account, sealed: bool, delta: Number | None) -> str:
     """What is left for such a request in an account where it doesn't fit."""
     epsilon, left = account.room()
+    if account.filter and account.filter.shared:
+        return "the ledger counts by Rényi curves, in which too little is left for it"
     if account.filter and (epsilon <= ZERO or not sealed):
         return "what is left is in the filter for charges, which has no room for it"
     if epsilon <= ZERO:
@@ -278,6 +332,6 @@ def largest_count(fits: Callable[[int], bool], limit: int, start: int = 1) -> in
     return low
 
 
-def _up(value: float) -> float:
+def raised(value: float) -> float:
     """A computed float, raised by more than its own rounding."""
     return math.nextafter(value * (1.0 + 2.0**-51), math.inf) if value else 0.0

@@ -29,8 +29,9 @@ Let S_k be the part of S whose final minimum is at k. By (1),
     P(S_k) - E_Q[e^R_k; S_k] <= d_k,   so, summing,   P(S) <= E_Q[e^(min R); S] + delta,
 
 and min R <= eps always. (Were d_k = delta for each k, the sum would be K delta: the
-"some order" rule needs the split.) On the transcripts where nothing was charged P = Q,
-so there the report is 0 without a share.
+"some order" rule needs the split.) An infinite order needs no share: L is at most R,
+the sum of the largest losses, so P(S_k) <= E_Q[e^R; S_k]. On the transcripts where
+nothing was charged P = Q, so there the report is 0 without a share.
 
 **Refunds and reservations.** A reservation is charged before its steps run, and what
 did not run may be given back when it is counted step by step: (1) holds with the sum
@@ -42,6 +43,16 @@ order compose concurrently too (Haney et al. 2023, arXiv:2309.05901).
 **zCDP** is the case of one order. If step i is rho_i-zCDP, r_i(alpha) = rho_i alpha,
 and R <= eps is sum rho_i <= (eps - c)/alpha, largest at one alpha*, where it is rho*.
 (With an approximate form xi + rho alpha, r_i is that.)
+
+**A filter for a whole ledger.** A release whose certificate is "a curve, except with
+probability p on either neighbour" (a batch that can overflow, coupled to one that
+can't) is charged by that curve, and p is added to a sum eta; an approximate release, P
+= (1 - d) P' + d P'', likewise Q, by the curve of (P', Q') and d to a sum of deltas.
+Conditional probabilities that are bounded in advance add up along every path. With
+delta split once, when the filter opens, into the orders' shares, delta_a and delta_eta,
+and every charge refused that would make sum d > delta_a or (1 + e^eps) eta > delta_eta,
+the run is (eps, delta)-DP. The split must not follow what was spent: where delta
+shrinks with eta, an adversary puts eta only on paths whose loss is low.
 
 **Beside sealed plans.** A ledger's total in the regime `adaptive` is the sum of
 (eps_i, delta_i) over plans and direct charges, plus (min R, delta_f) for one filter
@@ -64,17 +75,21 @@ choice made after looking. One that ends before any output was seen never took p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.bounds import Budget
+from dpkit.accountants.answers.exact import ZERO, Number, below, exact
 
 DYADIC_ORDERS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 _LEVELS = 6
+_CENTRE, _AROUND = 0.75, (0.25, 0.5, 2.0, 4.0, 16.0)
+_UP = 1 + 1e-12
 _LOG_ORDER_RANGE = (math.log(1e-4), math.log(1e9))
 
 
@@ -88,8 +103,10 @@ class RenyiFilter:
     (epsilon, delta)-DP, and `spent` is an honest report at any time (module docstring).
     Both directions of the relation, if each r_i bounds both.
 
-    Fields: epsilon >= 0 (may be inf), delta in (0, 1), orders > 1, shares > 0 that sum
-    to at most 1 (the part of delta that each order may use).
+    Fields: epsilon >= 0 (may be inf), delta in (0, 1), orders > 1 (inf: largest losses,
+    which need no share), shares > 0 that sum
+    to at most 1 (the part of delta that each order may use), approximate and coupled
+    (deltas beside it, for what the next section of the docstring says).
 
     Example:
       >>> both = RenyiFilter(3.0, 1e-5, (4.0, 8.0), (0.5, 0.5))
@@ -106,31 +123,36 @@ class RenyiFilter:
     delta: float
     orders: tuple[float, ...]
     shares: tuple[float, ...]
+    approximate: float = 0.0
+    coupled: float = 0.0
 
     def __post_init__(self):
         if math.isnan(self.epsilon) or self.epsilon < 0.0:
             raise ValueError(f"epsilon={self.epsilon} must be at least 0")
-        if not 0.0 < self.delta < 1.0:
+        if not 0.0 < self.delta < 1.0 or min(self.approximate, self.coupled) < 0.0:
             raise ValueError(f"delta={self.delta} must be in (0, 1)")
         if not self.orders or len(self.orders) != len(self.shares):
             raise ValueError("orders and shares must be as many, and at least one")
-        if min(self.orders) <= 1.0 or min(self.shares) <= 0.0:
+        needy = [
+            d for a, d in zip(self.orders, self.shares, strict=True) if a < math.inf
+        ]
+        if min(self.orders) <= 1.0 or min(needy, default=1.0) <= 0.0:
             raise ValueError("orders must be above 1 and shares above 0")
         if math.fsum(self.shares) > 1.0:
             raise ValueError(f"shares={self.shares} must sum to at most 1")
 
     def spent(self, totals: Sequence[float], *, scale: float = 1.0) -> float:
-        """The epsilon reported: min_k c_k + totals_k, rounded up; 0 if all are 0.
+        """The epsilon reported: min_k c_k + totals_k, rounded up; 0 if those are 0.
 
         Args:
           totals: sum_i r_i(alpha_k), >= 0, inf allowed, one for each order.
-          scale: in (0, 1]; reports at delta * scale instead. Choose it beforehand.
+          scale: in [0, 1]; reports at delta * scale instead. Choose it beforehand.
 
         Example:
           >>> RenyiFilter(3.0, 1e-5, (8.0,), (1.0,)).spent([0.08])
           1.294109...
         """
-        if not any(totals):
+        if not any(total for total in totals if total < math.inf):
             return 0.0
         orders = zip(self.orders, self.shares, totals, strict=True)
         reports = (_report(a, self.delta * d * scale, total) for a, d, total in orders)
@@ -140,21 +162,58 @@ class RenyiFilter:
         """Whether a run may go on with these totals: the report is within epsilon."""
         return self.spent(totals) <= self.epsilon
 
+    @property
+    def shared(self) -> bool:
+        """Whether it counts a whole ledger: nothing is charged beside it."""
+        return self.approximate > 0.0
+
+    def covers(self, lost: Number, missed: Number) -> bool:
+        """Whether its deltas cover approximate releases, and couplings that may fail.
+
+        Args:
+          lost: the sum of the deltas of approximate releases.
+          missed: the sum of the probabilities that a run is not the one charged.
+        """
+        coupled = self._coupling(missed)
+        return lost <= exact(self.approximate) and coupled <= exact(self.coupled)
+
+    def spent_at(
+        self, delta: float, totals: Sequence[float], lost: Number, missed: Number
+    ) -> float:
+        """The report at a delta that was chosen beforehand, of all that is counted."""
+        left = exact(delta) - lost - self._coupling(missed)
+        if left < ZERO:
+            return math.inf
+        scale = min(1.0, below(left / exact(self.delta)))
+        return self.spent(totals, scale=scale)
+
+    def _coupling(self, missed: Number) -> Number:
+        """The delta of couplings that fail with such a probability: (1 + e^eps) eta."""
+        if not missed:
+            return ZERO
+        if self.epsilon > 700.0:
+            return math.inf
+        return missed * (1 + exact(math.exp(self.epsilon) * _UP))
+
     def to_json(self) -> dict[str, Any]:
         """The filter as it stands in an entry: decimal strings."""
-        return {
+        found: dict[str, Any] = {
             "epsilon": repr(self.epsilon),
             "delta": repr(self.delta),
             "orders": [repr(order) for order in self.orders],
             "shares": [repr(share) for share in self.shares],
         }
+        if self.shared:
+            found |= {n: repr(getattr(self, n)) for n in ("approximate", "coupled")}
+        return found
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RenyiFilter:
         """The filter that `to_json` wrote."""
         whole = float(value["epsilon"]), float(value["delta"])
         orders, shares = (tuple(map(float, value[n])) for n in ("orders", "shares"))
-        return cls(*whole, orders, shares)
+        beside = (float(value.get(n, 0.0)) for n in ("approximate", "coupled"))
+        return cls(*whole, orders, shares, *beside)
 
 
 def offset(order: float, delta: float) -> float:
@@ -239,7 +298,54 @@ def adaptive_filter(epsilon: float, delta: float) -> RenyiFilter:
     return RenyiFilter(epsilon, delta, tuple(shares), tuple(shares.values()))
 
 
+def shared_filter(
+    budget: Budget, curve: Callable[[tuple[float, ...]], Sequence[float] | None]
+) -> RenyiFilter | None:
+    """The filter of a whole ledger, chosen by what its first charge costs.
+
+    Six orders, fixed by public numbers before any output exists: the one that admits
+    the most copies of the first charge gets three quarters of the delta for orders,
+    five around it share the rest, and an infinite one adds up epsilons. Nine tenths of
+    the budget's delta are for orders, a twentieth each for approximate releases and
+    for couplings.
+
+    Privacy: as `RenyiFilter`; all of it is (epsilon, delta)-DP for the budget.
+
+    Args:
+      budget: of the ledger.
+      curve: Rényi bounds of the first charge at some orders; None: it has none.
+
+    Returns:
+      The filter; None where no order admits a copy.
+    """
+    epsilon, whole = budget.epsilon, exact(budget.delta)
+    beside = below(whole / 20)
+    delta = below(whole - 2 * exact(beside))
+    if not 0.0 < epsilon < math.inf or min(delta, beside) <= 0.0:
+        return None
+    tried = tuple(float(f"{1 + x:.6g}") for x in np.geomspace(0.05, 2e4, 160))
+    costs = curve(tried)
+    if costs is None:
+        return None
+    left = np.array([epsilon - offset(a, _CENTRE * delta) for a in tried])
+    copies = left / np.maximum(np.array(costs), 1e-300)
+    best = int(np.argmax(copies))
+    if not copies[best] >= 1.0:
+        return None
+    shares = {tried[best]: _CENTRE, math.inf: 0.0}
+    for factor in _AROUND:
+        order = float(f"{1 + (tried[best] - 1) * factor:.6g}")
+        shares[order] = (1 - _CENTRE) / len(_AROUND)
+    return RenyiFilter(
+        epsilon, delta, tuple(shares), tuple(shares.values()), beside, beside
+    )
+
+
 def _report(order: float, delta: float, total: float) -> float:
     """c + total, raised by more than the rounding in both."""
+    if order == math.inf:
+        return total
+    if delta == 0.0:
+        return math.inf
     cost = offset(order, delta)
     return cost + total + 1e-14 * (1.0 + abs(cost) + total)

@@ -17,7 +17,7 @@ from dpkit.accountants.rules.totals import Account, Totals
 
 ALL = "all"
 REGIMES = ("adaptive", "static")
-FILTERS = ("approx", "pure", "zcdp")
+FILTERS = ("approx", "auto", "pure", "zcdp")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Terms:
     unit: str
     dataset: str
     regime: str = "adaptive"
-    filter: str = "approx"
+    filter: str = "auto"
     adaptive: Budget | None = None
     scopes: Mapping[str, Budget] = field(default_factory=dict)
     merged: tuple[str, ...] = ()
@@ -58,7 +58,8 @@ class Terms:
             checks.text(scope=scope)
             if scope == ALL or not isinstance(budget, Budget):
                 raise ValueError(f"scope={scope!r} needs a Budget and another name")
-        if self.regime == "static" and (self.adaptive or self.filter != "approx"):
+        by_plan = self.filter in ("auto", "approx")
+        if self.regime == "static" and (self.adaptive or not by_plan):
             raise ValueError("regime='static' counts sealed plans only: no filter")
         if self.adaptive is not None:
             self._check_adaptive(self.adaptive)
@@ -113,7 +114,8 @@ class Terms:
     ) -> Account:
         """The account of a scope with these totals and the filter that was opened."""
         filter = RenyiFilter.from_json(opened) if opened else None
-        return Account(scope, self.budget_of(scope), self.filter, totals, filter)
+        rule = "approx" if self.regime == "static" else self.filter
+        return Account(scope, self.budget_of(scope), rule, totals, filter)
 
     def budget_of(self, scope: str) -> Budget:
         """The budget of a scope."""
@@ -151,7 +153,7 @@ class Terms:
 
     def _check_adaptive(self, part: Budget) -> None:
         """Refuse a declared part that is no part, or that the filter has no use for."""
-        if self.filter != "approx":
+        if self.filter not in ("auto", "approx"):
             raise ValueError(
                 f"adaptive= is for filter='approx', not filter={self.filter!r}"
             )

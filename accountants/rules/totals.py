@@ -1,106 +1,23 @@
-"""What a scope of a ledger has spent: exact running totals, carried by its entries.
-
-Numbers are read as the decimals they are written as, and summed exactly: nothing is
-lost or gained by rounding, sums don't depend on their order, "up to the budget,
-equality included" means what it says, and the smallest positive charge after exhaustion
-is still refused. Numbers that come out of floating-point formulas are rounded up
-before.
-"""
+"""What a scope of a ledger has spent: exact running totals, carried by its entries."""
 
 from __future__ import annotations
 
-import decimal
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any
 
 from dpkit.accountants.answers.bounds import Budget
-from dpkit.accountants.rules.filters import RenyiFilter
-
-ZERO = Decimal(0)
-
-_EXACT = decimal.Context(
-    prec=20_000,
-    Emax=decimal.MAX_EMAX,
-    Emin=decimal.MIN_EMIN,
-    traps=[decimal.Inexact, decimal.InvalidOperation, decimal.Overflow],
+from dpkit.accountants.answers.exact import (
+    ZERO,
+    Number,
+    above,
+    at_least,
+    exact,
+    text,
+    times,
 )
-
-
-def exact(number: float | int | str | Decimal) -> Decimal:
-    """The decimal that a number is written as (the shortest one that reads back).
-
-    Example:
-      >>> exact(0.1) * 3 == exact("0.3")
-      True
-    """
-    if isinstance(number, float):
-        number = repr(float(number))
-    return _EXACT.create_decimal(number)
-
-
-def at_least(number: float) -> Decimal:
-    """A short decimal that is at least the binary value of a computed number.
-
-    Example:
-      >>> at_least(3.0), at_least(0.1)
-      (Decimal('3.0'), Decimal('0.10000000000000002'))
-    """
-    short = exact(number)
-    enough = short >= Decimal(number)
-    return short if enough else exact(math.nextafter(number, math.inf))
-
-
-def below(number: Decimal) -> float:
-    """The largest float that is written as a decimal of at most `number`.
-
-    Example:
-      >>> below(exact("0.1")), below(exact("0.10000000000000001")) <= 0.1
-      (0.1, True)
-    """
-    near = float(number)
-    return near if exact(near) <= number else math.nextafter(near, -math.inf)
-
-
-def above(number: Decimal) -> float:
-    """The smallest float that is written as a decimal of at least `number`.
-
-    Example:
-      >>> above(exact("0.1")), above(exact("1e-400"))
-      (0.1, 5e-324)
-    """
-    near = float(number)
-    return near if exact(near) >= number else math.nextafter(near, math.inf)
-
-
-def add(left: Decimal, right: Decimal) -> Decimal:
-    """left + right, exactly."""
-    return _EXACT.add(left, right)
-
-
-def subtract(left: Decimal, right: Decimal) -> Decimal:
-    """left - right, exactly; an infinite left stays infinite."""
-    return left if left.is_infinite() else _EXACT.subtract(left, right)
-
-
-def times(number: Decimal, count: int) -> Decimal:
-    """number * count, exactly."""
-    return ZERO if count == 0 else _EXACT.multiply(number, Decimal(count))
-
-
-def text(number: Decimal) -> str:
-    """The one spelling of a total, "inf" included.
-
-    Example:
-      >>> text(exact(3.0)), text(exact("1e-05")), text(Decimal("inf"))
-      ('3', '1e-5', 'inf')
-    """
-    if number.is_infinite():
-        return "inf"
-    short = _EXACT.plus(number).normalize(_EXACT)
-    return f"{short:f}" if -5 < short.adjusted() < 17 else f"{short:e}".lower()
+from dpkit.accountants.rules.filters import RenyiFilter
 
 
 @dataclass(frozen=True)
@@ -110,14 +27,16 @@ class Cost:
     Fields: how ("approx", "renyi", "zcdp", "pure", or "planned" for what a sealed plan
     has paid already), epsilon and delta (for all of the entry), values (Rényi, one for
     each order of the filter, for ONE of `count`), opens (the filter that starts with
-    this entry, as JSON).
+    this entry, as JSON), missed (the probability that what ran is not what is charged,
+    for all of the entry; never given back, as is delta).
     """
 
     how: str
-    epsilon: Decimal = ZERO
-    delta: Decimal = ZERO
-    values: tuple[Decimal, ...] = ()
+    epsilon: Number = ZERO
+    delta: Number = ZERO
+    values: tuple[Number, ...] = ()
     opens: Mapping[str, Any] | None = None
+    missed: Number = ZERO
 
     @property
     def refundable(self) -> bool:
@@ -129,6 +48,8 @@ class Cost:
         found: dict[str, Any] = {"as": self.how}
         if self.values:
             found["values"] = [text(value) for value in self.values]
+            beside = {"delta": self.delta, "missed": self.missed}
+            found |= {name: text(value) for name, value in beside.items() if value}
         else:
             found |= {"epsilon": text(self.epsilon), "delta": text(self.delta)}
         return found | ({"opens": dict(self.opens)} if self.opens else {})
@@ -136,16 +57,16 @@ class Cost:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cost:
         """The cost written by `to_json`."""
-        epsilon, delta = (exact(value.get(n, "0")) for n in ("epsilon", "delta"))
+        numbers = {n: exact(value.get(n, "0")) for n in ("epsilon", "delta", "missed")}
         values = tuple(exact(item) for item in value.get("values", ()))
-        return cls(value["as"], epsilon, delta, values, value.get("opens"))
+        return cls(value["as"], values=values, opens=value.get("opens"), **numbers)
 
 
 @dataclass(frozen=True)
 class Totals:
     """What one account has spent after an entry.
 
-    Fields: epsilon and delta (summed over plans and direct charges), renyi (one sum for
+    Fields: epsilon, delta and missed (summed over charges), renyi (one sum for
     each order of the filter; empty while nothing is in it), opened (seq of the entry
     that opened the filter), charges (how many entries have been charged and not
     aborted), sole (seq of the only charge there has ever been, while that is so).
@@ -156,22 +77,24 @@ class Totals:
       {'charges': 1, 'delta': '0', 'epsilon': '0.1', 'sole': 4}
     """
 
-    epsilon: Decimal = ZERO
-    delta: Decimal = ZERO
-    renyi: tuple[Decimal, ...] = ()
+    epsilon: Number = ZERO
+    delta: Number = ZERO
+    renyi: tuple[Number, ...] = ()
     opened: int | None = None
     charges: int = 0
     sole: int | None = None
+    missed: Number = ZERO
 
     def plus(self, cost: Cost, count: int, *, seq: int) -> Totals:
         """The totals after the entry `seq` that costs `cost`, `count` times."""
         return Totals(
-            add(self.epsilon, cost.epsilon),
-            add(self.delta, cost.delta),
+            self.epsilon + cost.epsilon,
+            self.delta + cost.delta,
             _moved(self.renyi or (ZERO,) * len(cost.values), cost.values, count),
             seq if cost.opens else self.opened,
             self.charges + 1,
             None if self.charges else seq,
+            self.missed + cost.missed,
         )
 
     def minus_steps(self, cost: Cost, unused: int) -> Totals:
@@ -180,10 +103,13 @@ class Totals:
 
     def minus(self, cost: Cost, count: int) -> Totals:
         """The totals as if the entry had never been charged; a filter stays open."""
-        epsilon = subtract(self.epsilon, cost.epsilon)
-        delta = subtract(self.delta, cost.delta)
+        epsilon = _less(self.epsilon, cost.epsilon)
+        delta = _less(self.delta, cost.delta)
         renyi = self.minus_steps(cost, count).renyi
-        return Totals(epsilon, delta, renyi, self.opened, self.charges - 1)
+        missed = self.missed - cost.missed
+        return Totals(
+            epsilon, delta, renyi, self.opened, self.charges - 1, None, missed
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The totals as they stand in an entry."""
@@ -191,6 +117,7 @@ class Totals:
         found: dict[str, Any] = {"charges": self.charges, **sums}
         places = {"opened": self.opened, "sole": self.sole}
         found |= {name: seq for name, seq in places.items() if seq is not None}
+        found |= {"missed": text(self.missed)} if self.missed else {}
         renyi = [text(value) for value in self.renyi]
         return found | ({"renyi": renyi} if renyi else {})
 
@@ -199,7 +126,8 @@ class Totals:
         """The totals written by `to_json`."""
         renyi = tuple(exact(item) for item in value.get("renyi", ()))
         sums = exact(value["epsilon"]), exact(value["delta"]), renyi
-        return cls(*sums, value.get("opened"), value["charges"], value.get("sole"))
+        places = value.get("opened"), value["charges"], value.get("sole")
+        return cls(*sums, *places, exact(value.get("missed", "0")))
 
 
 @dataclass(frozen=True)
@@ -216,22 +144,25 @@ class Account:
     totals: Totals
     filter: RenyiFilter | None
 
-    def room(self) -> tuple[Decimal, Decimal]:
+    def room(self) -> tuple[Number, Number]:
         """(epsilon, delta) that plans and direct charges may still take."""
-        epsilon = subtract(exact(self.budget.epsilon), self.totals.epsilon)
-        delta = subtract(exact(self.budget.delta), self.totals.delta)
+        epsilon = _less(exact(self.budget.epsilon), self.totals.epsilon)
+        delta = _less(exact(self.budget.delta), self.totals.delta)
         if self.filter is None:
             return epsilon, delta
         taken = exact(self.filter.epsilon), exact(self.filter.delta)
-        return subtract(epsilon, taken[0]), subtract(delta, taken[1])
+        if self.filter.shared:  # approximate releases have a part of their own in it
+            beside = exact(self.filter.approximate) + exact(self.filter.coupled)
+            delta = exact(self.budget.delta) - beside
+        return _less(epsilon, taken[0]), _less(delta, taken[1])
 
-    def spent(self) -> Decimal:
+    def spent(self) -> Number:
         """Epsilon of the filter's report, plus that of plans and direct charges."""
         if self.filter is None:
             return self.totals.epsilon
         report = self.filter.spent([above(value) for value in self.totals.renyi])
         whole = report == self.filter.epsilon
-        return add(self.totals.epsilon, exact(report) if whole else at_least(report))
+        return self.totals.epsilon + (exact(report) if whole else at_least(report))
 
     def after(self, cost: Cost, count: int, *, seq: int) -> Account:
         """The account once an entry was charged."""
@@ -243,16 +174,27 @@ class Account:
         """Whether the totals are within the budget."""
         if min(self.room()) < ZERO:
             return False
-        sums = [above(value) for value in self.totals.renyi]
-        return self.filter is None or self.filter.admits(sums)
+        if self.filter is None:
+            return True
+        shared, totals = self.filter.shared, self.totals
+        if shared and not self.filter.covers(totals.delta, totals.missed):
+            return False
+        return self.filter.admits([above(value) for value in totals.renyi])
 
 
 def _moved(
-    totals: Iterable[Decimal], values: tuple[Decimal, ...], count: int
-) -> tuple[Decimal, ...]:
+    totals: Iterable[Number], values: tuple[Number, ...], count: int
+) -> tuple[Number, ...]:
     """Each total moved by count * value; nothing moves where there are no values."""
     if not values:
         return tuple(totals)
-    move = add if count >= 0 else subtract  # an infinite total minus infinity stays
     pairs = zip(totals, values, strict=True)
-    return tuple(move(t, times(v, abs(count))) for t, v in pairs)
+    return tuple(
+        t + times(v, count) if count >= 0 else _less(t, times(v, -count))
+        for t, v in pairs
+    )
+
+
+def _less(left: Number, right: Number) -> Number:
+    """left - right; an infinite left stays infinite."""
+    return left if left == math.inf else left - right

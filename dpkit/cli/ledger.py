@@ -28,6 +28,14 @@ for command in (charging.remaining, reporting.report, transfer.merge, transfer.e
 app.command("import", cls=Command)(transfer.import_)
 
 
+_COUNTED = {
+    "auto": "as the first charge decides: by shared Rényi curves, or by plans",
+    "approx": "sealed plans one by one, other charges in a Rényi filter",
+    "zcdp": "by concentration",
+    "pure": "epsilons add up, without a delta",
+}
+
+
 @app.command(cls=Command)
 def init(
     ledger: Annotated[
@@ -62,9 +70,10 @@ def init(
         str,
         typer.Option(
             metavar="FILTER",
-            help="How adaptive spending is counted: approx, zcdp or pure.",
+            help="How it is counted: auto (many runs share a Rényi filter, unless the "
+            "first needs a tighter accountant), approx, zcdp or pure.",
         ),
-    ] = "approx",
+    ] = "auto",
     adaptive: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -102,7 +111,8 @@ def init(
         if json:
             emit({"created": True, **identity(book)})
         else:
-            facts([("created", ledger), *identity_in_words(book)])
+            counted = ("counted", _COUNTED[filter])
+            facts([("created", ledger), *identity_in_words(book), counted])
 
 
 @app.command(cls=Command)

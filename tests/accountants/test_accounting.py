@@ -217,6 +217,8 @@ def test_monotone_in_noise_rate_steps_and_delta(noise, rate, steps, delta):
     assert at(delta=min(delta * 2, 0.5)) <= base * slack
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_curve_is_what_each_length_would_cost():
     counts = [1, 2000, 10, 300]
     curve = epsilon_curve(STEP, counts, 1e-6, relation="add_remove", unit="user")

@@ -59,6 +59,8 @@ for path in (None, sys.argv[1]):
 """
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_forked_child_shares_a_file_and_is_refused_memory(tmp_path):
     """In a process without JAX, whose threads a fork would lose."""
     run = [sys.executable, "-W", "error", "-c", FORKED, str(tmp_path / "a.db")]

@@ -211,6 +211,8 @@ def test_a_hundred_different_events():
     assert found.upper >= 1.590794
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_thousand_different_events_with_a_tight_interval():
     steps = [poisson(2 + i / 500, 0.01 + i / 1e5) for i in range(1000)]
     found = bound(sequential([repeat(step, 10) for step in steps]), 1e-5)

@@ -135,7 +135,7 @@ def test_tables_of_faint_divergences_are_not_nothing():
 
 @pytest.mark.parametrize(
     ("rate", "count"),
-    thinned(itertools.product([1e-12, 1e-20, 1e-100, 1e-200], [1, 10**6]), (0, 3, 6)),
+    thinned(itertools.product([1e-12, 1e-20, 1e-100, 1e-200], [1, 10**6]), (6,)),
 )
 def test_the_best_faint_delta_is_the_smallest(rate, count):
     event = repeat(poisson(1, rate), count)

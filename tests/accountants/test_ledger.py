@@ -103,7 +103,7 @@ def test_poisson_sampled_charges_live_on_their_own_renyi_curve():
     ("event", "count"), [(STEP, 2000), (GAUSSIAN, 50), (PureDpEvent(0.1), 30)]
 )
 def test_a_plan_enters_as_its_tightest_bound(event, count):
-    ledger = new_ledger()
+    ledger = new_ledger(filter="approx")
     with ledger.reserve(event, count=count, label="train") as grant:
         pass
     static = static_bound(repeat(event, count))
@@ -212,7 +212,7 @@ def test_an_unlimited_ledger_still_reports_finite_numbers():
 
 
 def test_a_plan_that_took_all_of_delta_says_so():
-    ledger = new_ledger()
+    ledger = new_ledger(filter="approx")
     ledger.reserve(STEP, count=100, label="first")
     with pytest.raises(BudgetExceeded, match="delta is all taken"):
         ledger.reserve(STEP, count=100, label="second")
@@ -253,7 +253,7 @@ def test_events_of_another_relation_are_refused():
 
 def test_what_has_no_curve_is_pointed_to_a_plan():
     truncated = dp.TruncatedSubsampledGaussianDpEvent(1000, 0.01, 40, 2.0)
-    ledger = new_ledger()
+    ledger = new_ledger(filter="approx")
     with pytest.raises(UnsupportedEvent, match=r"ledger\.reserve"):
         ledger.charge(truncated, label="step")
     assert ledger.reserve(truncated, count=10, label="plan").bound.certified
@@ -283,7 +283,7 @@ def test_filters_refuse_what_they_have_no_proof_for(filter):
 
 
 def test_pure_and_approximate_charges_enter_directly():
-    ledger = new_ledger()
+    ledger = new_ledger(filter="approx")
     assert ledger.charge(PureDpEvent(0.5), label="a").body["counted"] == "approx"
     ledger.charge(ApproxDpEvent(0.25, 1e-6), count=2, label="b")
     ledger.charge(dp.LaplaceDpEvent(4.0), label="c")

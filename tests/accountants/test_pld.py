@@ -614,6 +614,8 @@ def test_contradictions_of_certified_bounds_are_errors(monkeypatch):
         epsilon(repeat(PureDpEvent(0.1), 3), 1e-5, relation="add_remove")
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_window_too_wide_for_memory_is_answered_by_its_tilt():
     event = repeat(poisson(1.0, 1e-20), 10**6)
     found = pld.delta_of(event, 0.0, relation="add_remove")

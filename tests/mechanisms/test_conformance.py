@@ -10,6 +10,7 @@ from tests.conformance import (
     check_bound,
     check_exact,
     check_law,
+    check_leaves,
     check_sharding,
     check_transformations,
     one_per_mechanism,
@@ -68,7 +69,9 @@ def mechanism_checks():
             slow = check in (check_sharding, check_transformations)
             slow |= clip and not (check is check_bound and "per_group" in row.name)
             slow |= row.name.startswith("adaptive") and check is not check_bound
-            marks = pytest.mark.slow if slow else ()
+            often = check is check_leaves and not slow
+            marks = [pytest.mark.slow] if slow or often else []
+            marks += [pytest.mark.guard] if often else []
             yield pytest.param(row, check, marks=marks, id=f"{row}-{check.__name__}")
 
 

@@ -103,6 +103,8 @@ def test_the_stream_is_the_dense_inverse(strategy):
         )
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_steps_one_by_one_are_the_run_and_compile_once():
     traces = []
 

@@ -293,6 +293,8 @@ def test_each_device_makes_its_own_shard_without_communication():
         np.testing.assert_array_equal(draw(jax.random.key(3)), alone)
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_leaves_of_a_tree_get_the_words_of_their_own_keys_and_places(monkeypatch):
     # Two large ones of a shape, one of another, many small ones in two pools.
     monkeypatch.setattr(noise_module, "_POOL", 10_000)
@@ -319,6 +321,8 @@ def test_noise_is_added_where_it_is_needed():
     assert memory.temp_size_in_bytes < 4e6 / 100
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.parametrize(
     ("width", "generator"), [(100, "threefry"), (600, "threefry"), (100, "chacha20")]
 )

@@ -11,11 +11,20 @@ import pytest
 from dpkit import Budget, Ledger, fit
 from dpkit.mechanisms.clips import Flat
 from dpkit.training import Execution, as_optax
-from tests.streams import CHECKS, ROWS, Fading, check_event
+from tests.streams import CHECKS, ROWS, Fading, check_event, check_steps
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("row", ROWS, ids=repr)
+def rows_and_checks():
+    """Every row with every check; running all steps of a long one is a guard."""
+    often = [pytest.mark.slow, pytest.mark.guard]
+    for row in ROWS:
+        for check in CHECKS:
+            long = check is check_steps and row.name != "changing"
+            name = f"{row!r}-{check.__name__}"
+            yield pytest.param(row, check, id=name, marks=often if long else [])
+
+
+@pytest.mark.parametrize(("row", "check"), list(rows_and_checks()))
 def test_stream(row, check):
     check(row)
 

@@ -40,6 +40,7 @@ from typing import Any, ClassVar
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
+from dpkit.accountants.answers.exact import Number
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.answers.relations import shift as radii
 from dpkit.accountants.events.kinds import kind_of, relations_of
@@ -105,8 +106,8 @@ class Law:
         """How the loss is found at points."""
         raise self.refusal("points")
 
-    def guarantee(self) -> tuple[float, float]:
-        """An (epsilon, delta) that the release has by itself, rounded up."""
+    def guarantee(self) -> tuple[Number, Number]:
+        """An (epsilon, delta) that the release has by itself: exact, or rounded up."""
         raise self.refusal("guarantee")
 
     def concentration(self) -> tuple[float, float] | None:
@@ -163,8 +164,8 @@ def law_of(event: DpEvent, relation: Relation) -> Law:
 
     Example:
       >>> from dp_accounting import LaplaceDpEvent
-      >>> law_of(LaplaceDpEvent(2.0), Relation.ZERO_OUT).guarantee()[0].__round__(9)
-      0.5
+      >>> law_of(LaplaceDpEvent(2.0), Relation.ZERO_OUT).guarantee()[0]
+      Fraction(1, 2)
     """
     kind, allowed, relation = kind_of(event), relations_of(event), as_relation(relation)
     if relation not in allowed:

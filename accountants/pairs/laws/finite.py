@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dpkit.accountants.answers.exact import ZERO, Number, at_least, exact, shortened
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.pairs import curve as renyi
 from dpkit.accountants.pairs import finite, profiles
@@ -60,14 +61,15 @@ class FiniteLaw(Law):
         """The pair."""
         return self.pair
 
-    def guarantee(self) -> tuple[float, float]:
+    def guarantee(self) -> tuple[Number, Number]:
         """The largest finite loss, and the mass of infinite loss."""
         _, p, q = self.pair.finite
+        lost = at_least(max(self.pair.infinite))
         if np.array_equal(p, q):
-            return 0.0, max(self.pair.infinite)
+            return ZERO, lost
         rounding = 4e-16 * (1 - np.log(np.append(p, q)).min(initial=0.0))
         loss = self.pair.pure_epsilon() * _PAD + float(rounding)
-        return loss, max(self.pair.infinite)
+        return at_least(loss), lost
 
 
 class DiscreteLaplace(FiniteLaw, kinds=("discrete_laplace",)):
@@ -106,9 +108,9 @@ class DiscreteLaplace(FiniteLaw, kinds=("discrete_laplace",)):
         """The rate."""
         return self.fields["rate"]
 
-    def guarantee(self) -> tuple[float, float]:
+    def guarantee(self) -> tuple[Number, Number]:
         """Rate times shift."""
-        return self.fields["rate"] * self._moved * _PAD, 0.0
+        return shortened(exact(self.fields["rate"]) * exact(self._moved)), ZERO
 
 
 class RandomizedResponse(FiniteLaw, kinds=("randomized_response",)):
@@ -166,12 +168,12 @@ class ApproximatelyPrivate(FiniteLaw, kinds=("pure", "approx_dp")):
     @functools.cached_property
     def pair(self) -> FinitePair:
         """Losses of epsilon, -epsilon and infinity."""
-        return finite.approximate(*self.guarantee())
+        return finite.approximate(*map(float, self.guarantee()))
 
     @property
     def trivial(self) -> bool:
         """Whether it says so."""
-        return self.guarantee() == (0.0, 0.0)
+        return not any(self.guarantee())
 
     @property
     def lattice(self) -> float | None:
@@ -184,9 +186,9 @@ class ApproximatelyPrivate(FiniteLaw, kinds=("pure", "approx_dp")):
         self.check("curve")
         return functools.partial(renyi.two_point, epsilon=self.fields["epsilon"])
 
-    def guarantee(self) -> tuple[float, float]:
+    def guarantee(self) -> tuple[Number, Number]:
         """What the event states."""
-        return self.fields["epsilon"], self.fields.get("delta", 0.0)
+        return exact(self.fields["epsilon"]), exact(self.fields.get("delta", 0.0))
 
 
 class BoundedRange(ApproximatelyPrivate, kinds=("bounded_range",)):

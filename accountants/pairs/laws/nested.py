@@ -1,10 +1,9 @@
 """Releases that hold compositions: disjoint parts, and the best of several runs."""
 
-import math
-
 import numpy as np
 from dp_accounting import DpEvent
 
+from dpkit.accountants.answers.exact import ZERO, Number, times
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import flatten
 from dpkit.accountants.events.kinds import parts_of
@@ -38,7 +37,7 @@ class Parallel(Law, kinds=("parallel",)):
         curves = [composed_curve(child, self.relation)[0] for child in self.children]
         return lambda orders: np.max([curve(orders) for curve in curves], axis=0)
 
-    def guarantee(self) -> tuple[float, float]:
+    def guarantee(self) -> tuple[Number, Number]:
         """The worst child in each number."""
         each = [composed_guarantee(child, self.relation) for child in self.children]
         return max(e for e, _ in each), max(d for _, d in each)
@@ -73,18 +72,17 @@ def composed_curve(event: DpEvent, relation: Relation) -> tuple[Curve, Array]:
     return sum_of(terms), knots_of(terms)
 
 
-def composed_guarantee(event: DpEvent, relation: Relation) -> tuple[float, float]:
-    """(epsilon, delta) of a composition, summed outwards.
+def composed_guarantee(event: DpEvent, relation: Relation) -> tuple[Number, Number]:
+    """(epsilon, delta) of a composition: the exact sums of its parts' own.
 
     Example:
       >>> from dpkit.accountants.events import PureDpEvent, repeat
       >>> composed_guarantee(repeat(PureDpEvent(0.25), 4), Relation.ZERO_OUT)
-      (1.0000000000000004, 0.0)
+      (Fraction(1, 1), Fraction(0, 1))
     """
     parts = [(law_of(p, relation).guarantee(), count) for p, count in flatten(event)]
-    epsilons = math.fsum(count * part[0] for part, count in parts)
-    deltas = math.fsum(count * part[1] for part, count in parts)
-    return epsilons * (1 + 4e-16), deltas * (1 + 4e-16)
+    epsilon = sum((times(part[0], count) for part, count in parts), ZERO)
+    return epsilon, sum((times(part[1], count) for part, count in parts), ZERO)
 
 
 def _trivial(event: DpEvent, relation: Relation) -> bool:

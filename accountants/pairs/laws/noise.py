@@ -7,6 +7,7 @@ import dp_accounting as dp
 import numpy as np
 from dp_accounting import DpEvent
 
+from dpkit.accountants.answers.exact import ZERO, Number, at_least, exact, shortened
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.pairs import borrowed, finite, noise, points, profiles
 from dpkit.accountants.pairs import curve as renyi
@@ -220,9 +221,9 @@ class Laplace(Law, kinds=("laplace",)):
         """Atoms at both ends, and what is between them."""
         return functools.partial(points.sampled_laplace, self._scale, 1.0)
 
-    def guarantee(self) -> tuple[float, float]:
+    def guarantee(self) -> tuple[Number, Number]:
         """Shift over scale."""
-        return self.radii / self.fields["scale"] * _PAD, 0.0
+        return shortened(exact(self.radii) / exact(self.fields["scale"])), ZERO
 
 
 class PoissonLaplace(Law, kinds=("poisson_laplace",)):
@@ -241,8 +242,8 @@ class PoissonLaplace(Law, kinds=("poisson_laplace",)):
         """Atoms at both ends, and what is between them."""
         return functools.partial(points.sampled_laplace, *self.fields.values())
 
-    def guarantee(self) -> tuple[float, float]:
+    def guarantee(self) -> tuple[Number, Number]:
         """log(1 + q (e^(1/b) - 1)), amplification of pure privacy by sampling."""
         scale, rate = self.fields.values()
         loss = float(sampled_loss(np.array([1 / scale]), rate)[0])
-        return max(loss * _PAD, _TINY), 0.0
+        return at_least(max(loss * _PAD, _TINY)), ZERO

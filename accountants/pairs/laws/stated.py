@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from dpkit.accountants.answers.exact import ZERO, Number
 from dpkit.accountants.pairs.curve import FLOOR, Curve, Table
 from dpkit.accountants.pairs.laws.base import Law
 from dpkit.accountants.pairs.profiles import EVERYTHING, Profile
@@ -58,9 +59,9 @@ class NonPrivate(Law, kinds=("non_private",)):
         """inf at every order."""
         return lambda orders: np.full(orders.shape, np.inf)
 
-    def guarantee(self) -> tuple[float, float]:
+    def guarantee(self) -> tuple[Number, Number]:
         """No epsilon is large enough."""
-        return math.inf, 0.0
+        return math.inf, ZERO
 
 
 class MetricLocalPure(Law, kinds=("metric_local_pure",)):

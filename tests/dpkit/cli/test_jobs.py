@@ -50,6 +50,8 @@ def invoke(line, code=0):
     return done
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_dry_run_needs_no_data_and_leaves_nothing(here, request):
     bound = PLAN.epsilon(1e-5, relation="add_remove")
     told = json.loads(invoke("train my.toml --dry-run --json").stdout)

@@ -90,6 +90,8 @@ def numpy_logits(params, tokens):
     return norm("norm", x) @ embedding.T
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_logits_equal_a_decoder_in_numpy(tied):
     model, params = tied
     for tokens in windows(3)[:, :-1]:

@@ -20,7 +20,7 @@ TERMS = {"relation": "add_remove", "unit": "user", "dataset": "toy 1.0"}
 
 def filled(path):
     """A ledger with every kind of charge."""
-    ledger = Ledger.open(path, budget=Budget(3.0, 1e-5), **TERMS)
+    ledger = Ledger.open(path, budget=Budget(3.0, 1e-5), filter="approx", **TERMS)
     ledger.charge(PureDpEvent(0.25), label="first look")
     with ledger.reserve(GaussianDpEvent(20.0), count=9, delta=5e-6, label="r") as grant:
         grant.commit(4)

@@ -26,8 +26,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "vmap": {"mode": "vmap"},
 }
 QUICK = ("product", "whole")  # two passes: below, with factors
+OFTEN = [pytest.mark.slow, pytest.mark.guard]
 EVERY_WAY = [
-    pytest.param(way, marks=() if way in QUICK else pytest.mark.slow) for way in WAYS
+    pytest.param(way, marks=OFTEN if way in QUICK else pytest.mark.slow) for way in WAYS
 ]
 
 # What each case reads, what flows back to it, the squared norm, what mistakes give.

@@ -23,17 +23,27 @@ WAYS: dict[str, Any] = {
     "two_pass_thin": {"mode": "two_pass", "kappa": 0.0},
     "two_pass_in_chunks": {"mode": "two_pass", "microbatch": 3},
 }
-# Those that between them reach every branch; the rest run with the slow tests.
+# Those that between them reach every branch are guards; the rest are slow alone.
 QUICK = {
     "auto": ("rnn", "branches"),
     "thin": ("weight_and_its_transpose",),
     "two_pass": ("scan_of_layers_with_remat",),
 }
+
+
+def marks_of(name, way):
+    """One of the zoo is fast."""
+    if (name, way) == ("branches", "auto"):
+        return []
+    often = name in QUICK.get(way, ())
+    return [pytest.mark.slow, *([pytest.mark.guard] if often else [])]
+
+
 CASES = [
     pytest.param(
         name,
         way,
-        marks=() if name in QUICK.get(way, ()) else pytest.mark.slow,
+        marks=marks_of(name, way),
         id=f"{name}-{way}",
     )
     for name in ZOO

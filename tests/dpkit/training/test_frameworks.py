@@ -47,7 +47,13 @@ def equinox():
 MODELS = [plain, flax_linen, flax_nnx, equinox]
 
 
-@pytest.mark.parametrize("make", MODELS)
+# Importing a framework takes its seconds.
+OFTEN = [pytest.mark.slow, pytest.mark.guard]
+
+
+@pytest.mark.parametrize(
+    "make", [plain, *(pytest.param(make, marks=OFTEN) for make in MODELS[1:])]
+)
 def test_clipped_sums_equal_a_loop_over_jax_grad(make):
     params, apply = make()
 

@@ -115,6 +115,8 @@ GROUPS: list[Any] = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 @pytest.mark.parametrize(("left", "right", "groups", "numbers", "options"), GROUPS)
 def test_groups_of_a_batch_become_groups_of_features(
     left, right, groups, numbers, options

@@ -347,6 +347,8 @@ def test_a_missing_ledger_stops_a_resumed_run_and_is_not_made_anew(unfinished):
     assert everything_in(unfinished) == before
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_replaced_ledger_stops_a_resumed_run(unfinished):
     terms = {"relation": "add_remove", "unit": "example", "dataset": "digits 1.0"}
     with Ledger.open(unfinished / "ledger.db") as ledger:

@@ -140,6 +140,8 @@ def test_two_sums_are_not_added():
         summed() + summed()
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_steps_are_averaged_behind_the_noise_and_not_around_it():
     inner = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()
     optimizer = optax.chain(as_optax(PLAN, ROOT), inner)
@@ -273,6 +275,8 @@ def test_a_stale_clip_norm_releases_nothing_within_the_plan():
     assert np.isnan(tx.update(total, late, START)[0]["w"]).all()
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_loop_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
     """Orbax keeps parameters and the optimizer's state; the noise is in it."""
     plan = DPSGDPlan.create(**MOVING["quantile"])
@@ -327,6 +331,8 @@ def test_two_sums_from_one_state_differ_by_what_they_differ():
     assert np.abs((one - two) - (bare[0] - bare[1])).min() > 1e-4
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_sum_crosses_compiled_programs_and_may_be_donated():
     split = jax.jit(PLAN.gradient(loss, mode="vmap"))
     total, _ = split(START, first())

@@ -188,6 +188,8 @@ def test_nothing_may_change_during_correlated_noise():
         DPSGDPlan.create(**made)
 
 
+@pytest.mark.slow
+@pytest.mark.guard
 def test_a_budget_is_met_whatever_the_noise():
     for name in ("quantile", "banded", "schedule"):
         numbers = dict(PLANS[name])

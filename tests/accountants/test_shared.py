@@ -1,0 +1,262 @@
+"""A ledger that many share: one Rényi filter, chosen by the first charge."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import dp_accounting as dp
+import numpy as np
+import pytest
+from dp_accounting import dp_event
+
+from dpkit.accountants import (
+    ApproxDpEvent,
+    Budget,
+    BudgetExceeded,
+    Ledger,
+    LedgerCorrupt,
+    PureDpEvent,
+    RandomAllocationDpEvent,
+)
+from dpkit.accountants.answers.exact import exact
+from dpkit.accountants.rules.filters import RenyiFilter, offset, shared_filter
+from tests.accountants.toy_ledgers import GAUSSIAN, STEP, new_ledger, static_bound
+
+# One run of epsilon .3 by itself; a budget (3, 1e-5) holds 68, if all are fixed before.
+RUN = dp.TruncatedSubsampledGaussianDpEvent(50_000, 0.01, 707, 2.679878), 500
+
+
+def spent(ledger, **how):
+    return ledger.spent(**how).upper
+
+
+def test_many_runs_share_a_ledger_one_after_another():
+    ledger = new_ledger()
+    for number in range(50):
+        ledger.reserve(RUN[0], count=RUN[1], label=str(number))
+    assert {entry.body["counted"] for entry in ledger.entries()[1:]} == {"renyi"}
+    static = static_bound(dp.SelfComposedDpEvent(RUN[0], 50 * RUN[1])).upper
+    assert static < spent(ledger) <= 3.0
+    ledger.verify()
+
+
+@pytest.mark.parametrize(
+    ("event", "budget", "least", "most"),
+    [
+        # At most what all orders with the whole delta would admit, by the sheet.
+        (dp.LaplaceDpEvent(1000.0), Budget(1.0, 1e-6), 20_000, 68_000),
+        (GAUSSIAN, Budget(3.0, 1e-5), 43, 44),
+        (STEP, Budget(3.0, 1e-5), 2_000, 3_000),
+    ],
+)
+def test_how_many_charges_fit(event, budget, least, most):
+    ledger = new_ledger(budget=budget)
+    ledger.charge(event, label="first")
+    assert least <= 1 + ledger.remaining(event, sealed=False) <= most
+
+
+def test_a_plan_made_for_all_of_a_budget_is_counted_by_the_tightest_accountant():
+    step, ledger = dp.PoissonSampledDpEvent(0.01, dp.GaussianDpEvent(1.0)), new_ledger()
+    count = ledger.remaining(step)
+    grant = ledger.reserve(step, count=count, label="all of it")
+    assert grant.entry.body["counted"] == "approx"
+    assert spent(ledger) == static_bound(dp.SelfComposedDpEvent(step, count)).upper
+    assert count > new_ledger().remaining(step, sealed=False)
+
+
+def test_one_run_alone_is_reported_as_tightly_as_ever():
+    ledger = new_ledger()
+    ledger.reserve(STEP, count=300, label="run")
+    assert ledger.entries()[-1].body["counted"] == "renyi"
+    for delta in (1e-5, 1e-7):
+        bound = ledger.spent(delta)
+        static = static_bound(dp.SelfComposedDpEvent(STEP, 300), delta).upper
+        assert (bound.upper, bound.regime) == (static, "static")
+    ledger.charge(GAUSSIAN, label="look")
+    assert ledger.spent().regime == "adaptive"
+    assert spent(ledger, delta=1e-7) > spent(ledger)
+
+
+def test_the_order_of_the_first_charge_is_the_one_that_admits_most():
+    seen = []
+
+    def curve(orders):
+        seen.append(orders)
+        return [0.001 * order for order in orders]
+
+    found: Any = shared_filter(Budget(3.0, 1e-5), curve)
+    copies = [(3.0 - offset(a, 0.75 * 9e-6)) / (0.001 * a) for a in seen[0]]
+    assert found.orders[0] == seen[0][int(np.argmax(copies))]
+    assert math.fsum(found.shares) <= 1.0
+    parts = (found.delta, found.approximate, found.coupled)
+    assert sum(map(exact, parts)) <= exact(1e-5)
+    assert shared_filter(Budget(3.0, 0.0), curve) is None
+    assert shared_filter(Budget(3.0, 1e-5), lambda orders: [9.0] * len(orders)) is None
+
+
+def test_deltas_are_split_once_and_never_follow_what_was_spent():
+    """A filter whose delta shrinks with the slack spent is no filter."""
+    ledger = new_ledger()
+    ledger.charge(GAUSSIAN, label="first")
+    opened = ledger.entries()[1].body["cost"]["all"]["opens"]
+    fits = ledger.remaining(GAUSSIAN, sealed=False)
+    ledger.charge(ApproxDpEvent(1e-9, 4.9e-7), label="nearly all of its part")
+    assert ledger.remaining(GAUSSIAN, sealed=False) == fits
+    with pytest.raises(BudgetExceeded):
+        ledger.charge(ApproxDpEvent(1e-9, 2e-8), label="more than its part")
+    found = RenyiFilter.from_json(opened)
+    assert found.to_json() == opened
+    ledger.verify()
+
+
+def test_what_couples_badly_is_refused_however_small_its_loss():
+    cut = dp.TruncatedSubsampledGaussianDpEvent(1000, 0.1, 160, 200.0)
+    ledger = new_ledger()
+    ledger.charge(GAUSSIAN, label="first")
+    fits = ledger.remaining(cut, sealed=False)
+    missed = exact(float(ledger._book.prices(cut).shared((2.0,)).missed))
+    allowed = Fraction(1, 2_000_000) / (1 + Fraction(math.exp(3.0)))
+    assert fits == int(allowed / missed) > 0
+    ledger.charge(cut, count=fits, label="all that couples")
+    with pytest.raises(BudgetExceeded, match="Rényi curves"):
+        ledger.charge(cut, label="more")
+    assert ledger.remaining(GAUSSIAN, sealed=False) > 0
+    ledger.verify()
+
+
+MIXED = (
+    GAUSSIAN,
+    STEP,
+    RUN[0],
+    PureDpEvent(0.01),
+    ApproxDpEvent(0.01, 1e-9),
+    dp.LaplaceDpEvent(50.0),
+    RandomAllocationDpEvent(4.0, 100),
+    dp_event.DiscreteLaplaceDpEvent(0.01, 2),
+)
+
+
+def test_whatever_has_a_curve_or_a_delta_enters_and_the_sum_is_honest():
+    ledger = new_ledger()
+    for number, event in enumerate(MIXED * 3):
+        ledger.charge(event, label=str(number))
+    whole = dp.ComposedDpEvent(list(MIXED * 3))
+    for delta in (1e-5, 3e-6):
+        # The best static bound there is, from above: the filter costs more than it.
+        assert spent(ledger, delta=delta) >= 0.99 * static_bound(whole, delta).upper
+    copy = new_ledger()
+    copy.charge(whole, label="all at once")
+    assert spent(copy) == pytest.approx(spent(ledger), rel=0.3)
+    ledger.verify()
+
+
+def hockey(pairs, epsilon):
+    """delta(epsilon) of independent releases (p, q): all outcomes, one by one."""
+    p = q = np.ones(1)
+    for a, b in pairs:
+        p, q = np.outer(p, a).ravel(), np.outer(q, b).ravel()
+    return float(np.maximum(p - math.exp(epsilon) * q, 0.0).sum())
+
+
+def worst(epsilon, delta):
+    """The pair that dominates every (epsilon, delta)-DP release."""
+    up = (1 - delta) / (1 + math.exp(-epsilon))
+    down = 1 - delta - up
+    return np.array([delta, up, down, 0.0]), np.array([0.0, down, up, delta])
+
+
+@pytest.mark.parametrize("loss", [0.25, 0.5])
+def test_a_full_ledger_of_approximate_releases_keeps_its_word(loss):
+    """As many as it admits, each the worst there is: delta by brute force."""
+    budget = Budget(2.0, 0.05)
+    ledger, event = new_ledger(budget=budget), ApproxDpEvent(loss, 3e-4)
+    count = 0
+    while True:
+        try:
+            ledger.charge(event, label=str(count))
+        except BudgetExceeded:
+            break
+        count += 1
+    assert 3 <= count <= 10
+    assert ledger.entries()[1].body["counted"] == "renyi"
+    assert hockey([worst(loss, 3e-4)] * count, spent(ledger)) <= budget.delta
+    assert hockey([worst(loss, 3e-4)] * count, budget.epsilon) <= budget.delta
+
+
+def test_steps_are_given_back_but_never_a_delta():
+    ledger = new_ledger()
+    grant = ledger.reserve(RUN[0], count=500, label="run")
+    before = ledger.entries()[-1].body["after"]["totals"]["all"]
+    with grant:
+        grant.commit(100)
+    after = ledger.entries()[-1].body["after"]["totals"]["all"]
+    assert exact(after["renyi"][0]) == exact(before["renyi"][0]) / 5
+    assert after["missed"] == before["missed"]
+    ledger.verify()
+
+
+def test_an_aborted_charge_leaves_the_choice_or_the_filter():
+    ledger = new_ledger()
+    with ledger.reserve(GAUSSIAN, label="one") as grant:
+        grant.abort(nothing_released=True)
+    assert spent(ledger) == 0.0
+    ledger.charge(STEP, label="two")
+    assert ledger.entries()[-1].body["counted"] == "renyi"
+    ledger.verify()
+
+
+@pytest.mark.parametrize("part", ["delta", "missed"])
+def test_what_was_lowered_is_noticed(part):
+    ledger = new_ledger()
+    event = RUN[0] if part == "missed" else ApproxDpEvent(0.1, 1e-8)
+    ledger.charge(event, label="x")
+    lowered = new_ledger()
+    real: Any = lowered._book.prices(event)
+    one = real.shared(tuple(float(a) for a in orders_of(ledger)))
+    changes = {"delta": {"lost": Fraction(0)}, "missed": {"missed": 0.0}}[part]
+    real.shared = lambda orders: type(one)(
+        tuple(type(real).shared(real, orders).values), one.lost, one.missed
+    )._replace(**changes)
+    lowered.charge(event, label="x")
+    with pytest.raises(LedgerCorrupt, match="less"):
+        verified_anew(lowered)
+
+
+def orders_of(ledger):
+    return ledger.entries()[1].body["cost"]["all"]["opens"]["orders"]
+
+
+def verified_anew(ledger):
+    """By prices that nobody has touched."""
+    ledger._book._prices.clear()
+    ledger.verify(recount=True)
+
+
+def test_without_a_delta_epsilons_add_up():
+    ledger = new_ledger(budget=Budget(1.0, 0.0))
+    ledger.charge(dp.LaplaceDpEvent(2.0), count=2, label="two")
+    assert ledger.entries()[-1].body["counted"] == "approx"
+    with pytest.raises(BudgetExceeded):
+        ledger.charge(GAUSSIAN, label="no")
+
+
+def test_a_ledger_of_an_older_filter_stays_what_it_is(tmp_path):
+    terms = {"relation": "add_remove", "unit": "example", "dataset": "toy"}
+    budget = Budget(3.0, 1e-5)
+    path = tmp_path / "l.db"
+    Ledger.open(path, budget=budget, filter="approx", **terms).close()
+    with Ledger.open(path) as ledger:
+        ledger.reserve(STEP, count=10, label="run")
+        assert ledger.entries()[-1].body["counted"] == "approx"
+
+
+def test_scopes_choose_for_themselves():
+    scopes = {"north": Budget(1.0, 1e-6)}
+    ledger = new_ledger(scopes=scopes)
+    ledger.charge(GAUSSIAN, label="everybody")
+    ledger.charge(GAUSSIAN, label="north", scope="north")
+    cost = ledger.entries()[-1].body["cost"]
+    assert {name: each["as"] for name, each in cost.items()} == dict.fromkeys(
+        ("all", "north"), "renyi"
+    )
+    ledger.verify()
