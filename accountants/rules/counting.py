@@ -4,8 +4,9 @@ An account is what one scope of data may lose: its budget, its totals, its open 
 `cost` decides how a request enters it (filters.py has the proofs):
 
 - filter "auto": the first charge decides. If it asks for no share of delta and fits by
-  its Rényi curve, all of the budget is one Rényi filter, which everything enters that
-  has a curve, or an (epsilon, delta), or a batch that can overflow. Else as "approx".
+  its Rényi curve, more often than by adding up epsilons, all of the budget is one Rényi
+  filter, which everything enters that has a curve, or an (epsilon, delta), or a batch
+  that can overflow. Else as "approx".
 - filter "approx": a sealed plan is one (epsilon, delta) by the best certified
   accountant at its share of delta. A charge goes into the account's Rényi filter if one
   is open and it fits; else, if it is (epsilon, delta)-DP by itself, directly; else it

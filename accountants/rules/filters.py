@@ -89,7 +89,7 @@ DYADIC_ORDERS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 _LEVELS = 6
 _CENTRE, _AROUND = 0.75, (0.25, 0.5, 2.0, 4.0, 16.0)
-_UP = 1 + 1e-12
+_UP, _WORTH = 1 + 1e-12, 1.5
 _LOG_ORDER_RANGE = (math.log(1e-4), math.log(1e9))
 
 
@@ -152,9 +152,9 @@ class RenyiFilter:
           >>> RenyiFilter(3.0, 1e-5, (8.0,), (1.0,)).spent([0.08])
           1.294109...
         """
-        if not any(total for total in totals if total < math.inf):
+        orders = list(zip(self.orders, self.shares, totals, strict=True))
+        if not any(total for order, _, total in orders if order < math.inf):
             return 0.0
-        orders = zip(self.orders, self.shares, totals, strict=True)
         reports = (_report(a, self.delta * d * scale, total) for a, d, total in orders)
         return max(0.0, min(reports))
 
@@ -313,10 +313,11 @@ def shared_filter(
 
     Args:
       budget: of the ledger.
-      curve: Rényi bounds of the first charge at some orders; None: it has none.
+      curve: Rényi bounds of the first charge at some orders, the infinite one among
+        them; None: it has none.
 
     Returns:
-      The filter; None where no order admits a copy.
+      The filter; None where no order admits a copy, or no more than adding up does.
     """
     epsilon, whole = budget.epsilon, exact(budget.delta)
     beside = below(whole / 20)
@@ -324,13 +325,14 @@ def shared_filter(
     if not 0.0 < epsilon < math.inf or min(delta, beside) <= 0.0:
         return None
     tried = tuple(float(f"{1 + x:.6g}") for x in np.geomspace(0.05, 2e4, 160))
-    costs = curve(tried)
+    costs = curve((*tried, math.inf))
     if costs is None:
         return None
     left = np.array([epsilon - offset(a, _CENTRE * delta) for a in tried])
-    copies = left / np.maximum(np.array(costs), 1e-300)
+    copies = left / np.maximum(costs[:-1], 1e-300)
     best = int(np.argmax(copies))
-    if not copies[best] >= 1.0:
+    # What does nearly as well by adding up epsilons is better off so.
+    if not copies[best] >= max(1.0, _WORTH * epsilon / max(costs[-1], 1e-300)):
         return None
     shares = {tried[best]: _CENTRE, math.inf: 0.0}
     for factor in _AROUND:
