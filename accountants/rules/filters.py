@@ -152,9 +152,11 @@ class RenyiFilter:
           >>> RenyiFilter(3.0, 1e-5, (8.0,), (1.0,)).spent([0.08])
           1.294109...
         """
+        if not any(totals):
+            return 0.0
         orders = list(zip(self.orders, self.shares, totals, strict=True))
         if not any(total for order, _, total in orders if order < math.inf):
-            return 0.0
+            return 0.0  # an infinite order alone may stay so after an abort
         reports = (_report(a, self.delta * d * scale, total) for a, d, total in orders)
         return max(0.0, min(reports))
 
