@@ -103,10 +103,10 @@ class RenyiFilter:
     (epsilon, delta)-DP, and `spent` is an honest report at any time (module docstring).
     Both directions of the relation, if each r_i bounds both.
 
-    Fields: epsilon >= 0 (may be inf), delta in (0, 1), orders > 1 (inf: largest losses,
-    which need no share), shares > 0 that sum
-    to at most 1 (the part of delta that each order may use), approximate and coupled
-    (deltas beside it, for what the next section of the docstring says).
+    Fields: epsilon >= 0 (may be inf), delta in (0, 1), orders > 1 (inf: sums of
+    largest losses), shares that sum to at most 1 (the part of delta that each order may
+    use; above 0, but 0 for inf), approximate and coupled (deltas beside `delta`, of a
+    filter for a whole ledger).
 
     Example:
       >>> both = RenyiFilter(3.0, 1e-5, (4.0, 8.0), (0.5, 0.5))
@@ -142,7 +142,9 @@ class RenyiFilter:
             raise ValueError(f"shares={self.shares} must sum to at most 1")
 
     def spent(self, totals: Sequence[float], *, scale: float = 1.0) -> float:
-        """The epsilon reported: min_k c_k + totals_k, rounded up; 0 if those are 0.
+        """The epsilon reported: min_k c_k + totals_k, rounded up.
+
+        It is 0 where all totals of finite orders are 0: then nothing was charged.
 
         Args:
           totals: sum_i r_i(alpha_k), >= 0, inf allowed, one for each order.
