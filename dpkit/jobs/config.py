@@ -127,6 +127,11 @@ class JobConfig(Settings, frozen=True, kw_only=True, dict=True):
         return None if self.ledger is None else self.ledger.share
 
     @property
+    def folder(self) -> Path:
+        """Where its file is, from which relative paths in it are meant."""
+        return self.__dict__.get("folder") or Path()
+
+    @property
     def text(self) -> str:
         """What was read, or else the values as TOML."""
         return self.__dict__.get("text") or to_toml(msgspec.to_builtins(self))
@@ -176,6 +181,8 @@ def load(kind: type[C], source: str | Path, changes: Sequence[str] = ()) -> C:
         _set(table, change)
     config = _converted(kind, table)
     config.__dict__["text"] = to_toml(table) if changes else text
+    if text is not source:
+        config.__dict__["folder"] = Path(source).parent
     return config
 
 
@@ -202,11 +209,12 @@ def to_toml(values: Mapping[str, Any]) -> str:
       '[a]\\nb = [1, 2.0]\\nc = { d = "x" }\\n'
     """
     given = [(k, v) for k, v in values.items() if not isinstance(v, Mapping)]
-    lines = [f"{k} = {_toml(v)}" for k, v in given if v is not None]
+    lines = [f"{_key(k)} = {_toml(v)}" for k, v in given if v is not None]
     for name, table in values.items():
         if isinstance(table, Mapping):
-            lines += ["", f"[{name}]"] if lines else [f"[{name}]"]
-            lines += [f"{k} = {_toml(v)}" for k, v in table.items() if v is not None]
+            lines += ["", f"[{_key(name)}]"] if lines else [f"[{_key(name)}]"]
+            inside = ((k, v) for k, v in table.items() if v is not None)
+            lines += [f"{_key(k)} = {_toml(v)}" for k, v in inside]
     return "\n".join(lines) + "\n"
 
 
@@ -232,7 +240,7 @@ def naming(kind: type[JobConfig], *sections: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        key = re.match(r"(\w+)=", str(error))
+        key = re.match(r"(\w+)[=.:]", str(error))
         known = sections_of(kind)
         for section in sections:
             names = {field.name for field in known[section].fields}
@@ -292,6 +300,8 @@ def in_words(kind: inspect.Type) -> str:
             return "text"
         case inspect.VarTupleType(item_type=inspect.TupleType()):
             return "pieces [[steps, value], ...]"
+        case inspect.DictType():
+            return "a table, { name = … }"
         case inspect.VarTupleType():
             return f"a list, of which each is {in_words(kind.item_type)}"
         case inspect.StructType():
@@ -436,6 +446,11 @@ def _shown(value: Any) -> str:
     return "…" if "://" in text else text if len(text) <= 80 else f"{text[:79]}…"
 
 
+def _key(name: str) -> str:
+    """A key as TOML, in quotes if it needs them."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+
+
 def _toml(value: Any) -> str:
     """One value as TOML."""
     if isinstance(value, bool):
@@ -444,7 +459,7 @@ def _toml(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
     if isinstance(value, Mapping):
         given = ((k, v) for k, v in value.items() if v is not None)
-        inside = ", ".join(f"{k} = {_toml(v)}" for k, v in given)
+        inside = ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in given)
         return f"{{ {inside} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"

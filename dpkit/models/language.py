@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
+from dpkit.data.random_access import as_rows
 from dpkit.models import lora
 from dpkit.models.decoder import Decoder
 
@@ -34,6 +35,8 @@ class LanguageModel:
       length: symbols to predict in a window.
       base: parameters that are not trained. With adapters: all others. Without: where
         training starts, or None to start at random. It is public: see `models.lora`.
+      field: where a row has its symbols.
+      padding: the symbol that fills up what is shorter, and isn't predicted; or None.
 
     Example:
       >>> model = build_language(vocabulary=97, length=8, layers=1, width=8, heads=2)
@@ -46,8 +49,15 @@ class LanguageModel:
     module: Decoder
     length: int
     base: Any = None
+    field: str = "tokens"
+    padding: int | None = None
 
-    fields = ("tokens",)
+    score = "accuracy"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The arrays of a row that are read."""
+        return (self.field,)
 
     def init(self, key: jax.Array) -> Any:
         """What is trained, from a public key: the adapters alone, if there are any."""
@@ -66,53 +76,63 @@ class LanguageModel:
     def loss(self, params: Any, example: dict[str, Any], key: Any) -> jax.Array:
         """Mean cross entropy of the next symbol, in nats; needs no key.
 
-        -1/T sum_t log p(x_t | x_0 … x_{t-1}), over the T = length predicted symbols.
+        -1/T sum_t log p(x_t | x_0 … x_{t-1}), over the T predicted symbols: length, or
+        as many as aren't padding.
         """
         del key
-        return jnp.mean(self._losses(params, example["tokens"])[0])
+        nats, _, counted = self._losses(params, example[self.field])
+        if self.padding is None:
+            return jnp.mean(nats)
+        return jnp.sum(nats) / jnp.maximum(1, counted.sum())
 
-    def accuracy_fn(
-        self, rows: dict[str, np.ndarray], chunk: int = 100
-    ) -> Callable[[Any], float]:
+    def accuracy_fn(self, rows: Any, chunk: int = 100) -> Callable[[Any], float]:
         """A function of parameters: the share of symbols that are the likeliest."""
         scores = self.scores_fn(rows, chunk)
         return lambda params: scores(params)["accuracy"]
 
     def scores_fn(
-        self, rows: dict[str, np.ndarray], chunk: int = 100
+        self, rows: Any, chunk: int = 100
     ) -> Callable[[Any], dict[str, float]]:
         """A function of parameters: "accuracy", and "bits_per_character".
 
         Bits are the mean cross entropy over all predicted symbols, to base 2.
 
         Args:
-          rows: {"tokens"}: (num_rows, length + 1), at least one row.
+          rows: {"tokens"}: (num_rows, length + 1), at least one row; or such rows by
+            number.
           chunk: rows at a time.
         """
-        tokens = np.asarray(rows["tokens"])
+        rows = as_rows(rows)
 
         @jax.jit
-        def sums(params: Any, some: jax.Array) -> tuple[jax.Array, jax.Array]:
-            nats, right = jax.vmap(self._losses, (None, 0))(params, some)
-            return nats.sum(), right.sum()
+        def sums(params: Any, some: jax.Array) -> tuple[jax.Array, ...]:
+            found = jax.vmap(self._losses, (None, 0))(params, some)
+            return tuple(part.sum() for part in found)
 
         def scores(params: Any) -> dict[str, float]:
-            nats, right = 0.0, 0
-            for start in range(0, len(tokens), chunk):
-                more, hits = sums(params, tokens[start : start + chunk])
+            nats, right, count = 0.0, 0, 0
+            for start in range(0, len(rows), chunk):
+                some = rows.take(np.arange(start, min(start + chunk, len(rows))))
+                more, hits, counted = sums(params, some[self.field])
                 nats, right = nats + float(more), right + int(hits)
-            count = len(tokens) * self.length
+                count += int(counted)
+            if not count:
+                return {"accuracy": math.nan, "bits_per_character": math.nan}
             bits = nats / count / math.log(2)
             return {"accuracy": right / count, "bits_per_character": bits}
 
         return scores
 
-    def _losses(self, params: Any, tokens: Any) -> tuple[jax.Array, jax.Array]:
-        """For each predicted symbol: its cross entropy, and whether it came first."""
+    def _losses(self, params: Any, tokens: Any) -> tuple[jax.Array, ...]:
+        """For each predicted symbol: cross entropy, whether it came first, 1; or 0s."""
         tokens = jnp.asarray(tokens).astype(jnp.int32)
         logits, wanted = self.logits(params, tokens[:-1]), tokens[1:]
         nats = optax.softmax_cross_entropy_with_integer_labels(logits, wanted)
-        return nats, jnp.argmax(logits, axis=-1) == wanted
+        right = jnp.argmax(logits, axis=-1) == wanted
+        if self.padding is None:
+            return nats, right, jnp.ones_like(wanted)
+        counted = wanted != self.padding
+        return jnp.where(counted, nats, 0.0), right & counted, counted
 
 
 def build_language(
@@ -122,6 +142,8 @@ def build_language(
     context: int | None = None,
     base: str | os.PathLike[str] | None = None,
     base_seed: int = 0,
+    field: str = "tokens",
+    padding: int | None = None,
     **sizes: Any,
 ) -> LanguageModel:
     """A decoder for windows of text, with a base from a file or a public seed.
@@ -134,6 +156,8 @@ def build_language(
       base: an .npz file of parameters, as `dpkit train` writes. With `lora_rank` it is
         frozen, else training starts from it. It must be public.
       base_seed: with `lora_rank` and no file: draws a base, for want of a better.
+      field: where a row has its symbols.
+      padding: the symbol that fills up what is shorter; or None.
       **sizes: `layers`, `width`, `heads`, `tied`, `lora_rank`, `scan`, `remat` of
         `Decoder`.
 
@@ -151,14 +175,12 @@ def build_language(
             f"context={context} is less than the {length} symbols of a window: raise it"
         )
     module = Decoder(vocabulary=vocabulary, context=context, **sizes)
-    if base is None and not module.lora_rank:
-        return LanguageModel(module, length)
-    plain = module.clone(lora_rank=0)
-    if base is None:
-        return LanguageModel(
-            module, length, _random(plain, length, jax.random.key(base_seed))
-        )
-    return LanguageModel(module, length, _read(base, plain, length))
+    plain, start = module.clone(lora_rank=0), None
+    if base is not None:
+        start = _read(base, plain, length)
+    elif module.lora_rank:
+        start = _random(plain, length, jax.random.key(base_seed))
+    return LanguageModel(module, length, start, field, padding)
 
 
 def base_sha256(base: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from dpkit.data.schema import Schema
 from dpkit.jobs.config import (
     Chance,
     JobConfig,
@@ -31,31 +32,147 @@ _SHUFFLES = ("shuffle", "shuffled", "fixed_batches", "sequential")
 
 
 class DataSection(Settings, frozen=True, kw_only=True):
-    """`[data]`: which data set, and whether its held-out rows are public.
+    """`[data]`: the rows to train on: `name`, `path` or `tfds`; and who may see scores.
 
-    To name a data set here is to ask for it: it is fetched unless that is forbidden.
+    Rows of your own need a public schema, by which they become numbers, and a public
+    `max_records`. Paths are meant from the folder of the configuration. A data set that
+    is named is fetched unless that is forbidden.
     """
 
-    INSTEAD: ClassVar = {"dataset": "name", "dataset_size": "max_records"}
+    INSTEAD: ClassVar = {
+        "dataset_size": "max_records",
+        "file": "path",
+        "target": "label",
+        "columns": "schema",
+    }
 
-    name: Annotated[str, Meta(description="mnist, digits, shakespeare, …")]
+    name: Annotated[
+        str | None, Meta(description="A data set of ours: mnist, digits, …; or")
+    ] = None
+    path: Annotated[
+        str | None,
+        Meta(
+            description="a file of rows: .csv, .tsv, .parquet, .arrow, .feather, .npz, "
+            ".npy or .txt; a folder of such files, or of pictures with a sub-folder a "
+            "class; or"
+        ),
+    ] = None
+    tfds: Annotated[
+        str | None,
+        Meta(description="a prepared data set of TensorFlow Datasets, by its name."),
+    ] = None
     evaluation: Annotated[
-        Literal["public", "private"],
+        Literal["public", "private", "none"],
         Meta(
             description="Scores on public rows are shown; on private ones they stay in "
             "the private folder, which dies with the run."
         ),
     ]
+    test: Annotated[
+        str | None,
+        Meta(description="The rows to score on: a path; of `tfds` a split."),
+    ] = None
+    public_fraction: Annotated[
+        Chance | None,
+        Meta(
+            description="Instead of `test`: this share of the rows, spread evenly by "
+            "row number, is public, and isn't trained on."
+        ),
+    ] = None
+    schema: Annotated[
+        dict[str, Any] | str | None,
+        Meta(
+            description="The columns by name, public: see data.md; or a JSON file of "
+            "them. Columns that aren't in it are not read."
+        ),
+    ] = None
+    label: Annotated[str | None, Meta(description="The column that is predicted.")] = (
+        None
+    )
+    unit_column: Annotated[
+        str | None,
+        Meta(
+            description="The column that says whose a row is; needs a privacy.unit "
+            "other than example, and privacy.rows_per_unit."
+        ),
+    ] = None
     max_records: Annotated[
         Whole | None,
         Meta(
-            description="A public number that the data never exceed; left out, the "
-            "published size."
+            description="A public number that the units of the data never exceed; left "
+            "out, the published size."
         ),
+    ] = None
+    dataset: Annotated[
+        str | None,
+        Meta(
+            description="What a ledger calls the data: a name and version; another one "
+            "than the ledger's is refused. Left out, of your own rows, the ledger's."
+        ),
+    ] = None
+    split: Annotated[
+        str | None, Meta(description="Of `tfds`, to train on; left out, train.")
+    ] = None
+    data_dir: Annotated[
+        str | None, Meta(description="Of `tfds`: where it was prepared.")
     ] = None
     allow_download: Annotated[
         bool, Meta(description="Whether the data set may be fetched.")
     ] = True
+
+    def __post_init__(self) -> None:
+        """Refuses no source or several, and what doesn't go with it."""
+        sources = {n: getattr(self, n) for n in ("name", "path", "tfds")}
+        given = [name for name, value in sources.items() if value is not None]
+        if len(given) != 1:
+            shown = " and ".join(f"{n}={sources[n]!r}" for n in given)
+            state = f"{shown} name several sources" if given else "name is missing"
+            raise ValueError(
+                f"{state}: give one of name (a data set of ours), path (a file or "
+                "folder of your own) and tfds"
+            )
+        own = ("test", "public_fraction", "schema", "label", "unit_column")
+        misplaced = {
+            "name": (*own, "split", "data_dir"),
+            "path": ("split", "data_dir"),
+            "tfds": (),
+        }[given[0]]
+        for name in misplaced:
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} doesn't go with {given[0]}="
+                    f"{sources[given[0]]!r}: leave it out"
+                )
+        if self.test is not None and self.public_fraction is not None:
+            raise ValueError(
+                f"test={self.test!r} and public_fraction={self.public_fraction!r} both "
+                "say what is scored: give one of them"
+            )
+        if self.name is None:
+            self._check_own()
+
+    def _check_own(self) -> None:
+        """Refuses rows of one's own without what must be said of them."""
+        scored = self.test is not None or self.public_fraction is not None
+        if scored != (self.evaluation != "none"):
+            raise ValueError(
+                f"evaluation={self.evaluation!r} with test={self.test!r} and "
+                f"public_fraction={self.public_fraction!r}: name the rows to score on "
+                "by one of these two, or say evaluation = 'none'"
+            )
+        if self.public_fraction is not None and self.evaluation != "public":
+            raise ValueError(
+                f"evaluation={self.evaluation!r}: the rows of public_fraction are "
+                "public; say so, or name others by test"
+            )
+        if self.tfds is None and self.schema is None:
+            raise ValueError(
+                "schema is missing from the configuration: the columns and what they "
+                "may hold, as [data.schema] or a JSON file; `dpkit data schema` drafts "
+                "one from a public sample"
+            )
+        if isinstance(self.schema, dict):
+            Schema.read(self.schema, label=self.label, unit_column=self.unit_column)
 
 
 class ModelSection(Settings, frozen=True, kw_only=True):
@@ -66,7 +183,23 @@ class ModelSection(Settings, frozen=True, kw_only=True):
     `base`. The base must be public.
     """
 
-    name: Annotated[str, Meta(description="linear, mlp, cnn, or decoder for text.")]
+    INSTEAD: ClassVar = {"model": "name", "module": "factory"}
+
+    name: Annotated[
+        str | None,
+        Meta(description="linear or mlp; cnn for images; decoder for text; or"),
+    ] = None
+    factory: Annotated[
+        str | None,
+        Meta(
+            description="a function of yours that makes a module of Flax, NNX or "
+            "Equinox: package.module:function, or module:function of a file module.py "
+            "beside the configuration."
+        ),
+    ] = None
+    settings: Annotated[
+        dict[str, Any] | None, Meta(description="Further arguments of the factory.")
+    ] = None
     hidden: Annotated[
         tuple[Whole, ...] | None, Meta(description="The widths of an mlp.")
     ] = None
@@ -96,19 +229,27 @@ class ModelSection(Settings, frozen=True, kw_only=True):
         Meta(description="Of the parameters at the start; public."),
     ] = 0
 
+    @property
+    def called(self) -> str:
+        """The network's name, or the factory's."""
+        return self.name or str(self.factory)
+
     def __post_init__(self) -> None:
         """Refuses settings of another network."""
+        one_of_two(name=self.name, factory=self.factory)
+        if self.settings is not None and self.factory is None:
+            self._refuse_setting("settings", "factory")
         for name in self.decoder:
             if self.name != "decoder":
                 self._refuse_setting(name, "decoder")
-        if self.hidden is not None and self.name == "decoder":
+        if self.hidden is not None and self.name in (None, "decoder"):
             self._refuse_setting("hidden", "mlp")
 
     @property
     def decoder(self) -> dict[str, Any]:
         """The settings of a decoder that are given."""
         values = msgspec.structs.asdict(self)
-        others = ("name", "hidden", "init_seed")
+        others = ("name", "factory", "settings", "hidden", "init_seed")
         return {k: v for k, v in values.items() if k not in others and v is not None}
 
     def _refuse_setting(self, setting: str, owner: str) -> None:
@@ -243,6 +384,10 @@ class TrainingSection(Settings, frozen=True, kw_only=True):
     weight_decay: Annotated[
         Annotated[float, Meta(ge=0)], Meta(description="Of the optimiser.")
     ] = 0.0
+    class_weights: Annotated[
+        dict[str, Positive] | None,
+        Meta(description="By which the loss of a class is multiplied; 1 if left out."),
+    ] = None
     schedule: Annotated[
         Literal["constant", "cosine"], Meta(description="Of the learning rate.")
     ] = "constant"
@@ -313,6 +458,6 @@ def load_config(source: str | Path) -> Config:
       >>> load_config("[data]\\nname = 'digits'\\nevaluation = 'open'")
       Traceback (most recent call last):
         ...
-      ValueError: data.evaluation='open' is not known: use private or public
+      ValueError: data.evaluation='open' is not known: use none or private or public
     """
     return load(Config, source)

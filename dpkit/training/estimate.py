@@ -80,12 +80,5 @@ def _measured(job: Training, execution: Execution) -> tuple[int | None, float]:
 
 
 def _row(job: Training) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and types of one row, from the public schema."""
-    schema = job.dataset.schema
-    known = {
-        "image": jax.ShapeDtypeStruct(schema.shape, np.uint8),
-        "label": jax.ShapeDtypeStruct((), np.int64),
-    }
-    if schema.kind == "text":
-        known["tokens"] = jax.ShapeDtypeStruct((schema.shape[0] + 1,), np.uint8)
-    return {name: known[name] for name in job.network.fields}
+    """Shapes and types of one row, from the public layout."""
+    return {name: job.input.layout.fields[name] for name in job.network.fields}

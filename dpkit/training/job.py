@@ -11,27 +11,35 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import numpy as np
 import optax
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.bounds import Budget
 from dpkit.accountants.answers.errors import NotCertified
 from dpkit.accountants.ledger import Ledger
-from dpkit.data import Dataset, load
-from dpkit.data.loading import described
+from dpkit.data.layout import Layout
 from dpkit.jobs import Outcome, Prepared, Run, Session, lifecycle
 from dpkit.jobs.config import naming
 from dpkit.jobs.progress import OnProgress
 from dpkit.jobs.progress import Progress as Told
 from dpkit.mechanisms.clips import PSAC, AutoS, HardDrop, Unit
-from dpkit.models import MODELS, LanguageModel, Network, build, build_language
+from dpkit.models import (
+    MODELS,
+    LanguageModel,
+    Network,
+    build_for,
+    build_language,
+    build_own,
+)
+from dpkit.models.factory import find, source_sha256
 from dpkit.models.language import base_sha256
 from dpkit.report.words import number
 from dpkit.training.config import Config
 from dpkit.training.estimate import estimate
 from dpkit.training.execution import Execution
+from dpkit.training.input import Input, open_input
 from dpkit.training.plan import DPSGDPlan, Number, check_delta
+from dpkit.training.report import score_in_words
 from dpkit.training.result import outcome
 from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
 
@@ -53,25 +61,20 @@ class _Job:
         """Makes everything that needs no folder, and refuses what can't be made."""
         _use_devices(config.training.devices)
         with naming(Config, "data"):
-            if data:
-                dataset = load(
-                    config.data.name,
-                    allow_download=config.data.allow_download and not offline,
-                    on_progress=tell,
-                )
-            else:
-                dataset = described(config.data.name)
-        network = _network(config, dataset)
+            found = open_input(config, offline=offline, tell=tell, data=data)
+        network = _network(config, found.layout)
         with naming(Config, "data", "privacy", "training"):
-            plan = _plan(config, dataset)
+            plan = _plan(config, found)
         terms = {
             "relation": config.privacy.relation,
             "unit": config.privacy.unit,
-            "dataset": f"{dataset.name} {dataset.version}",
+            "dataset": found.title,
         }
         budget = Budget(_limit(config, plan), config.privacy.delta)
-        facts = _base(network)
-        return Training(config, dataset, network, plan, budget, terms, facts)
+        facts = _facts(config, found, network)
+        made = Training(config, found, network, plan, budget, terms, facts)
+        made.names_data = found.named
+        return made
 
 
 TRAINING = _Job()
@@ -138,7 +141,7 @@ class Training(Prepared):
     """What a configuration asks for, checked as far as that goes without a folder."""
 
     config: Config
-    dataset: Dataset
+    input: Input
     network: Network | LanguageModel
     plan: DPSGDPlan
     budget: Budget | None
@@ -190,17 +193,12 @@ class Training(Prepared):
         facts = {**self._language_score(done), **self.facts}
         return outcome(self.config, done, self.terms, facts)
 
-    def rows(self, split: str) -> dict[str, np.ndarray]:
-        """The arrays of a split that the network reads."""
-        arrays = self.dataset.arrays(split)
-        return {name: arrays[name] for name in self.network.fields}
-
     def _language_score(self, done: FitResult) -> dict[str, float]:
         """Bits per character of the final model on public rows, if it is of text."""
         public = self.config.data.evaluation == "public"
         if not public or not isinstance(self.network, LanguageModel):
             return {}
-        scores = self.network.scores_fn(self.rows("test"))(done.params)
+        scores = self.network.scores_fn(self.input.test())(done.params)
         return {"test_bits_per_character": scores["bits_per_character"]}
 
 
@@ -209,23 +207,18 @@ def _fit(
 ) -> FitResult:
     """One call of `fit`, with the words of the configuration."""
     config = job.config
-    evaluation = Evaluation(
-        job.network.accuracy_fn(job.rows("test")),
-        public=config.data.evaluation == "public",
-        every=config.training.evaluate_every or max(1, job.plan.steps // 20),
-    )
     return fit(
         job.network.loss,
         job.start(),
-        job.rows("train"),
+        job.input.train(),
         plan=job.plan,
         optimizer=job.optimizer,
         ledger=ledger,
         delta=config.privacy.delta,
-        label=f"train {config.model.name} on {job.dataset.name}",
-        unit_ids=_unit_ids(job),
+        label=f"train {config.model.called} on {job.input.title}",
+        unit_ids=None if config.privacy.unit == "example" else job.input.unit_ids(),
         rows_per_unit=config.privacy.rows_per_unit,
-        evaluation=evaluation,
+        evaluation=_evaluation(job),
         average_decay=config.training.average_decay,
         session=session,
         execution=job.execution,
@@ -235,11 +228,24 @@ def _fit(
     )
 
 
+def _evaluation(job: Training) -> Evaluation | None:
+    """How the run is scored, if it is."""
+    rows = job.input.test()
+    if rows is None:
+        return None
+    name = job.network.score
+    scores = job.network.scores_fn(rows)
+    return Evaluation(
+        lambda params: scores(params)[name],
+        public=job.config.data.evaluation == "public",
+        every=job.config.training.evaluate_every or max(1, job.plan.steps // 20),
+        name=name,
+    )
+
+
 def _told(progress: Progress, config: Config) -> Told:
     """Progress in the words of the frame."""
-    shown = []
-    if progress.test_accuracy is not None:
-        shown.append(f"accuracy {100 * progress.test_accuracy:.2f} %")
+    shown = [f"{n} {score_in_words(n, x)}" for n, x in progress.scores.items()]
     timed = config.training.constant_time
     if timed:
         shown.append(f"{progress.examples_per_second:,.0f}/s")
@@ -267,44 +273,61 @@ def _use_devices(wanted: int | None) -> None:
         )
 
 
-def _network(config: Config, dataset: Dataset) -> Network | LanguageModel:
-    """The network, in the public shape of the data."""
-    schema, model = dataset.schema, config.model
-    reads_text = model.name == "decoder"
-    if reads_text != (schema.kind == "text"):
-        fitting = ("decoder",) if schema.kind == "text" else MODELS
-        raise ValueError(
-            f"model.name={model.name!r} can't read {dataset.name}, which is "
-            f"{schema.kind}: use {', '.join(fitting)}"
+def _network(config: Config, layout: Layout) -> Network | LanguageModel:
+    """The network, in the public layout of the rows."""
+    model, weights = config.model, config.training.class_weights
+    if model.factory is not None:
+        _refuse_unlabelled(model.called, layout)
+        return build_own(
+            model.factory,
+            layout,
+            folder=config.folder,
+            seed=model.init_seed,
+            settings=model.settings,
+            weights=weights,
         )
-    if reads_text:
-        with naming(Config, "model"):
-            return build_language(
-                vocabulary=schema.num_classes,
-                length=schema.shape[0],
-                base_seed=model.init_seed,
-                **model.decoder,
-            )
-    return build(
-        model.name,
-        num_classes=schema.num_classes,
-        shape=tuple(schema.shape),
-        pixel_scale=float(schema.pixel_scale),
-        hidden=model.hidden,
+    if model.name == "decoder":
+        return _decoder(config, layout)
+    _refuse_unlabelled(model.called, layout)
+    return build_for(layout, model.called, model.hidden, weights)
+
+
+def _decoder(config: Config, layout: Layout) -> LanguageModel:
+    """The decoder, of the only text."""
+    if list(layout.inputs) != list(layout.symbols) or len(layout.symbols) != 1:
+        shown = ", ".join(layout.inputs)
+        raise ValueError(
+            f"model.name='decoder' reads one text and nothing else, not {shown}: use "
+            f"{', '.join(MODELS)}, or model.factory"
+        )
+    ((name, symbols),) = layout.symbols.items()
+    with naming(Config, "model"):
+        return build_language(
+            vocabulary=symbols,
+            length=layout.inputs[name].shape[0] - 1,
+            base_seed=config.model.init_seed,
+            field=name,
+            padding=None if config.data.name is not None else symbols - 1,
+            **config.model.decoder,
+        )
+
+
+def _refuse_unlabelled(name: str, layout: Layout) -> None:
+    """Refuses rows that say nothing to be predicted."""
+    if layout.target is not None:
+        return
+    fitting = "decoder, which predicts text" if layout.symbols else "data.label"
+    hint = f"use {fitting}" if layout.symbols else f"name the column by {fitting}"
+    raise ValueError(
+        f"model.name={name!r} predicts a label, and the rows have none: {hint}"
     )
 
 
-def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
+def _plan(config: Config, found: Input) -> DPSGDPlan:
     """The plan: with the noise given, or the least that meets the target."""
     privacy, training = config.privacy, config.training
-    size, most = _units(config, dataset), config.data.max_records
-    if most is not None and most < size:
-        raise ValueError(
-            f"max_records={most} is below the {size} published units of "
-            f"{dataset.name}: raise it, or leave it out"
-        )
     numbers: dict[str, Any] = {
-        "max_records": size if most is None else most,
+        "max_records": found.units(privacy.unit),
         "expected_batch_size": training.expected_batch_size,
         **_clipping(config),
         "steps": training.steps,
@@ -327,20 +350,6 @@ def _plan(config: Config, dataset: Dataset) -> DPSGDPlan:
         allow_large_delta=privacy.allow_large_delta,
         **numbers,
     )
-
-
-def _units(config: Config, dataset: Dataset) -> int:
-    """How many units of privacy the data set is published to have, at most."""
-    unit, schema = config.privacy.unit, dataset.schema
-    if unit == "example":
-        return schema.split_sizes["train"]
-    if unit != "user" or not schema.num_users:
-        known = "'user' or 'example'" if schema.num_users else "'example'"
-        raise ValueError(
-            f"privacy.unit={unit!r}: {config.data.name} doesn't say who that is of its "
-            f"rows; use unit={known}"
-        )
-    return schema.num_users
 
 
 def _clipping(config: Config) -> dict[str, Any]:
@@ -374,15 +383,23 @@ def _limit(config: Config, plan: DPSGDPlan) -> float:
     return float(number(bound.upper, digits=6, side="up"))
 
 
-def _base(network: Network | LanguageModel) -> dict[str, str]:
-    """The digest of what the model starts from, if it is a file's or frozen."""
-    if not isinstance(network, LanguageModel) or network.base is None:
-        return {}
-    return {"base_sha256": base_sha256(network.base)}
+def _facts(
+    config: Config, found: Input, network: Network | LanguageModel
+) -> dict[str, Any]:
+    """What a resumption must share besides the configuration: digests of other files.
 
-
-def _unit_ids(job: Training) -> np.ndarray | None:
-    """Whom each row belongs to, where that is what is protected."""
-    if job.config.privacy.unit == "example":
-        return None
-    return np.asarray(job.dataset.arrays("train")["user"])
+    Of what the model starts from, if it is a file's or frozen; of the schema; of the
+    file in which a factory stands.
+    """
+    facts = {}
+    if isinstance(network, LanguageModel) and network.base is not None:
+        facts["base_sha256"] = base_sha256(network.base)
+    if found.schema is not None:
+        facts["schema_sha256"] = found.schema.sha256
+    if config.model.factory is not None:
+        make = find(config.model.factory, config.folder)
+        facts |= {
+            "factory": config.model.factory,
+            "factory_sha256": source_sha256(make),
+        }
+    return facts

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -26,19 +27,24 @@ class Progress:
       step: steps done.
       steps: steps planned.
       epsilon: certified upper bound on what the steps so far cost, at the run's delta.
-      test_accuracy: the last score on public rows, or None.
+      scores: the last score on public rows, by its name; empty if there is none.
       examples_per_second: from the EXPECTED batch size, never the realised one.
 
     Example:
-      >>> Progress(1, 10, 0.5, None, 1000.0).epsilon
-      0.5
+      >>> Progress(1, 10, 0.5, {"accuracy": 0.9}, 1000.0).test_accuracy
+      0.9
     """
 
     step: int
     steps: int
     epsilon: float
-    test_accuracy: float | None
+    scores: Mapping[str, float]
     examples_per_second: float
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """The last accuracy on public rows, or None."""
+        return self.scores.get("accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Evaluation:
       public: whether those rows are public. Scores on private rows are no release: they
         are kept in the run's private folder and in `FitResult.private_scores`.
       every: steps between two scores; the last step is always scored.
+      name: what the number is, "accuracy" or "rmse".
 
     Example:
       >>> Evaluation(lambda params: 0.5, public=True, every=10).every
@@ -59,6 +66,7 @@ class Evaluation:
     score_fn: Callable[[Any], float]
     public: bool
     every: int
+    name: str = "accuracy"
 
     def __post_init__(self) -> None:
         """Refuses an interval of nothing."""
@@ -125,9 +133,8 @@ class Loop:
             self._score(evaluation, epsilon)
             if on_progress is not None:
                 rate = self.plan.expected_batch_size * (self.step - first) / elapsed
-                score = self.history[-1]["test_accuracy"] if self.history else None
-                steps = self.plan.steps
-                on_progress(Progress(self.step, steps, epsilon, score, rate))
+                steps, scores = self.plan.steps, self._shown(evaluation)
+                on_progress(Progress(self.step, steps, epsilon, scores, rate))
             if self.step % every == 0 and self.step < self.plan.steps:
                 self._checkpoint(grant)
 
@@ -141,16 +148,22 @@ class Loop:
         score = float(
             evaluation.score_fn(self.state.params if average is None else average)
         )
-        shown = score if evaluation.public else None
-        self.history.append(
-            {"step": self.step, "epsilon": epsilon, "test_accuracy": shown}
-        )
+        shown = score if evaluation.public and math.isfinite(score) else None
+        row = {"step": self.step, "epsilon": epsilon, f"test_{evaluation.name}": shown}
+        self.history.append(row)
         if evaluation.public:
             return
         self.private_scores.append((self.step, score))
         if self.session.folder is not None:
             line = {"step": self.step, "score": score}
             self.session.folder.add_private_line("scores.jsonl", line)
+
+    def _shown(self, evaluation: Evaluation | None) -> dict[str, float]:
+        """The last score, where it may be shown."""
+        if evaluation is None or not self.history:
+            return {}
+        score = self.history[-1][f"test_{evaluation.name}"]
+        return {} if score is None else {evaluation.name: score}
 
     def _checkpoint(self, grant: Grant) -> None:
         """Keeps the state, then notes in the ledger how far the run has come."""

@@ -32,7 +32,8 @@ def told(result: Result, history: History) -> dict[str, Any]:
 
     Args:
       result: the run's facts, as in result.json; those that are there are shown.
-      history: one mapping an evaluation: step, epoch, epsilon, test_accuracy.
+      history: one mapping an evaluation: step, epoch, epsilon, test_accuracy or
+        test_rmse.
 
     Example:
       >>> told({"delta": 1e-5, "model": "mlp", "dataset": "toy 1"}, [])["title"]
@@ -105,9 +106,10 @@ def _scores(result: Result) -> list[tuple[str, str, str]]:
     if not _scored_in_public(result):
         return []
     rows = []
-    accuracy = as_float(result.get("test_accuracy"))
-    if accuracy is not None:
-        rows.append(("test accuracy", _percent(accuracy), "on public rows"))
+    for name, (words, form, _) in SCORES.items():
+        score = as_float(result.get(f"test_{name}"))
+        if score is not None:
+            rows.append((f"test {words}", form(score), "on public rows"))
     bits = as_float(result.get("test_bits_per_character"))
     if bits is not None:
         rows.append(("bits per character", f"{bits:.3f}", "on public rows"))
@@ -129,19 +131,26 @@ def _curves(result: Result, history: History) -> list[Part]:
         f"Privacy spent: epsilon at delta = {delta} against steps, had the run"
         " stopped there. The whole run was charged before its first step.",
     )
+    if result.get("evaluation") == "none":
+        return [*epsilon, Text("No rows were scored on."), *_numbers(history, delta)]
     if not _scored_in_public(result):
         declared = result.get("evaluation") or "nothing"
         text = f"Accuracies are left out: the evaluation rows were declared {declared}."
-        history = [{**row, "test_accuracy": None} for row in history]
+        hidden = {f"test_{name}": None for name in SCORES}
+        history = [{**row, **hidden} for row in history]
         return [*epsilon, Text(text), *_numbers(history, delta)]
-    accuracy = _figure(
-        history,
-        "test_accuracy",
-        "test accuracy",
-        "Accuracy on the public evaluation rows against steps.",
-        percent=True,
-    )
-    return [*accuracy, *epsilon, *_numbers(history, delta)]
+    curves = [
+        figure
+        for name, (words, _, percent) in SCORES.items()
+        for figure in _figure(
+            history,
+            f"test_{name}",
+            f"test {words}",
+            f"{words.capitalize()} on the public evaluation rows against steps.",
+            percent=percent,
+        )
+    ]
+    return [*curves, *epsilon, *_numbers(history, delta)]
 
 
 def _figure(
@@ -153,7 +162,7 @@ def _figure(
     if not known:
         return []
     (first, low), (last, high) = known[0], known[-1]
-    form = _percent if percent else _upper
+    form = _percent if percent else _upper if key == "epsilon" else number
     note = (
         f"Curve of {label} against steps: from {form(low)} at step {first:,.0f} to"
         f" {form(high)} at step {last:,.0f}. The numbers are in the table below."
@@ -174,9 +183,10 @@ def _numbers(history: History, delta: str) -> list[Folded]:
         "step": lambda value: f"{value:,.0f}",
         "epoch": number,
         "epsilon": _upper,
-        "test_accuracy": _percent,
+        **{f"test_{name}": form for name, (_, form, _) in SCORES.items()},
     }
-    names = {"epsilon": f"epsilon at delta = {delta}", "test_accuracy": "test accuracy"}
+    names = {"epsilon": f"epsilon at delta = {delta}"}
+    names |= {f"test_{name}": f"test {words}" for name, (words, *_) in SCORES.items()}
     used = [
         key
         for key in columns
@@ -203,6 +213,23 @@ def _percent(value: float) -> str:
     return f"{100 * value:.2f} %"
 
 
+# By the name of a score: its words, its form, and whether it is a share.
+SCORES: dict[str, tuple[str, Callable[[float], str], bool]] = {
+    "accuracy": ("accuracy", _percent, True),
+    "rmse": ("root mean square error", number, False),
+}
+
+
+def score_in_words(name: str, value: float) -> str:
+    """A score as people read it.
+
+    Example:
+      >>> score_in_words("accuracy", 0.5), score_in_words("rmse", 1.25)
+      ('50.00 %', '1.25')
+    """
+    return SCORES[name][1](value)
+
+
 _PARAMETERS = {
     "noise_multiplier": "noise multiplier",
     "clip_norm": "clip norm",
@@ -218,6 +245,8 @@ _PARAMETERS = {
     "evaluation": "evaluation rows",
     "dataset": "data set",
     "model": "model",
+    "factory_sha256": "file of the model's factory, SHA-256",
+    "schema_sha256": "schema, SHA-256",
     "parameters": "parameters of the model",
     "microbatch_size": "microbatch size",
     "devices": "devices",

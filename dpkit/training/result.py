@@ -30,11 +30,11 @@ def outcome(
         "sampling_rate": _rates(plan),
         "clip_norm": config.privacy.clip_norm,
         "clipping": config.privacy.clipping,
-        "test_accuracy": history[-1]["test_accuracy"] if history else None,
+        **_last_scores(history),
         "seconds": round(done.seconds, 3) if timed else None,
         "constant_time": timed,
         "params_sha256": done.params_sha256,
-        "model": config.model.name,
+        "model": config.model.called,
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(done.params)),
         "microbatch_size": done.microbatch_size,
         "devices": done.devices,
@@ -49,6 +49,12 @@ def outcome(
         files={"params.npz": _npz(done.params)},
         **told({**facts, **terms, **bound}, history),
     )
+
+
+def _last_scores(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last scores; without any, the accuracy is unknown."""
+    last = history[-1] if history else {"test_accuracy": None}
+    return {name: value for name, value in last.items() if name.startswith("test_")}
 
 
 def _whole(number: Any) -> Any:
