@@ -20,7 +20,7 @@ from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import spending, verification
 from dpkit.accountants.ledger.book import Book, remark
 from dpkit.accountants.ledger.grant import Grant
-from dpkit.accountants.ledger.request import Facts, Request, plan_items
+from dpkit.accountants.ledger.request import Facts, Request, Sweep, plan_items
 from dpkit.accountants.ledger.tracing import refuse_inside_trace
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.storage import lines
@@ -202,7 +202,7 @@ class Ledger(Sole):
 
     def reserve(
         self,
-        event: DpEvent,
+        event: DpEvent | Sweep,
         *,
         count: int = 1,
         delta: float | None = None,
@@ -216,9 +216,12 @@ class Ledger(Sole):
         The grant that it gives is a context manager.
 
         Args:
-          event: what one step costs.
-          count: how many steps, all with these parameters.
-          delta: the plan's share of delta; None takes all that is left.
+          event: what one step costs; or a list of events, or of (event, count): a sweep
+            of runs, sealed together, `grant[i]` for each. Counted as one plan, many
+            more fit than one by one; all of it is spent, whichever of them are made.
+          count: how many steps, all with these parameters; 1 for a sweep.
+          delta: at which its own bound is stated, and where it is counted as a plan its
+            share of delta; None: the ledger's, and all that is left.
           label: what to call it, one line.
           key: makes a restart safe: meeting an earlier identical reservation resumes
             it, free of charge. It stands for one run: whoever resumes must repeat the
@@ -236,7 +239,8 @@ class Ledger(Sole):
         how = dict(count=count, key=key, scope=scope, provenance=provenance)
         wanted = self._request("reserve", event, label=label, delta=delta, **how)
         if self.regime == "static" and self._book.state().plan is None:
-            self.plan({label: (event, count)}, label=label, delta=delta, scope=scope)
+            items = {label: (wanted.prices.event, count)}
+            self.plan(items, label=label, delta=delta, scope=scope)
         return Grant(self._book, *self._book.enter(wanted))
 
     def granted(self, key: str) -> Grant:
@@ -292,7 +296,7 @@ class Ledger(Sole):
         wanted = self._request("plan", event, items=written, **how)
         return self._book.enter(wanted)[0]
 
-    def _request(self, kind: str, event: DpEvent, **asked: Any) -> Request:
+    def _request(self, kind: str, event: DpEvent | Sweep, **asked: Any) -> Request:
         """What a charge asks for; a subclass may refuse it, before anything else."""
         return self._book.request(kind, event, **asked)
 

@@ -3,10 +3,10 @@
 An account is what one scope of data may lose: its budget, its totals, its open filter.
 `cost` decides how a request enters it (filters.py has the proofs):
 
-- filter "auto": the first charge decides. If it asks for no share of delta and fits by
-  its Rényi curve, more often than by adding up epsilons, all of the budget is one Rényi
-  filter, which everything enters that has a curve, or an (epsilon, delta), or a batch
-  that can overflow. Else as "approx".
+- filter "auto": the first charge decides. If it fits by its Rényi curve, more often
+  than by adding up epsilons, all of the budget is one Rényi filter, which everything
+  enters that has a curve, or an (epsilon, delta), or a batch that can overflow. Else as
+  "approx".
 - filter "approx": a sealed plan is one (epsilon, delta) by the best certified
   accountant at its share of delta. A charge goes into the account's Rényi filter if one
   is open and it fits; else, if it is (epsilon, delta)-DP by itself, directly; else it
@@ -95,17 +95,25 @@ class Asked(NamedTuple):
     """What is to be counted: copies of an event, by its prices.
 
     Fields: prices (of one copy), count, sealed (whether it is a plan whose parameters
-    are all fixed), delta (the plan's share; None takes all that is left).
+    are all fixed), delta (the plan's share; None takes all that is left), runs (how
+    many a sealed sweep has, else 0), shorter (the prices of its first runs).
     """
 
     prices: Prices
     count: int
     sealed: bool
     delta: Number | None
+    runs: int = 0
+    shorter: Callable[[int], Prices] | None = None
 
     def as_plan(self) -> Asked:
         """The same as a sealed plan that takes what is left."""
         return self._replace(sealed=True, delta=None)
+
+    def first(self, n: int, *, quick: bool = False) -> Asked:
+        """The first n of its copies, or of its runs."""
+        prices, count = (self.shorter(n), 1) if self.shorter else (self.prices, n)
+        return self._replace(prices=prices.quick() if quick else prices, count=count)
 
 
 def costs(accounts: Sequence[Account], asked: Asked) -> dict[str, Cost]:
@@ -144,7 +152,7 @@ def cost(account: Account, asked: Asked) -> Cost | None:
     if account.filter is not None and account.filter.shared:
         return _shared(account, asked)
     new = account.totals.charges == 0 and account.filter is None
-    if account.rule == "auto" and new and asked.delta is None:
+    if account.rule == "auto" and new:
         found = _opening(account, asked)
         if found is not None:
             return found
@@ -180,7 +188,7 @@ def refuse_uncountable(rule: str, prices: Prices, *, sealed: bool) -> None:
 
 def bound_of(account: Account, asked: Asked, cost: Cost) -> PrivacyBound:
     """The static bound of a request by itself, as it was counted in the account."""
-    prices, count, _, _ = asked
+    prices, count = asked.prices, asked.count
     if cost.how == "approx":
         return prices.bound(count, below(cost.delta))
     filter = account.after(cost, count, seq=0).filter
@@ -277,13 +285,19 @@ def _refusal(
     accounts: Sequence[Account], account: Account, asked: Asked
 ) -> BudgetExceeded:
     """The exception for a request that doesn't fit one account."""
-    prices, count, sealed, delta = asked
-    quick = asked._replace(prices=prices.quick()) if sealed else asked
+    prices, count, sealed, delta = asked[:4]
     advice = _cause(account, sealed, delta)
-    fitting = largest_count(lambda n: _fits(accounts, quick._replace(count=n)), count)
-    if fitting:
-        where = "in one sealed plan, " if sealed else ""
-        advice += f"; {where}{fitting} of count={count} would fit"
+    whole = asked.runs or count
+    fitting = largest_count(
+        lambda n: _fits(accounts, asked.first(n, quick=sealed)), whole
+    )
+    if fitting and asked.runs:
+        fitting = largest_count(
+            lambda n: _fits(accounts, asked.first(n)), whole, fitting
+        )
+        advice += f"; the first {fitting} of its {whole} runs would fit"
+    elif fitting:
+        advice += f"; {fitting} of count={count} would fit"
     elif not sealed and _fits(accounts, asked.as_plan()):
         advice += f"; {_AS_PLAN}"
     share = account.budget.delta if delta is None else float(delta)

@@ -27,7 +27,7 @@ from dpkit.accountants.answers.errors import (
 )
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import Ledger
-from dpkit.accountants.ledger.request import Request
+from dpkit.accountants.ledger.request import Request, Sweep
 from dpkit.accountants.ledger.state import CHARGES
 from dpkit.accountants.readings.best import epsilon
 from dpkit.accountants.storage.lines import location
@@ -54,7 +54,7 @@ class RunLedger(Ledger):
 
     run_id: str | None = None
 
-    def _request(self, kind: str, event: DpEvent, **options: Any) -> Request:
+    def _request(self, kind: str, event: DpEvent | Sweep, **options: Any) -> Request:
         # The plan of a static ledger takes the budget; what it releases has a key.
         key = str(options.get("key")).partition("/")[0]
         if kind != "plan" and key != self.run_id:
