@@ -57,7 +57,7 @@ class Grant(Sole):
 
     @property
     def runs(self) -> list[Run]:
-        """The runs of a sweep, in order, of which `grant[i]` is one; of one plan none."""
+        """The runs of a sweep, in order (`grant[i]` is one); of one plan none."""
         runs = flat(self.entry.body.get("runs", ()))
         return [
             Run(self, index, from_json(run["event"]), run["count"])

@@ -20,7 +20,7 @@ from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import spending, verification
 from dpkit.accountants.ledger.book import Book, remark
 from dpkit.accountants.ledger.grant import Grant
-from dpkit.accountants.ledger.request import Facts, Request, Sweep, plan_items
+from dpkit.accountants.ledger.request import Facts, Request, Sweep, one_line, plan_items
 from dpkit.accountants.ledger.tracing import refuse_inside_trace
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.storage import lines
@@ -51,6 +51,7 @@ class Ledger(Sole):
 
     def __init__(self, store: Store):
         """Use `Ledger.open`."""
+        self.author: str | None = None
         self._store = store
         self._book = Book(store)
         self.terms = self._book.terms
@@ -68,6 +69,7 @@ class Ledger(Sole):
         filter: str = "auto",
         adaptive: Budget | None = None,
         scopes: Mapping[str, Budget] | None = None,
+        author: str | None = None,
     ) -> Self:
         """Opens a ledger, a context manager; creates it where there is none.
 
@@ -88,6 +90,8 @@ class Ledger(Sole):
             it the first such charge takes all that is left.
           scopes: budgets of named, index-based blocks of the data. "all" counts every
             charge; a scope counts those that name it and those on "all".
+          author: who charges through this object, in a line of free text; it stands in
+            the provenance of its entries. Not checked: it proves nothing.
 
         Raises:
           ValueError: a term is missing or malformed.
@@ -95,6 +99,8 @@ class Ledger(Sole):
           LedgerCorrupt: truncated, edited, written by a newer dpkit, or no ledger.
           OSError: the file or the server can't be reached, or the server isn't durable.
         """
+        if author is not None:
+            one_line(author=author)
         store = Store(lines.location(path))
         needed = dict(budget=budget, relation=relation, unit=unit, dataset=dataset)
         more = dict(regime=regime, filter=filter, adaptive=adaptive, scopes=scopes)
@@ -112,6 +118,7 @@ class Ledger(Sole):
             store.check()
             ledger = cls(store)
             ledger.terms.refuse_other(**terms)
+            ledger.author = author
         except BaseException:
             store.close()
             raise
@@ -298,6 +305,9 @@ class Ledger(Sole):
 
     def _request(self, kind: str, event: DpEvent | Sweep, **asked: Any) -> Request:
         """What a charge asks for; a subclass may refuse it, before anything else."""
+        if self.author is not None:
+            told = asked.get("provenance") or {}
+            asked["provenance"] = {"author": self.author, **told}
         return self._book.request(kind, event, **asked)
 
     def spent(self, delta: float | None = None, *, scope: str = ALL) -> PrivacyBound:

@@ -58,11 +58,11 @@ class Request:
         if self.runs and (self.kind, self.count) != ("reserve", 1):
             raise ValueError(
                 f"count={self.count}: a list of events is one sweep, sealed by "
-                "ledger.reserve alone; give (event, count) where a run has several steps"
+                "ledger.reserve alone; give (event, count) for a run of several steps"
             )
-        _short(label=self.label)
+        one_line(label=self.label)
         if self.key is not None:
-            _short(key=self.key)
+            one_line(key=self.key)
         self.scope = _scope(self.terms, self.scope)
         if self.provenance is not None:
             self.provenance = _facts(self.provenance)
@@ -113,7 +113,7 @@ def plan_items(items: Mapping[str, tuple[Any, int]]) -> tuple[Any, tuple[dict, .
     if not items:
         raise ValueError("items={}: a plan needs at least one")
     written = tuple(
-        {"label": _short(label=label), "event": to_json(event), "count": count}
+        {"label": one_line(label=label), "event": to_json(event), "count": count}
         for label, (event, count) in items.items()
     )
     return sequential([repeat(e, n) for e, n in items.values()]), written
@@ -167,7 +167,7 @@ def _scope(terms: Terms, scope: str | Sequence[str]) -> str | tuple[str, ...]:
     return names
 
 
-def _short(**value: object) -> str:
+def one_line(**value: object) -> str:
     """One line of text of bounded length."""
     text = checks.text(**value)
     if len(text) > _MAX_TEXT or not text.isprintable():
@@ -182,7 +182,7 @@ def _facts(provenance: Facts) -> dict[str, Any]:
         raise TypeError(f"provenance must be a mapping of at most {_MAX_FACTS} facts")
     facts: dict[str, Any] = {}
     for name, value in provenance.items():
-        _short(provenance=name)
+        one_line(provenance=name)
         if type(value) not in (str, int, float, bool):
             raise TypeError(
                 f"provenance {name}={type(value).__name__} must be str, int, float or "
