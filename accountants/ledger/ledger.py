@@ -346,6 +346,24 @@ class Ledger(Sole):
         """
         return spending.charged(self._book, key)
 
+    def parts(self) -> dict[int, float]:
+        """The part that each charge has in what is spent, by the number of its entry.
+
+        They sum to 1, at the order whose report is the ledger's where it counts by
+        Rényi curves; what was given back has no part. Empty where nothing is spent, or
+        no finite bound is left.
+
+        Example:
+          >>> from dpkit.accountants import PureDpEvent
+          >>> ledger = Ledger.open(None, budget=Budget(9.0, 0.0), relation="add_remove",
+          ...                      unit="example", dataset="toy 1.0")
+          >>> for epsilon in (0.5, 1.5):
+          ...     entry = ledger.charge(PureDpEvent(epsilon), label="look")
+          >>> ledger.parts()
+          {1: 0.25, 2: 0.75}
+        """
+        return spending.parts(self._book)
+
     def remaining(
         self,
         event: DpEvent,

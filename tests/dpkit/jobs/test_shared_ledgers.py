@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -16,13 +17,18 @@ from tests.dpkit.jobs import toy
 from tests.dpkit.jobs.test_lifecycle import TOY, TRAIN
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "no_curves")
-TERMS = {"relation": "add_remove", "unit": "example", "dataset": "digits 1.0.0"}
+TERMS: dict[str, Any] = {
+    "relation": "add_remove",
+    "unit": "example",
+    "dataset": "digits 1.0.0",
+}
 # Small enough for ten, if they share; a plan takes all of the delta.
 SMALL = TRAIN.replace("noise_multiplier = 2.0", "epsilon = 0.3").replace("1e-4", "1e-5")
 
 
-def team(where, **changes):
-    return Ledger.open(where, **{"budget": Budget(3.0, 1e-5), **TERMS, **changes})
+def team(where, **changes) -> Any:
+    terms: dict[str, Any] = {"budget": Budget(3.0, 1e-5), **TERMS, **changes}
+    return Ledger.open(where, **terms)
 
 
 def trained(tmp_path, name, where, text=SMALL):
@@ -129,7 +135,11 @@ class Unnamed(toy.Job):
 
 
 def toy_ledger(where, **changes):
-    terms = {**TERMS, "dataset": "what the team calls it", "budget": Budget(9.0, 0.0)}
+    terms: dict[str, Any] = {
+        **TERMS,
+        "dataset": "what the team calls it",
+        "budget": Budget(9.0, 0.0),
+    }
     return Ledger.open(where, **{**terms, **changes})
 
 
@@ -144,7 +154,7 @@ def test_data_without_a_name_take_the_ledgers(tmp_path, form):
     assert (
         told.to_json()["dataset"] == done.result["dataset"] == "what the team calls it"
     )
-    for ask in (dry_run, lambda *a, **how: run(*a, tmp_path / "other", **how)):
+    for ask in (dry_run, lambda a, b, **how: run(a, b, tmp_path / "other", **how)):
         with pytest.raises(Incompatible, match="dataset='toy'"):
             ask(Unnamed(names=True), config, ledger=named)
     assert not (tmp_path / "other").exists()
