@@ -81,6 +81,19 @@ def test_make_commands_exist():
     assert {"demo", "test", "install"} <= named <= make_targets()
 
 
+def _bring_adult(folder):
+    """The documented configuration and schema, for a few steps on some of the rows."""
+    text = (ROOT / "docs" / "configs" / "adult.toml").read_text()
+    assert "epochs = 20" in text
+    (folder / "adult.toml").write_text(text.replace("epochs = 20", "steps = 3"))
+    schema = (ROOT / "docs" / "configs" / "adult.schema.json").read_text()
+    (folder / "adult.schema.json").write_text(schema)
+    rows = {"train.csv": "train", "test.csv": "test", "new.csv": "test"}
+    for name, part in rows.items():
+        text = (ROOT / "tests" / "excerpts" / f"adult_{part}.csv").read_text()
+        (folder / name).write_text(text)
+
+
 @pytest.mark.slow
 @pytest.mark.guard
 def test_dpkit_commands_run(tmp_path, monkeypatch):
@@ -88,12 +101,13 @@ def test_dpkit_commands_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer, "choose_microbatch", take_eight)
     monkeypatch.chdir(tmp_path)
+    _bring_adult(tmp_path)
     ran = set()
     for command in COMMANDS:
         if not command.startswith("dpkit "):
             continue
         arguments = shlex.split(command)[1:]
-        if arguments[0] == "train":
+        if arguments[:2] == ["train", "my.toml"]:
             # The configuration that was copied out, on a data set that needs no
             # network and for a few steps.
             text = (tmp_path / "my.toml").read_text()
@@ -108,10 +122,14 @@ def test_dpkit_commands_run(tmp_path, monkeypatch):
             (tmp_path / "my.toml").write_text(text)
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, (command, result.output)
-        ran.add(" ".join(arguments[:2]) if arguments[0] != "train" else "train")
+        alone = arguments[0] in ("train", "predict")
+        ran.add(arguments[0] if alone else " ".join(arguments[:2]))
     assert ran == {
         "demo --write-config",
         "train",
+        "predict",
+        "data check",
+        "ledger init",
         "ledger show",
         "ledger verify",
         "budget epsilon",

@@ -16,6 +16,7 @@ from dpkit.accountants.rules.filters import RenyiFilter, adaptive_filter, zcdp_f
 from dpkit.accountants.rules.totals import Account, Totals
 
 ALL = "all"
+UNNAMED = "unnamed"  # data of which nobody said what it is called
 REGIMES = ("adaptive", "static")
 FILTERS = ("approx", "auto", "pure", "zcdp")
 
@@ -142,9 +143,14 @@ class Terms:
         return (ALL, *scope)
 
     def refuse_other(self, **given: Any) -> None:
-        """Raise Incompatible where a given term (no default) is not this ledger's."""
+        """Raise Incompatible where a given term (no default) is not this ledger's.
+
+        A ledger whose data is "unnamed" takes any name of it.
+        """
         for name, value in given.items():
             own = getattr(self, name)
+            if name == "dataset" and own == UNNAMED:
+                continue
             if value not in (None, own, getattr(Terms, name, None)):
                 raise Incompatible(
                     f"{name}={_plain(value)} but the ledger's is {name}={_plain(own)}: "

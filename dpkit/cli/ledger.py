@@ -59,7 +59,7 @@ def init(
     dataset: Annotated[
         str,
         typer.Option(help="A name and version of the data; nothing computed from it."),
-    ] = "unnamed",
+    ] = "unnamed",  # which any name goes with
     regime: Annotated[
         str,
         typer.Option(

@@ -97,7 +97,7 @@ class Place:
         url, author = given, None
         if config.ledger is not None:
             author = config.ledger.author
-            url = config.ledger.url if given is None else given
+            url = _from(config) if given is None else given
         if url is None:
             if config.share is not None:
                 raise ValueError(
@@ -192,6 +192,14 @@ class Place:
             return store.exists(), str(name)
         finally:
             store.close()
+
+
+def _from(config: JobConfig) -> str | Path | None:
+    """The configuration's ledger; a file is meant from the configuration's folder."""
+    url = None if config.ledger is None else config.ledger.url
+    if url is None or "://" in url or location(url) is None:
+        return url
+    return config.folder / url
 
 
 def part_cost(

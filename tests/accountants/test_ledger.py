@@ -10,9 +10,11 @@ import dp_accounting as dp
 import pytest
 
 from dpkit.accountants import (
+    Incompatible,
     ApproxDpEvent,
     Budget,
     BudgetExceeded,
+    Ledger,
     MetricLocalPureDpEvent,
     NotCertified,
     ParallelDpEvent,
@@ -389,3 +391,13 @@ def test_totals_against_brute_force(seed):
         assert found == expected
         assert ledger.spent().upper >= float(expected)
     ledger.verify()
+
+
+def test_a_ledger_of_unnamed_data_takes_any_name(tmp_path):
+    terms = dict(relation="add_remove", unit="example")
+    path = tmp_path / "l.db"
+    Ledger.open(path, budget=Budget(1.0, 0.0), dataset="unnamed", **terms).close()
+    with Ledger.open(path, dataset="mnist 3.0.1", **terms) as ledger:
+        assert ledger.dataset == "unnamed"
+    with pytest.raises(Incompatible):
+        Ledger.open(path, relation="zero_out", dataset="mnist 3.0.1")
