@@ -131,16 +131,19 @@ class FileRows:
         return dict(self._fields)
 
     def take(self, indices: np.ndarray) -> Any:
-        """The rows of these numbers, stacked; each is read once."""
+        """The rows of these numbers, stacked.
+
+        Each number is read, also where padding repeats it: else the time would tell how
+        many rows a batch holds.
+        """
         indices = checked_indices(indices, self._length)
         if self._length == 0:
             return empty_rows(self.example, len(indices))
-        unique, places = np.unique(indices, return_inverse=True)
-        found = np.empty(len(unique), self._dtype)
+        found = np.empty(len(indices), self._dtype)
         size, view = self._dtype.itemsize, memoryview(found).cast("B")
-        for place, number in enumerate(unique.tolist()):
+        for place, number in enumerate(indices.tolist()):
             self._file.read(view[place * size : (place + 1) * size], number * size)
-        return {n: np.ascontiguousarray(found[n][places]) for n in self._fields}
+        return {name: np.ascontiguousarray(found[name]) for name in self._fields}
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All bytes, piece by piece, to be compared with those of a later day."""
