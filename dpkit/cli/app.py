@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dpkit.cli import budget, jobs, ledger, train
+from dpkit.cli import budget, data, jobs, ledger, train
 from dpkit.cli.errors import Command, Root
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command("train", cls=Command)(train.train)
 app.command("schema", cls=Command)(jobs.schema)
 app.add_typer(budget.app, name="budget")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(data.app, name="data")
 
 
 def version() -> str:

@@ -27,6 +27,24 @@ def write(path: Path, text: str) -> None:
         raise
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write a file that doesn't exist yet, for people to edit.
+
+    Raises:
+      ValueError: it exists.
+
+    Example:
+      >>> write_new(Path("/nonexistent/a.txt"), "a")
+      Traceback (most recent call last):
+      FileNotFoundError: [Errno 2] No such file or directory: '/nonexistent/a.txt'
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ValueError(f"{str(path)!r} exists already: name a new file") from None
+
+
 def place(temporary: Path, path: Path) -> None:
     """Give a finished file its name, unless that is taken; one process can win.
 

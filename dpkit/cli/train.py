@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from dpkit.cli.files import write_new
 from dpkit.cli.jobs import config_type, job_command, run_job
 from dpkit.cli.options import Json
 from dpkit.cli.output import confirm
@@ -67,21 +68,10 @@ def demo(
     shipped = resources.files("dpkit.training").joinpath(_FILES[example])
     text = shipped.read_text("utf-8")
     if write_config is not None:
-        _write_new(write_config, text)
+        write_new(write_config, text)
         confirm(f"written: now edit it, and dpkit train {write_config} --out DIR")
         return
     from dpkit.jobs import load
 
     out = _FOLDERS[example] if out is None else out
     run_job("train", load(config_type("train"), text), out, as_json=json)
-
-
-def _write_new(path: Path, text: str) -> None:
-    """Write a file that doesn't exist yet."""
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise ValueError(
-            f"write_config={str(path)!r} exists already: name a new file"
-        ) from None

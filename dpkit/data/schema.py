@@ -28,7 +28,13 @@ VERSION = 1
 Whole = Annotated[int, Meta(ge=1)]
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Column(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
     """What every kind of column has. The kind stands under `kind` in TOML and JSON.
 
     Attributes:
@@ -369,8 +375,12 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The JSON of a file."""
-        return json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
+        """The JSON of a file, a line a column."""
+        values = self.to_json()
+        columns = values.pop("columns").items()
+        lines = [f"  {_json(name)}: {_json(column)}" for name, column in columns]
+        facts = "".join(f" {_json(name)}: {_json(v)},\n" for name, v in values.items())
+        return "{\n" + facts + ' "columns": {\n' + ",\n".join(lines) + "\n }\n}\n"
 
     @property
     def sha256(self) -> str:
@@ -442,6 +452,11 @@ def moment(text: str) -> float | None:
         ).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def _json(value: Any) -> str:
+    """JSON on one line."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _explained(error: Exception, kind: type[Any]) -> str:

@@ -21,6 +21,32 @@ _IN_MEMORY = 256 * 2**20
 _BLOCK = 8 * 2**20
 
 
+class Scratch:
+    """A file without a name, on the disk of the cache, closed when nobody needs it."""
+
+    def __init__(self) -> None:
+        folder = open_cache(None).root
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder)
+        self.number = self._file.fileno()
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def append(self, content: bytes) -> None:
+        """Writes at the end."""
+        self._file.write(content)
+        self._file.flush()
+
+    def read(self, into: memoryview, start: int) -> None:
+        """Fills a buffer from a place in the file."""
+        while len(into):
+            count = os.preadv(self.number, [into], start)
+            if count == 0:
+                raise OSError("the file of encoded rows was cut short")
+            into, start = into[count:], start + count
+
+
 class Spool:
     """Takes rows as they come, and gives them back by number.
 
@@ -45,7 +71,7 @@ class Spool:
         self._most = in_memory
         self._parts: list[np.ndarray] = []
         self._bytes = 0
-        self._file: Any = None
+        self._file: Scratch | None = None
         self._dtype = np.dtype([(n, f.dtype, f.shape) for n, f in fields.items()])
 
     def add(self, rows: Mapping[str, np.ndarray]) -> None:
@@ -74,12 +100,9 @@ class Spool:
     def _flush(self) -> None:
         """Moves what is in memory to the file."""
         if self._file is None:
-            folder = open_cache(None).root
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder)
+            self._file = Scratch()
         for part in self._parts:
-            self._file.write(part.tobytes())
-        self._file.flush()
+            self._file.append(part.tobytes())
         self._parts, self._bytes = [], 0
 
 
@@ -87,17 +110,17 @@ class FileRows:
     """Rows of one size in a file; only those that are asked for are read.
 
     Args:
-      file: open, binary; kept open as long as this lives.
+      file: of which all is rows.
       dtype: of a row.
       fields: shape and dtype of each array of a row.
     """
 
     def __init__(
-        self, file: Any, dtype: np.dtype, fields: Mapping[str, jax.ShapeDtypeStruct]
+        self, file: Scratch, dtype: np.dtype, fields: Mapping[str, jax.ShapeDtypeStruct]
     ) -> None:
         self._file, self._dtype = file, dtype
         self._fields = dict(fields)
-        self._length = os.fstat(file.fileno()).st_size // dtype.itemsize
+        self._length = os.fstat(file.number).st_size // dtype.itemsize
 
     def __len__(self) -> int:
         return self._length
@@ -116,7 +139,7 @@ class FileRows:
         found = np.empty(len(unique), self._dtype)
         size, view = self._dtype.itemsize, memoryview(found).cast("B")
         for place, number in enumerate(unique.tolist()):
-            self._read(view[place * size : (place + 1) * size], number * size)
+            self._file.read(view[place * size : (place + 1) * size], number * size)
         return {n: np.ascontiguousarray(found[n][places]) for n in self._fields}
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -124,13 +147,5 @@ class FileRows:
         total = self._length * self._dtype.itemsize
         for start in range(0, total, _BLOCK):
             block = np.empty(min(_BLOCK, total - start), np.uint8)
-            self._read(memoryview(block), start)
+            self._file.read(memoryview(block), start)
             yield block
-
-    def _read(self, into: memoryview, start: int) -> None:
-        """Fills a buffer from a place in the file."""
-        while len(into):
-            count = os.preadv(self._file.fileno(), [into], start)
-            if count == 0:
-                raise OSError("the file of encoded rows was cut short")
-            into, start = into[count:], start + count

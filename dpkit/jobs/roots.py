@@ -10,12 +10,14 @@ import dataclasses
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dpkit.data.random_access import ArrayRows, Rows
+from dpkit.data.spool import FileRows
 from dpkit.data.units import UserRows
 from dpkit.mechanisms.noise import chacha_key
 
@@ -92,9 +94,9 @@ class Roots:
     def fingerprint(self, rows: Rows) -> str:
         """A keyed digest of the data: tells changes to the run, nothing to others.
 
-        Of arrays in memory all of them count, and whom they belong to; of larger
-        sources the number of rows, their shape, and 64 rows whose numbers only this
-        root knows.
+        All rows of arrays in memory and of tables count, and whom they belong to; of
+        other sources the number of rows, their shape, and 64 rows whose numbers only
+        this root knows.
         """
         digest = hmac.new(self.sampling, b"data", hashlib.sha256)
         for array in self._looked_at(rows):
@@ -102,8 +104,10 @@ class Roots:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def _looked_at(self, rows: Rows) -> list[np.ndarray]:
+    def _looked_at(self, rows: Rows) -> Iterable[np.ndarray]:
         """The arrays that count for the fingerprint."""
+        if isinstance(rows, FileRows):
+            return rows.blocks()
         if isinstance(rows, UserRows):
             return [*rows.grouping, *self._looked_at(rows.rows)]
         if isinstance(rows, ArrayRows):
