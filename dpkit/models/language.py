@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -119,6 +119,23 @@ class LanguageModel:
             return {"accuracy": right / count, "bits_per_character": bits}
 
         return scores
+
+    def predictions(
+        self, params: Any, rows: Any, chunk: int = 100
+    ) -> Iterator[tuple[Any, Any]]:
+        """Bits per character of rows, some at a time; post-processing of `params`.
+
+        Yields:
+          The mean of each row, NaN where it has nothing to predict, and None.
+        """
+        rows = as_rows(rows)
+        one = jax.jit(jax.vmap(self._losses, (None, 0)))
+        for start in range(0, len(rows), chunk):
+            some = rows.take(np.arange(start, min(start + chunk, len(rows))))
+            nats, _, counted = one(params, some[self.field])
+            count = np.asarray(counted.sum(axis=1), float)
+            total = np.asarray(nats.sum(axis=1), float)
+            yield total / np.where(count, count, np.nan) / math.log(2), None
 
     def _losses(self, params: Any, tokens: Any) -> tuple[jax.Array, ...]:
         """For each predicted symbol: cross entropy, whether it came first, 1; or 0s."""
