@@ -240,7 +240,7 @@ def naming(kind: type[JobConfig], *sections: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        key = re.match(r"(\w+)[=.:]", str(error))
+        key = re.match(r"(\w+)([=.:]| is missing)", str(error))
         known = sections_of(kind)
         for section in sections:
             names = {field.name for field in known[section].fields}

@@ -69,7 +69,7 @@ class MLP(nn.Module):
         found = self._embedded(inputs[CODES]) if CODES in inputs else None
         if found is not None and self.hidden:
             parts.append(found.reshape(-1))
-        bias = 0.0 if found is None or self.hidden else found.sum(axis=0)
+        bias = 0.0 if found is None or self.hidden else _total(found)
         if not parts:
             return bias + self.param("bias", nn.initializers.zeros, self.num_classes)
         x = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
@@ -84,6 +84,11 @@ class MLP(nn.Module):
         spread = nn.initializers.normal(0.1)
         table = nn.Embed(sum(self.codes), width, embedding_init=spread)
         return table(codes + jnp.asarray(starts, jnp.int32))
+
+
+def _total(rows: jax.Array) -> jax.Array:
+    """The sum of rows; of one row it isn't a mean over a batch, nor looks like one."""
+    return rows[0] if len(rows) == 1 else rows.sum(axis=0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
