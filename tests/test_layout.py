@@ -31,7 +31,8 @@ FLOORS = {
         {"ledger"},
     ],
     "dpkit": [
-        {"data", "models", "rewrite", "budget"},
+        {"data"},
+        {"models", "rewrite", "budget"},
         {"report"},
         {"jobs"},
         {"training", "federated", "density", "synthetic", "auditing", "analysis"},

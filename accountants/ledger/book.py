@@ -18,9 +18,16 @@ from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.events.warrant import warrant
 from dpkit.accountants.ledger.pricing import EventPrices, bound_to_json, once
-from dpkit.accountants.ledger.request import Request
+from dpkit.accountants.ledger.request import (
+    Request,
+    Sweep,
+    flat,
+    sweep_runs,
+    together,
+)
 from dpkit.accountants.ledger.state import State, after, given_back, state_of
-from dpkit.accountants.rules.counting import bound_of, costs, refuse_uncountable
+from dpkit.accountants.rules.counting import bound_of, refuse_uncountable
+from dpkit.accountants.rules.refusing import costs
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.rules.totals import Account, Cost, Totals
 from dpkit.accountants.storage.entry import Entry, canonical
@@ -70,8 +77,12 @@ class Book:
 
         return once(self._prices, text, make)
 
-    def request(self, kind: str, event: DpEvent, **asked: Any) -> Request:
+    def request(self, kind: str, event: DpEvent | Sweep, **asked: Any) -> Request:
         """A caller's arguments as the `Request` with these fields."""
+        if not isinstance(event, DpEvent):
+            asked["runs"] = runs = sweep_runs(event)
+            asked["shorter"] = lambda n: self.prices(together(flat(runs)[:n]))
+            event = together(runs)
         prices = self.prices(event)
         return Request(kind=kind, prices=prices, terms=self.terms, **asked)
 
@@ -266,9 +277,10 @@ def _settled_already(
 ) -> Entry | None:
     """The same settlement made before; ValueError where it contradicts one."""
     last = earlier[-1] if earlier else None
-    if last is not None and last.kind == kind:
-        if all(last.body.get(name) == value for name, value in fields.items()):
-            return last
+    for entry in earlier if "run" in fields else earlier[-1:]:
+        same = all(entry.body.get(name) == value for name, value in fields.items())
+        if entry.kind == kind and same:
+            return entry
     if last is not None and last.kind in ("commit", "abort"):
         raise ValueError(f"{kind}: entry seq={last.seq} settled it ({last.kind})")
     steps = [entry.body["step"] for entry in earlier if entry.kind == "checkpoint"]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from dp_accounting import DpEvent
+
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
+from dpkit.accountants.events.notation import from_json
 from dpkit.accountants.ledger.book import Book
 from dpkit.accountants.ledger.pricing import bound_from_json
+from dpkit.accountants.ledger.request import flat
 from dpkit.accountants.storage.entry import Entry
 from dpkit.accountants.storage.store import Sole
 
@@ -41,13 +47,25 @@ class Grant(Sole):
 
     @property
     def count(self) -> int:
-        """How many steps were paid."""
+        """How many steps were paid; a sweep is one."""
         return self.entry.body["count"]
 
     @property
     def bound(self) -> PrivacyBound:
         """The static bound of the whole reservation by itself, as it was counted."""
         return bound_from_json(self.entry.body["bound"])
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of a sweep, in order (`grant[i]` is one); of one plan none."""
+        runs = flat(self.entry.body.get("runs", ()))
+        return [
+            Run(self, index, from_json(run["event"]), run["count"])
+            for index, run in enumerate(runs)
+        ]
+
+    def __getitem__(self, index: int) -> Run:
+        return self.runs[index]
 
     def commit(self, ran: int) -> Entry:
         """Closes the reservation, once all releases are made.
@@ -59,7 +77,8 @@ class Grant(Sole):
 
         Args:
           ran: how many copies of the event were begun, 0 to `count`; one that was begun
-            (a tree, a stream of correlated noise) counts as a whole.
+            (a tree, a stream of correlated noise) counts as a whole,
+            and so does a sweep.
 
         Returns:
           The commit entry; the same one when repeated with the same number.
@@ -87,6 +106,11 @@ class Grant(Sole):
         self._refuse_left("checkpoint")
         step = self._steps(step=step)
         return self._book.settle(self.entry, "checkpoint", {"step": step})
+
+    def _made(self, run: int) -> Entry:
+        """Notes that a run of a sweep was made."""
+        self._refuse_left("commit")
+        return self._book.settle(self.entry, "checkpoint", {"run": run, "step": 1})
 
     def abort(self, *, nothing_released: bool) -> Entry:
         """Gives everything back: only if no output was computed, seen or stored.
@@ -125,3 +149,45 @@ class Grant(Sole):
         if steps > self.count:
             raise ValueError(f"{name}={steps} is more than the {self.count} reserved")
         return steps
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sealed sweep: leave to release its event `count` times.
+
+    Attributes:
+      grant: of the whole sweep.
+      index: its place in it.
+      event: what one step of it costs.
+      count: how many steps.
+
+    Example:
+      >>> from dpkit.accountants import Budget, Ledger, PureDpEvent
+      >>> ledger = Ledger.open(None, budget=Budget(3.0, 0.0), relation="add_remove",
+      ...                      unit="example", dataset="toy")
+      >>> sweep = [PureDpEvent(0.5), (PureDpEvent(0.25), 4)]
+      >>> with ledger.reserve(sweep, label="sweep") as grant:
+      ...     entry = grant[1].commit()
+      >>> grant[1].bound.upper, ledger.spent().upper
+      (1.0, 1.5)
+    """
+
+    grant: Grant
+    index: int
+    event: DpEvent
+    count: int
+
+    @property
+    def bound(self) -> PrivacyBound:
+        """The static bound of this run by itself, at the delta of the whole."""
+        prices = self.grant._book.prices(self.event)
+        return prices.bound(self.count, self.grant.bound.delta)
+
+    def commit(self) -> Entry:
+        """Notes in the ledger that this run was made; it gives nothing back.
+
+        Raises:
+          ValueError: the whole sweep is settled.
+          RuntimeError: the block was left already.
+        """
+        return self.grant._made(self.index)

@@ -20,7 +20,7 @@ from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import spending, verification
 from dpkit.accountants.ledger.book import Book, remark
 from dpkit.accountants.ledger.grant import Grant
-from dpkit.accountants.ledger.request import Facts, Request, plan_items
+from dpkit.accountants.ledger.request import Facts, Request, Sweep, one_line, plan_items
 from dpkit.accountants.ledger.tracing import refuse_inside_trace
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.storage import lines
@@ -51,6 +51,7 @@ class Ledger(Sole):
 
     def __init__(self, store: Store):
         """Use `Ledger.open`."""
+        self.author: str | None = None
         self._store = store
         self._book = Book(store)
         self.terms = self._book.terms
@@ -68,6 +69,7 @@ class Ledger(Sole):
         filter: str = "auto",
         adaptive: Budget | None = None,
         scopes: Mapping[str, Budget] | None = None,
+        author: str | None = None,
     ) -> Self:
         """Opens a ledger, a context manager; creates it where there is none.
 
@@ -88,6 +90,8 @@ class Ledger(Sole):
             it the first such charge takes all that is left.
           scopes: budgets of named, index-based blocks of the data. "all" counts every
             charge; a scope counts those that name it and those on "all".
+          author: who charges through this object, in a line of free text; it stands in
+            the provenance of its entries. Not checked: it proves nothing.
 
         Raises:
           ValueError: a term is missing or malformed.
@@ -95,6 +99,8 @@ class Ledger(Sole):
           LedgerCorrupt: truncated, edited, written by a newer dpkit, or no ledger.
           OSError: the file or the server can't be reached, or the server isn't durable.
         """
+        if author is not None:
+            one_line(author=author)
         store = Store(lines.location(path))
         needed = dict(budget=budget, relation=relation, unit=unit, dataset=dataset)
         more = dict(regime=regime, filter=filter, adaptive=adaptive, scopes=scopes)
@@ -112,6 +118,7 @@ class Ledger(Sole):
             store.check()
             ledger = cls(store)
             ledger.terms.refuse_other(**terms)
+            ledger.author = author
         except BaseException:
             store.close()
             raise
@@ -202,7 +209,7 @@ class Ledger(Sole):
 
     def reserve(
         self,
-        event: DpEvent,
+        event: DpEvent | Sweep,
         *,
         count: int = 1,
         delta: float | None = None,
@@ -216,9 +223,12 @@ class Ledger(Sole):
         The grant that it gives is a context manager.
 
         Args:
-          event: what one step costs.
-          count: how many steps, all with these parameters.
-          delta: the plan's share of delta; None takes all that is left.
+          event: what one step costs; or a list of events, or of (event, count): a sweep
+            of runs, sealed together, `grant[i]` for each. Counted as one plan, many
+            more fit than one by one; all of it is spent, whichever of them are made.
+          count: how many steps, all with these parameters; 1 for a sweep.
+          delta: at which its own bound is stated, and where it is counted as a plan its
+            share of delta; None: the ledger's, and all that is left.
           label: what to call it, one line.
           key: makes a restart safe: meeting an earlier identical reservation resumes
             it, free of charge. It stands for one run: whoever resumes must repeat the
@@ -236,7 +246,8 @@ class Ledger(Sole):
         how = dict(count=count, key=key, scope=scope, provenance=provenance)
         wanted = self._request("reserve", event, label=label, delta=delta, **how)
         if self.regime == "static" and self._book.state().plan is None:
-            self.plan({label: (event, count)}, label=label, delta=delta, scope=scope)
+            items = {label: (wanted.prices.event, count)}
+            self.plan(items, label=label, delta=delta, scope=scope)
         return Grant(self._book, *self._book.enter(wanted))
 
     def granted(self, key: str) -> Grant:
@@ -292,8 +303,11 @@ class Ledger(Sole):
         wanted = self._request("plan", event, items=written, **how)
         return self._book.enter(wanted)[0]
 
-    def _request(self, kind: str, event: DpEvent, **asked: Any) -> Request:
+    def _request(self, kind: str, event: DpEvent | Sweep, **asked: Any) -> Request:
         """What a charge asks for; a subclass may refuse it, before anything else."""
+        if self.author is not None:
+            told = asked.get("provenance") or {}
+            asked["provenance"] = {"author": self.author, **told}
         return self._book.request(kind, event, **asked)
 
     def spent(self, delta: float | None = None, *, scope: str = ALL) -> PrivacyBound:
@@ -331,6 +345,24 @@ class Ledger(Sole):
           1.0
         """
         return spending.charged(self._book, key)
+
+    def parts(self) -> dict[int, float]:
+        """The part that each charge has in what is spent, by the number of its entry.
+
+        They sum to 1, at the order whose report is the ledger's where it counts by
+        Rényi curves; what was given back has no part. Empty where nothing is spent, or
+        no finite bound is left.
+
+        Example:
+          >>> from dpkit.accountants import PureDpEvent
+          >>> ledger = Ledger.open(None, budget=Budget(9.0, 0.0), relation="add_remove",
+          ...                      unit="example", dataset="toy 1.0")
+          >>> for epsilon in (0.5, 1.5):
+          ...     entry = ledger.charge(PureDpEvent(epsilon), label="look")
+          >>> ledger.parts()
+          {1: 0.25, 2: 0.75}
+        """
+        return spending.parts(self._book)
 
     def remaining(
         self,

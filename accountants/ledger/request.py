@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.exact import exact
 from dpkit.accountants.events.composing import repeat, sequential
-from dpkit.accountants.events.notation import to_json
+from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.ledger.pricing import EventPrices
 from dpkit.accountants.rules.counting import Asked
 from dpkit.accountants.rules.terms import ALL, Terms
@@ -20,6 +22,7 @@ _MAX_FACTS = 50
 _MAX_COUNT = 10**15
 
 Facts = Mapping[str, str | int | float | bool]
+Sweep = Sequence[DpEvent | tuple[DpEvent, int]]
 
 
 @dataclass(kw_only=True)
@@ -28,7 +31,8 @@ class Request:
 
     Fields: kind of the entry, prices of one copy, terms of the ledger, count, label,
     key (idempotency), scope ("all", or names), provenance, delta (the share asked for),
-    items (of a sealed plan). TypeError or ValueError where one is no such thing.
+    items (of a sealed plan), runs (of a sealed sweep), shorter (the prices of its first
+    runs). TypeError or ValueError where one is no such thing.
     """
 
     kind: str
@@ -41,6 +45,8 @@ class Request:
     provenance: Facts | None = None
     delta: float | None = None
     items: tuple[dict[str, Any], ...] = ()
+    runs: tuple[dict[str, Any], ...] = ()
+    shorter: Callable[[int], EventPrices] | None = None
 
     def __post_init__(self):
         if self.delta is not None:
@@ -49,9 +55,14 @@ class Request:
         # More than a float can count are no honest number.
         if self.count > _MAX_COUNT:
             raise ValueError(f"count must be at most {_MAX_COUNT:,}")
-        _short(label=self.label)
+        if self.runs and (self.kind, self.count) != ("reserve", 1):
+            raise ValueError(
+                f"count={self.count}: a list of events is one sweep, sealed by "
+                "ledger.reserve alone; give (event, count) for a run of several steps"
+            )
+        one_line(label=self.label)
         if self.key is not None:
-            _short(key=self.key)
+            one_line(key=self.key)
         self.scope = _scope(self.terms, self.scope)
         if self.provenance is not None:
             self.provenance = _facts(self.provenance)
@@ -60,7 +71,9 @@ class Request:
     def asked(self) -> Asked:
         """What the rules need to know of it."""
         delta = None if self.delta is None else exact(self.delta)
-        return Asked(self.prices, self.count, self.kind in ("plan", "reserve"), delta)
+        sealed = self.kind in ("plan", "reserve")
+        sweep = len(flat(self.runs)), self.shorter
+        return Asked(self.prices, self.count, sealed, delta, *sweep)
 
     def to_body(self) -> dict[str, Any]:
         """The part of the entry's body that repeats the request."""
@@ -77,6 +90,7 @@ class Request:
             "items": list(self.items) or None,
             "key": self.key,
             "provenance": self.provenance,
+            "runs": list(self.runs) or None,
         }
         return body | {name: v for name, v in extra.items() if v is not None}
 
@@ -85,7 +99,7 @@ class Request:
         mine = self.to_body()
         same = entry.kind == self.kind and all(
             canonical(entry.body.get(name)) == canonical(mine.get(name))
-            for name in ("event", "count", "scope", "items")
+            for name in ("event", "count", "scope", "items", "runs")
         )
         if not same:
             raise ValueError(
@@ -99,10 +113,47 @@ def plan_items(items: Mapping[str, tuple[Any, int]]) -> tuple[Any, tuple[dict, .
     if not items:
         raise ValueError("items={}: a plan needs at least one")
     written = tuple(
-        {"label": _short(label=label), "event": to_json(event), "count": count}
+        {"label": one_line(label=label), "event": to_json(event), "count": count}
         for label, (event, count) in items.items()
     )
     return sequential([repeat(e, n) for e, n in items.values()]), written
+
+
+def sweep_runs(runs: Sweep) -> tuple[dict[str, Any], ...]:
+    """The runs of a sealed sweep as they stand in its entry: equal neighbours once.
+
+    Example:
+      >>> from dpkit.accountants.events import PureDpEvent
+      >>> runs = sweep_runs([PureDpEvent(0.5), (PureDpEvent(0.5), 1)])
+      >>> [run["times"] for run in runs]
+      [2]
+    """
+    if not isinstance(runs, Sequence) or not runs:
+        raise TypeError(f"event={runs!r} must be an event, or a list of at least one")
+    written: list[dict[str, Any]] = []
+    for run in runs:
+        event, count = run if isinstance(run, tuple) else (run, 1)
+        count = checks.integer_at_least(1, count=count)
+        one = {"event": to_json(event), "count": count}
+        if written and one.items() <= written[-1].items():
+            written[-1]["times"] += 1
+        else:
+            written.append({**one, "times": 1})
+    return tuple(written)
+
+
+def flat(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The runs of a sweep's entry, one by one."""
+    return [{**run, "times": 1} for run in runs for _ in range(run["times"])]
+
+
+def together(runs: Sequence[Mapping[str, Any]]) -> DpEvent:
+    """All runs of a sweep as one event, equal releases counted together."""
+    counts: dict[str, int] = {}
+    for run in runs:
+        event = canonical(run["event"])
+        counts[event] = counts.get(event, 0) + run["count"] * run["times"]
+    return sequential([repeat(from_json(e), n) for e, n in counts.items()])
 
 
 def _scope(terms: Terms, scope: str | Sequence[str]) -> str | tuple[str, ...]:
@@ -116,7 +167,7 @@ def _scope(terms: Terms, scope: str | Sequence[str]) -> str | tuple[str, ...]:
     return names
 
 
-def _short(**value: object) -> str:
+def one_line(**value: object) -> str:
     """One line of text of bounded length."""
     text = checks.text(**value)
     if len(text) > _MAX_TEXT or not text.isprintable():
@@ -131,7 +182,7 @@ def _facts(provenance: Facts) -> dict[str, Any]:
         raise TypeError(f"provenance must be a mapping of at most {_MAX_FACTS} facts")
     facts: dict[str, Any] = {}
     for name, value in provenance.items():
-        _short(provenance=name)
+        one_line(provenance=name)
         if type(value) not in (str, int, float, bool):
             raise TypeError(
                 f"provenance {name}={type(value).__name__} must be str, int, float or "

@@ -13,7 +13,7 @@ from dpkit.accountants.events.notation import from_json
 from dpkit.accountants.ledger.book import Book
 from dpkit.accountants.ledger.pricing import bound_from_json
 from dpkit.accountants.ledger.request import Request
-from dpkit.accountants.ledger.state import CHARGES, costs, state_of
+from dpkit.accountants.ledger.state import CHARGES, costs, given_back, state_of
 from dpkit.accountants.rules.counting import Prices, cost, largest_count
 from dpkit.accountants.rules.terms import ALL
 from dpkit.accountants.rules.totals import Account, Totals
@@ -70,6 +70,38 @@ def charged(book: Book, key: str) -> PrivacyBound | None:
         delta += exact(account.filter.delta)
     upper = above(replace(account, totals=totals).spent())
     return _answer(book, account, above(delta), upper)
+
+
+def parts(book: Book) -> dict[int, float]:
+    """`Ledger.parts`."""
+    with book.store.reading() as session:
+        account = book.accounts(session, state_of(session.head()), ALL)[0]
+        live = _live(session)
+        commits = [entry for entry in session.all() if entry.kind == "commit"]
+        unused = {
+            commit.body["ref"]: given_back(
+                live[commit.body["ref"]],
+                [e for e in session.about(commit.body["ref"]) if e.seq < commit.seq],
+                commit.body["ran"],
+            )
+            for commit in commits
+        }
+    sums = [above(value) for value in account.totals.renyi]
+    whole, held, order = account.spent(), ZERO, 0
+    if account.filter is not None and any(sums):
+        reports = account.filter.reports(sums)
+        order, held = reports.index(min(reports)), whole - account.totals.epsilon
+    if not 0 < whole < math.inf:
+        return {}
+    found = {}
+    for seq, entry in live.items():
+        cost = costs(entry.body)[ALL]
+        taken = cost.epsilon
+        if cost.values and held:
+            count = entry.body["count"] - unused.get(seq, 0)
+            taken += held * cost.values[order] * count / account.totals.renyi[order]
+        found[seq] = float(taken / whole)
+    return found
 
 
 def remaining(book: Book, wanted: Request, sealed: bool) -> int:

@@ -68,8 +68,11 @@ def given_back(charged: Entry, earlier: Sequence[Entry], ran: int) -> int:
     """How many steps of a reservation a commit gives back; `earlier` came in between.
 
     None if the charge is counted as a whole, and none once a second holder resumed the
-    reservation: how far that one goes on is not known to the one that commits.
+    reservation: how far that one goes on is not known to the one that commits. A sweep
+    is sealed as a whole: which of its runs were made may follow what others gave.
     """
+    if "runs" in charged.body:
+        return 0
     stepwise = any(cost.refundable for cost in costs(charged.body).values())
     shared = any(entry.kind == "resume" for entry in earlier)
     return charged.body["count"] - ran if stepwise and not shared else 0

@@ -21,6 +21,7 @@ from dpkit.accountants.answers.exact import (
 from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.ledger.book import terms_of
 from dpkit.accountants.ledger.pricing import EventPrices
+from dpkit.accountants.ledger.request import flat, together
 from dpkit.accountants.ledger.state import CHARGES, State, after, costs
 from dpkit.accountants.rules.terms import ALL
 from dpkit.accountants.rules.totals import Cost
@@ -107,6 +108,10 @@ class _Reader:
         steps = entry.body.get("ran", entry.body.get("step", 0))
         if not 0 <= checks.integer_at_least(0, steps=steps) <= charged.body["count"]:
             raise ValueError("more steps than were reserved")
+        if "run" in entry.body:
+            flat(charged.body["runs"])[
+                checks.integer_at_least(0, run=entry.body["run"])
+            ]
         return charged, earlier
 
     def _check_charge(self, entry: Entry) -> None:
@@ -117,6 +122,8 @@ class _Reader:
             raise ValueError("its event is not in canonical form")
         checks.integer_at_least(1, count=body["count"])
         checks.text(label=body["label"])
+        if "runs" in body and (together(body["runs"]), body["count"]) != (event, 1):
+            raise ValueError("its event is not that of its runs")
         found = costs(body)
         touched = self._terms.touched(body["scope"])
         if found.keys() != set(touched) or self._state.closed:

@@ -3,10 +3,10 @@
 An account is what one scope of data may lose: its budget, its totals, its open filter.
 `cost` decides how a request enters it (filters.py has the proofs):
 
-- filter "auto": the first charge decides. If it asks for no share of delta and fits by
-  its Rényi curve, more often than by adding up epsilons, all of the budget is one Rényi
-  filter, which everything enters that has a curve, or an (epsilon, delta), or a batch
-  that can overflow. Else as "approx".
+- filter "auto": the first charge decides. If it fits by its Rényi curve, more often
+  than by adding up epsilons, all of the budget is one Rényi filter, which everything
+  enters that has a curve, or an (epsilon, delta), or a batch that can overflow. Else as
+  "approx".
 - filter "approx": a sealed plan is one (epsilon, delta) by the best certified
   accountant at its share of delta. A charge goes into the account's Rényi filter if one
   is open and it fits; else, if it is (epsilon, delta)-DP by itself, directly; else it
@@ -14,19 +14,17 @@ An account is what one scope of data may lose: its budget, its totals, its open 
   filter is counted inside it, by its Rényi curve.
 - filter "zcdp": everything is counted as zCDP, in one filter with the whole budget.
 - filter "pure": epsilons add up; nothing that needs a delta may enter.
-
-A refusal names what is the matter here, and a remedy only where it was tried.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from dpkit.accountants.answers.bounds import PrivacyBound
-from dpkit.accountants.answers.errors import BudgetExceeded, UnsupportedEvent
+from dpkit.accountants.answers.errors import UnsupportedEvent
 from dpkit.accountants.answers.exact import (
     ZERO,
     Number,
@@ -38,7 +36,6 @@ from dpkit.accountants.answers.exact import (
 from dpkit.accountants.rules.filters import adaptive_filter, shared_filter
 from dpkit.accountants.rules.totals import Account, Cost
 
-_AS_PLAN = "as a sealed plan it fits: ledger.reserve"
 _UNCOUNTABLE = {
     "approx": "a charge is counted by its Rényi curve or its own (epsilon, delta), and "
     "it has neither",
@@ -75,6 +72,9 @@ class Prices(Protocol):
     def zcdp(self) -> tuple[float, float] | None:
         """(xi, rho) of one copy, or None where it is not concentrated."""
 
+    def noisier(self, factor: float) -> tuple[Prices, str] | None:
+        """With so much more noise: the prices, and it in words; None: it has no one."""
+
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
         """A certified bound with the relation and unit of these prices."""
 
@@ -95,39 +95,25 @@ class Asked(NamedTuple):
     """What is to be counted: copies of an event, by its prices.
 
     Fields: prices (of one copy), count, sealed (whether it is a plan whose parameters
-    are all fixed), delta (the plan's share; None takes all that is left).
+    are all fixed), delta (the plan's share; None takes all that is left), runs (how
+    many a sealed sweep has, else 0), shorter (the prices of its first runs).
     """
 
     prices: Prices
     count: int
     sealed: bool
     delta: Number | None
+    runs: int = 0
+    shorter: Callable[[int], Prices] | None = None
 
     def as_plan(self) -> Asked:
         """The same as a sealed plan that takes what is left."""
         return self._replace(sealed=True, delta=None)
 
-
-def costs(accounts: Sequence[Account], asked: Asked) -> dict[str, Cost]:
-    """How a request enters all accounts that it touches, by scope; each then holds.
-
-    Raises:
-      BudgetExceeded: an account would not hold.
-      UnsupportedEvent: the filter has no proof for the event, whatever the budget.
-    """
-    found = {}
-    for account in accounts:
-        try:
-            entered = cost(account, asked)
-        except UnsupportedEvent as error:
-            if asked.sealed or not _fits(accounts, asked.as_plan()):
-                raise
-            reason = f"{error.reason}; {_AS_PLAN}"
-            raise UnsupportedEvent("ledger", asked.prices.event, reason) from None
-        if entered is None:
-            raise _refusal(accounts, account, asked)
-        found[account.scope] = entered
-    return found
+    def first(self, n: int, *, quick: bool = False) -> Asked:
+        """The first n of its copies, or of its runs."""
+        prices, count = (self.shorter(n), 1) if self.shorter else (self.prices, n)
+        return self._replace(prices=prices.quick() if quick else prices, count=count)
 
 
 def cost(account: Account, asked: Asked) -> Cost | None:
@@ -138,18 +124,18 @@ def cost(account: Account, asked: Asked) -> Cost | None:
     """
     refuse_uncountable(account.rule, asked.prices, sealed=asked.sealed)
     if account.rule == "zcdp":
-        return _if_fits(account, asked, _as_zcdp(account, asked.prices))
+        return if_fits(account, asked, _as_zcdp(account, asked.prices))
     if account.rule == "pure":
         return _directly(account, asked, "pure")
     if account.filter is not None and account.filter.shared:
         return _shared(account, asked)
     new = account.totals.charges == 0 and account.filter is None
-    if account.rule == "auto" and new and asked.delta is None:
+    if account.rule == "auto" and new:
         found = _opening(account, asked)
         if found is not None:
             return found
     if asked.sealed:
-        plan = _if_fits(account, asked, _as_plan(account, asked))
+        plan = if_fits(account, asked, _as_plan(account, asked))
         if plan is not None and plan.epsilon < math.inf:
             return plan
         return _inside(account, asked) or plan
@@ -180,7 +166,7 @@ def refuse_uncountable(rule: str, prices: Prices, *, sealed: bool) -> None:
 
 def bound_of(account: Account, asked: Asked, cost: Cost) -> PrivacyBound:
     """The static bound of a request by itself, as it was counted in the account."""
-    prices, count, _, _ = asked
+    prices, count = asked.prices, asked.count
     if cost.how == "approx":
         return prices.bound(count, below(cost.delta))
     filter = account.after(cost, count, seq=0).filter
@@ -215,7 +201,7 @@ def _shared(account: Account, asked: Asked) -> Cost | None:
         return None
     lost, missed = (times(n, asked.count) for n in (one.lost, one.missed))
     found = Cost("renyi", delta=lost, values=one.values, missed=missed)
-    return _if_fits(account, asked, found)
+    return if_fits(account, asked, found)
 
 
 def _as_zcdp(account: Account, prices: Prices) -> Cost:
@@ -247,7 +233,7 @@ def _directly(account: Account, asked: Asked, how: str = "approx") -> Cost | Non
     if direct is None:
         return None
     epsilon, delta = (times(value, asked.count) for value in direct)
-    return _if_fits(account, asked, Cost(how, epsilon=epsilon, delta=delta))
+    return if_fits(account, asked, Cost(how, epsilon=epsilon, delta=delta))
 
 
 def _inside(account: Account, asked: Asked) -> Cost | None:
@@ -256,60 +242,13 @@ def _inside(account: Account, asked: Asked) -> Cost | None:
     if values is None:
         return None
     found = Cost("renyi", values=tuple(at_least(raised(value)) for value in values))
-    return _if_fits(account, asked, found)
+    return if_fits(account, asked, found)
 
 
-def _if_fits(account: Account, asked: Asked, cost: Cost | None) -> Cost | None:
+def if_fits(account: Account, asked: Asked, cost: Cost | None) -> Cost | None:
     """The cost, if the account still holds after it."""
     fits = cost is not None and account.after(cost, asked.count, seq=0).holds()
     return cost if fits else None
-
-
-def _fits(accounts: Sequence[Account], asked: Asked) -> bool:
-    """Whether a request would enter every account."""
-    try:
-        return all(cost(account, asked) is not None for account in accounts)
-    except ValueError:
-        return False
-
-
-def _refusal(
-    accounts: Sequence[Account], account: Account, asked: Asked
-) -> BudgetExceeded:
-    """The exception for a request that doesn't fit one account."""
-    prices, count, sealed, delta = asked
-    quick = asked._replace(prices=prices.quick()) if sealed else asked
-    advice = _cause(account, sealed, delta)
-    fitting = largest_count(lambda n: _fits(accounts, quick._replace(count=n)), count)
-    if fitting:
-        where = "in one sealed plan, " if sealed else ""
-        advice += f"; {where}{fitting} of count={count} would fit"
-    elif not sealed and _fits(accounts, asked.as_plan()):
-        advice += f"; {_AS_PLAN}"
-    share = account.budget.delta if delta is None else float(delta)
-    try:
-        upper = (prices if sealed else prices.quick()).bound(count, share).upper
-    except ValueError:
-        upper = None
-    asks = math.inf if upper is None else upper
-    spent = above(account.spent())
-    return BudgetExceeded(asks, spent, account.budget, account.scope, advice)
-
-
-def _cause(account: Account, sealed: bool, delta: Number | None) -> str:
-    """What is left for such a request in an account where it doesn't fit."""
-    epsilon, left = account.room()
-    if account.filter and account.filter.shared:
-        return "the ledger counts by Rényi curves, in which too little is left for it"
-    if account.filter and (epsilon <= ZERO or not sealed):
-        return "what is left is in the filter for charges, which has no room for it"
-    if epsilon <= ZERO:
-        return "nothing is left"
-    if sealed and delta is not None and delta > left:
-        return f"delta={float(delta):g} was asked for, delta={above(left):g} is left"
-    if sealed and left <= ZERO and account.budget.delta > 0.0:
-        return "its delta is all taken: a plan without delta= takes all that is left"
-    return f"epsilon={above(epsilon):.6g}, delta={above(left):.6g} is left for it"
 
 
 def largest_count(fits: Callable[[int], bool], limit: int, start: int = 1) -> int:

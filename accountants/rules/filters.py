@@ -156,11 +156,15 @@ class RenyiFilter:
         """
         if not any(totals):
             return 0.0
-        orders = list(zip(self.orders, self.shares, totals, strict=True))
-        if not any(total for order, _, total in orders if order < math.inf):
+        orders = zip(self.orders, totals, strict=True)
+        if not any(total for order, total in orders if order < math.inf):
             return 0.0  # an infinite order alone may stay so after an abort
-        reports = (_report(a, self.delta * d * scale, total) for a, d, total in orders)
-        return max(0.0, min(reports))
+        return max(0.0, min(self.reports(totals, scale)))
+
+    def reports(self, totals: Sequence[float], scale: float = 1.0) -> list[float]:
+        """What each order reports, rounded up."""
+        orders = zip(self.orders, self.shares, totals, strict=True)
+        return [_report(a, self.delta * d * scale, total) for a, d, total in orders]
 
     def admits(self, totals: Sequence[float]) -> bool:
         """Whether a run may go on with these totals: the report is within epsilon."""

@@ -16,6 +16,7 @@ import errno
 import os
 import random
 import re
+import shlex
 import sqlite3
 import time
 import uuid
@@ -183,6 +184,12 @@ def _check_magic(path: Path) -> None:
     if not start:
         raise LedgerCorrupt(
             f"path={path} is empty: a ledger was truncated, or never was"
+        )
+    if start.startswith(b'{"entry":'):
+        new = shlex.quote(str(path.with_name(f"{path.stem}-imported.db")))
+        raise ValueError(
+            f"path={path} is a ledger that was exported, as JSON lines; import it: "
+            f"dpkit ledger import {shlex.quote(str(path))} {new}"
         )
     if start != _MAGIC:
         raise LedgerCorrupt(

@@ -27,6 +27,10 @@ Label = Annotated[
         show_default=False,
     ),
 ]
+Author = Annotated[
+    str | None,
+    typer.Option(help="Who charges, in a line of free text for those who read it."),
+]
 _KEY = ("--key", "--id")
 Key = Annotated[str, typer.Option(*_KEY, help="The key of the reservation.")]
 NewKey = Annotated[
@@ -53,11 +57,12 @@ def spend(
     label: Label = None,
     key: NewKey = None,
     scope: Scope = None,
+    author: Author = None,
     json: Json = False,
 ) -> None:
     """Charge releases that will be made now, chosen perhaps on earlier outputs."""
     cost = event_of(event)
-    with opened(ledger) as book:
+    with opened(ledger, author) as book:
         entry = book.charge(
             cost,
             count=count,
@@ -76,6 +81,7 @@ def reserve(
     label: Label = None,
     key: NewKey = None,
     scope: Scope = None,
+    author: Author = None,
     json: Json = False,
 ) -> None:
     """Charge a whole plan of releases, fixed now, before its first.
@@ -85,7 +91,7 @@ def reserve(
     """
     cost = event_of(event)
     key = key or secrets.token_hex(8)
-    with opened(ledger) as book:
+    with opened(ledger, author) as book:
         with book.reserve(
             cost,
             count=count,

@@ -110,7 +110,7 @@ def job_command(name: str, text: str) -> Callable[..., None]:
             raise ValueError("missing option --out: name the run's folder")
         read = jobs.load(config_type(name), config, changes or ())
         if out is None or dry_run:
-            _show_cost(jobs.dry_run(job_of(name), read), as_json=json)
+            _show_cost(jobs.dry_run(job_of(name), read, ledger=ledger), as_json=json)
         else:
             run_job(name, read, out, ledger=ledger, offline=offline, as_json=json)
 
@@ -252,7 +252,7 @@ def _shown(name: str, value: Any) -> Any:
 
 def _outcome(done: "Run") -> list[tuple[str, Any]]:
     """What a finished run prints."""
-    from dpkit.jobs.result import guarantee
+    from dpkit.jobs.result import guarantee, ledger_total
 
     told = guarantee(done.result)
     known = [("epsilon", "no claim: nothing was charged")]
@@ -261,6 +261,7 @@ def _outcome(done: "Run") -> list[tuple[str, Any]]:
     return [
         *((name, text) for name, text, _ in done.result.get("shown", [])),
         *known,
+        ("the whole ledger", ledger_total(done.result)),
         ("run's folder", done.folder),
         ("report", done.folder / "report.html"),
     ]

@@ -3,6 +3,7 @@
 What charges one is in charging.py, what moves whole ledgers in transfer.py.
 """
 
+import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from dpkit.cli.errors import Command
 from dpkit.cli.opening import opened, place
 from dpkit.cli.options import Json, LedgerFile
 from dpkit.cli.output import emit, facts, line, table
-from dpkit.report.identity import identity, identity_in_words, insecure
+from dpkit.report.identity import author, identity, identity_in_words, insecure
 
 if TYPE_CHECKING:
     from dpkit.accountants import Budget
@@ -135,7 +136,10 @@ def close(
 
 @app.command(cls=Command)
 def show(ledger: LedgerFile, json: Json = False) -> None:
-    """The budget, what is spent of it, and every entry."""
+    """The budget, what is spent of it, and every entry; the same of each scope."""
+    from dpkit.report.account import scopes
+    from dpkit.report.statement import block_rows
+
     with opened(ledger) as book:
         spent, entries = book.spent(), book.entries()
         if json:
@@ -143,6 +147,7 @@ def show(ledger: LedgerFile, json: Json = False) -> None:
                 {
                     **identity(book),
                     "spent": spent.to_json(),
+                    "scopes": scopes(book),
                     "entries": [{**e.to_json(), "hash": e.hash} for e in entries],
                 }
             )
@@ -158,12 +163,17 @@ def show(ledger: LedgerFile, json: Json = False) -> None:
             [
                 *identity_in_words(book),
                 ("spent", words),
+                *(
+                    (f"scope {name}", f"epsilon {spent} spent of {budget}")
+                    for name, budget, spent in block_rows(scopes(book))
+                ),
                 *warnings,
                 ("entries", len(entries)),
             ]
         )
         line()
-        table(["seq:", "time", "kind", "label", "cost", "what"], _rows(entries))
+        heads = ["seq:", "time", "who", "kind", "label", "cost", "what"]
+        table(heads, _rows(entries))
 
 
 @app.command(cls=Command)
@@ -173,16 +183,47 @@ def verify(
         bool,
         typer.Option("--recount", help="Ask the accountants again as well; slower."),
     ] = False,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HASH",
+            help="A head that was noted before: the ledger must still hold it.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Recompute every hash, link and total; exit code 3 if anything is wrong."""
+    """Recompute every hash, link and total; exit code 3 if anything is wrong.
+
+    With --head, also if the chain doesn't hold that hash. One that more entries have
+    followed is no fault: a ledger in use grows, and all that was noted is still in it.
+    """
     with opened(ledger) as book:
         book.verify(recount=recount)
-        count = len(book.entries())
+        entries = book.entries()
+        added = None if head is None else _added_since(head, entries)
         if json:
-            emit({"verified": True, **identity(book), "entries": count})
-        else:
-            facts([("verified", f"{count} entries"), *identity_in_words(book)])
+            told = {} if added is None else {"added_since_head": added}
+            emit({"verified": True, **identity(book), "entries": len(entries), **told})
+            return
+        rows = [("verified", f"{len(entries)} entries"), *identity_in_words(book)]
+        if added is not None:
+            noted = f"an ancestor: entries added since: {added}"
+            rows.append(("--head", noted if added else "is the head"))
+        facts(rows)
+
+
+def _added_since(head: str, entries: list["Entry"]) -> int:
+    """How many entries follow the one with this hash; LedgerCorrupt: none has it."""
+    from dpkit.accountants import LedgerCorrupt
+
+    if not re.fullmatch("[0-9a-fA-F]{64}", head):
+        raise ValueError(f"head={head!r} must be a hash of 64 hexadecimal digits")
+    for added, entry in enumerate(reversed(entries)):
+        if entry.hash == head.lower():
+            return added
+    raise LedgerCorrupt(
+        f"no entry has the hash {head}: it is another ledger, or was rewritten or cut"
+    )
 
 
 def _refuse_present(name: str) -> None:
@@ -217,19 +258,36 @@ def _scope(text: str) -> "tuple[str, Budget]":
 def _rows(entries: list["Entry"]) -> list[tuple[Any, ...]]:
     """A row an entry; checkpoints that follow each other share the row of the last."""
     rows = []
-    for is_checkpoint, group in groupby(entries, lambda e: e.kind == "checkpoint"):
+    for is_checkpoint, group in groupby(entries, _is_step):
         members = list(group)
         shown = members[-1:] if is_checkpoint else members
         for e in shown:
             place = str(e.seq)
             if is_checkpoint and len(members) > 1:
                 place = f"{members[0].seq}-{e.seq}"
-            rows.append((place, e.ts, e.kind, e.label, _cost(e.body), _gist(e)))
+            told = (e.kind, e.label, _cost(e.body), _gist(e))
+            rows.append((place, e.ts, author(e), *told))
     return rows
 
 
+def _is_step(entry: "Entry") -> bool:
+    """Whether an entry only says how far a reservation has come."""
+    return entry.kind == "checkpoint" and "run" not in entry.body
+
+
 # What a reader wants of an entry; the rest, totals above all, is in --json.
-_TELLING = ("count", "event", "counted", "scope", "delta", "ran", "step", "ref", "text")
+_TELLING = (
+    "count",
+    "event",
+    "counted",
+    "scope",
+    "delta",
+    "run",
+    "ran",
+    "step",
+    "ref",
+    "text",
+)
 
 
 def _cost(body: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dpkit.accountants import Ledger
 
 
-def opened(name: str) -> "Ledger":
+def opened(name: str, author: str | None = None) -> "Ledger":
     """The ledger of a file, a URL or a run's folder; nothing is created.
 
     Raises:
@@ -26,7 +26,7 @@ def opened(name: str) -> "Ledger":
         raise ValueError(f"LEDGER={str(path)!r} doesn't exist: name a ledger's file")
     from dpkit.accountants import Ledger
 
-    return Ledger.open(path)
+    return Ledger.open(path, author=author)
 
 
 def place(name: str) -> str | Path:

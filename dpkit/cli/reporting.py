@@ -71,7 +71,13 @@ def _give(text: str, out: Path | None) -> None:
 
 def _show(document: dict[str, Any]) -> None:
     """Print the facts."""
-    from dpkit.report.statement import attack_rows, charge_rows, guarantee
+    from dpkit.report.statement import (
+        CHARGE_HEADS,
+        attack_rows,
+        block_rows,
+        charge_rows,
+        guarantee,
+    )
 
     told = guarantee(document)
     names = ("ledger", "head", "dataset", "regime", "relation", "unit")
@@ -85,8 +91,10 @@ def _show(document: dict[str, Any]) -> None:
     second = "if all had been fixed in advance" if adaptive else "by the whole profile"
     table(["an attacker, at most", "certified:", f"{second}:"], attack_rows(document))
     line()
-    heads = ["entry:", "time", "label", "count:", "event", "cost", "state"]
-    table(heads, charge_rows(document["charges"]))
+    table(CHARGE_HEADS, charge_rows(document["charges"]))
+    if document["scopes"]:
+        line()
+        table(["block", "budget", "epsilon"], block_rows(document["scopes"]))
     for title in ("assumed", "not_covered"):
         for text in document[title]:
             facts([(title.replace("_", " "), text)])

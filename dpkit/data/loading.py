@@ -22,7 +22,7 @@ OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Schema:
+class Facts:
     """What is publicly known about a data set, none of it computed from its rows.
 
     Attributes:
@@ -78,10 +78,10 @@ class Dataset:
         return self.source.version
 
     @property
-    def schema(self) -> Schema:
+    def schema(self) -> Facts:
         """The public facts about the data."""
         sizes = {name: split.size for name, split in self.source.splits.items()}
-        return Schema(
+        return Facts(
             num_classes=self.source.num_classes,
             shape=self.source.shape,
             split_sizes=MappingProxyType(sizes),

@@ -195,8 +195,11 @@ def _of_parquet(path: Path) -> Origin:
     from pyarrow import parquet
 
     def read(wanted: Sequence[str]) -> Batches:
-        with parquet.ParquetFile(path) as file:
-            yield from _named(file.iter_batches(_BATCH, columns=list(wanted)))
+        # Otherwise whole groups of rows, or the whole file, are held in memory.
+        with parquet.ParquetFile(path, buffer_size=_BLOCK // 4) as file:
+            for group in range(file.num_row_groups):
+                some = dict(row_groups=[group], columns=list(wanted))
+                yield from _named(file.iter_batches(_BATCH, **some))
 
     with parquet.ParquetFile(path) as file:
         names, total = file.schema_arrow.names, file.metadata.num_rows

@@ -82,6 +82,10 @@ class LedgerSection(Settings, frozen=True, kw_only=True):
         str | None,
         Meta(description="What the ledger calls the entries of this run."),
     ] = None
+    author: Annotated[
+        str | None,
+        Meta(description="Who charges, in free text, for whoever reads the ledger."),
+    ] = None
     share: Annotated[
         Share | None,
         Meta(
@@ -97,7 +101,7 @@ class LedgerSection(Settings, frozen=True, kw_only=True):
                 "url holds a password, and a configuration is shown to others: put it "
                 "into PGPASSWORD or a password file"
             )
-        for name in ("url", "label"):
+        for name in ("url", "label", "author"):
             if getattr(self, name) is not None:
                 checks.text(**{name: getattr(self, name)})
 
@@ -140,11 +144,12 @@ class JobConfig(Settings, frozen=True, kw_only=True, dict=True):
     def sha256(self) -> str:
         """A digest of the values, whatever comments and spacing surround them.
 
-        How the ledger is reached is no part of it: its identity is checked itself.
+        How the ledger is reached, and by whom, is no part of it: its identity is
+        checked itself.
         """
         values = msgspec.to_builtins(self)
         if values["ledger"] is not None:
-            del values["ledger"]["url"]
+            del values["ledger"]["url"], values["ledger"]["author"]
             if not any(values["ledger"].values()):
                 values["ledger"] = None
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))

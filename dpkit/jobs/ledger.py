@@ -27,7 +27,7 @@ from dpkit.accountants.answers.errors import (
 )
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import Ledger
-from dpkit.accountants.ledger.request import Request
+from dpkit.accountants.ledger.request import Request, Sweep
 from dpkit.accountants.ledger.state import CHARGES
 from dpkit.accountants.readings.best import epsilon
 from dpkit.accountants.storage.lines import location
@@ -54,7 +54,7 @@ class RunLedger(Ledger):
 
     run_id: str | None = None
 
-    def _request(self, kind: str, event: DpEvent, **options: Any) -> Request:
+    def _request(self, kind: str, event: DpEvent | Sweep, **options: Any) -> Request:
         # The plan of a static ledger takes the budget; what it releases has a key.
         key = str(options.get("key")).partition("/")[0]
         if kind != "plan" and key != self.run_id:
@@ -72,6 +72,8 @@ class Place:
     Args:
       where: a file or a URL.
       shared: whether it is somebody else's than the folder's.
+      author: who charges, in free text.
+      names_data: whether the name of the data is a term; else a ledger has its own.
 
     Example:
       >>> Place.of(JobConfig(), None, RunFolder("run")).where
@@ -80,6 +82,8 @@ class Place:
 
     where: Path | str
     shared: bool
+    author: str | None = None
+    names_data: bool = True
 
     @classmethod
     def of(
@@ -90,16 +94,17 @@ class Place:
         Raises:
           ValueError: a share of no ledger; a known seed on a shared one.
         """
-        url = given
-        if url is None and config.ledger is not None:
-            url = config.ledger.url
+        url, author = given, None
+        if config.ledger is not None:
+            author = config.ledger.author
+            url = config.ledger.url if given is None else given
         if url is None:
             if config.share is not None:
                 raise ValueError(
                     "ledger.share is a part of a shared ledger: name it by ledger.url "
                     "or --ledger, or leave the share out"
                 )
-            return cls(folder.ledger, shared=False)
+            return cls(folder.ledger, shared=False, author=author)
         if config.test is not None:
             raise ValueError(
                 f"test.insecure_seed={config.test.insecure_seed} with a shared ledger: "
@@ -111,7 +116,7 @@ class Place:
             url = url / folder.ledger.name if url.is_dir() else url
         if location(url) is None:
             raise ValueError("ledger: one in memory is nobody's to share; name a file")
-        return cls(url, shared=True)
+        return cls(url, shared=True, author=author)
 
     def check(
         self, folder: RunFolder, terms: Mapping[str, Any], budget: Budget
@@ -136,7 +141,7 @@ class Place:
             if self.shared:
                 raise ValueError(_missing(name, terms, budget))
             return
-        with Ledger.open(self.where, **terms) as ledger:
+        with Ledger.open(self.where, **self._agreed(terms)) as ledger:
             ledger.verify()
             if folder.started and folder.load_state()[1].get("ledger") != ledger.id:
                 raise lost
@@ -155,10 +160,27 @@ class Place:
           Incompatible, LedgerCorrupt, ValueError, OSError: from `Ledger.open`.
         """
         if self.shared or Path(self.where).exists():
-            return RunLedger.open(self.where, **terms)
-        ledger = RunLedger.open(self.where, budget=budget, **terms)
+            agreed = self._agreed(terms)
+            return RunLedger.open(self.where, author=self.author, **agreed)
+        terms = {**terms, "author": self.author, "budget": budget}
+        ledger = RunLedger.open(self.where, **terms)
         undo.callback(_remove_unused, Path(self.where))
         return ledger
+
+    def dataset(self, terms: Mapping[str, Any]) -> str:
+        """The name of the data by a shared ledger that is there, else by the terms.
+
+        Raises:
+          Incompatible, LedgerCorrupt, ValueError, OSError: from `Ledger.open`.
+        """
+        if not self.shared or not self._looked_up()[0]:
+            return terms["dataset"]
+        with Ledger.open(self.where, **self._agreed(terms)) as ledger:
+            return ledger.dataset
+
+    def _agreed(self, terms: Mapping[str, Any]) -> dict[str, Any]:
+        """The terms that a ledger which is there must have."""
+        return {**terms, **({} if self.names_data else {"dataset": None})}
 
     def _looked_up(self) -> tuple[bool, str]:
         """Whether anything is there, and its name without a password."""

@@ -49,6 +49,8 @@ class Prepared(Protocol):
       budget: what the run may cost, the budget of a ledger of its own; None: it is
         charged to a shared ledger alone, and needs a share of it.
       facts: JSON values that a resumption must share with the beginning.
+      names_data: False where the configuration doesn't name the data: a ledger that is
+        there then keeps its own name of them, and only a new one takes that of terms.
 
     Example:
       >>> from dpkit.accountants import PureDpEvent
@@ -64,6 +66,7 @@ class Prepared(Protocol):
     terms: Mapping[str, Any]
     budget: Budget | None
     facts: Mapping[str, Any]
+    names_data: bool = True
 
     def cost(self) -> DpEvent | None:
         """All that the run will release, as one event; None: chosen along the way."""
@@ -223,6 +226,7 @@ def run(
     place = ledgers.Place.of(config, ledger, folder)
     prepared = job.prepare(config, offline=offline, tell=on_message)
     budget = _budget(config, prepared)
+    place = dataclasses.replace(place, names_data=prepared.names_data)
     place.check(folder, prepared.terms, budget)
     made = folder.prepare()
     with folder.locked(), contextlib.ExitStack() as undo:
@@ -257,17 +261,25 @@ def run(
     return Run(result, folder.path, already_finished=False)
 
 
-def dry_run(job: Job[Any], config: JobConfig, *, estimate: bool = True) -> Cost:
+def dry_run(
+    job: Job[Any],
+    config: JobConfig,
+    *,
+    ledger: str | Path | None = None,
+    estimate: bool = True,
+) -> Cost:
     """What a run would cost and take; spends, fetches and writes nothing.
 
     Args:
-      estimate: whether to ask for memory and time as well, which may be measured.
+      ledger: as for `run`.
+      estimate: whether to ask as well for memory and time, which may be measured, and
+        whether a shared ledger that is there agrees.
 
     Returns:
       The cost, at the delta of the run's share of a ledger, or else its own.
 
     Raises:
-      ValueError: as for `run`.
+      ValueError, Incompatible: as for `run`.
 
     Example:
       >>> from dpkit.training import load_config
@@ -278,10 +290,15 @@ def dry_run(job: Job[Any], config: JobConfig, *, estimate: bool = True) -> Cost:
     """
     config = checked(config)
     prepared = job.prepare(config, offline=True, tell=None, data=False)
-    told = prepared.estimate() if estimate else {}
+    told, terms = {}, prepared.terms
+    if estimate:
+        place = ledgers.Place.of(config, ledger, RunFolder("."))
+        place = dataclasses.replace(place, names_data=prepared.names_data)
+        terms = {**terms, "dataset": place.dataset(terms)}
+        told = prepared.estimate()
     budget = _budget(config, prepared)
     warnings = () if config.test is None else (KNOWN_SEED,)
-    return Cost(prepared.terms, prepared.cost(), budget, told, warnings)
+    return Cost(terms, prepared.cost(), budget, told, warnings)
 
 
 def _budget(config: JobConfig, prepared: Prepared) -> Budget:

@@ -8,13 +8,15 @@ from datetime import datetime
 from typing import Any
 
 from dpkit.accountants.ledger import Ledger
+from dpkit.accountants.ledger.state import CHARGES
 from dpkit.jobs.config import JobConfig
 from dpkit.jobs.folder import RunFolder, write
 from dpkit.jobs.progress import Outcome
 from dpkit.jobs.session import Session, now, versions
 from dpkit.report import Guarantee, Section, Table, Text, not_covered, render
+from dpkit.report.identity import budget_json
 from dpkit.report.sections import Part
-from dpkit.report.words import as_float
+from dpkit.report.words import as_float, number
 
 SCHEMA_VERSION = 1
 _CHARGED = "The ledger was charged before anything was released."
@@ -41,6 +43,9 @@ def summary(
     """
     bound = ledger.charged(session.run_id)
     told = {} if bound is None else bound.to_json()
+    total = ledger.spent().to_json()
+    charges = [e for e in ledger.entries() if e.kind in CHARGES and e.kind != "plan"]
+    own = [e for e in charges if str(e.body.get("key")).startswith(session.run_id)]
     said = {
         "schema_version": SCHEMA_VERSION,
         "job": name,
@@ -53,6 +58,12 @@ def summary(
         "dataset": ledger.dataset,
         "ledger": ledger.id,
         "ledger_head": ledger.head,
+        "ledger_spent": {
+            "epsilon": total["upper"],
+            "delta": total["delta"],
+            "budget": budget_json(ledger.budget),
+            "others": len(charges) - len(own),
+        },
         "run_id": session.run_id,
         "started": session.facts["started"],
         "finished": now() if done.timed else None,
@@ -98,7 +109,7 @@ def page(result: Mapping[str, Any], done: Outcome, config_text: str) -> str:
     return render(
         done.title,
         claimed,
-        [*no_claim, *done.sections],
+        [*no_claim, *_beside(result, claimed), *done.sections],
         dates=_dates(result),
         shown=done.shown,
         not_covered=not_covered(str(result.get("unit", "example")), *done.not_covered),
@@ -131,6 +142,40 @@ def guarantee(result: Mapping[str, Any], released: str = "") -> Guarantee | None
     }
     insecure = "the noise of this run" if result.get("insecure_seed") else ""
     return Guarantee.read(told, insecure=insecure, released=released)
+
+
+def ledger_total(result: Mapping[str, Any]) -> str | None:
+    """What a ledger counts that others have charged too, in words; None: nobody has.
+
+    Example:
+      >>> spent = {"epsilon": 1.25, "delta": 1e-5, "others": 2,
+      ...          "budget": {"epsilon": 3.0, "delta": 1e-5}}
+      >>> ledger_total({"ledger_spent": spent})
+      'epsilon ≤ 1.25 of 3, at delta 1e-5, with 2 charges beside this run'
+    """
+    spent = result.get("ledger_spent") or {}
+    if not spent.get("others"):
+        return None
+    limit, total = (
+        number(as_float(told["epsilon"]) or 0.0, side=side)
+        for told, side in ((spent["budget"], "down"), (spent, "up"))
+    )
+    at = f"at delta {number(spent['delta'], side='up')}"
+    charges = f"{spent['others']:,} charge{'s' if spent['others'] > 1 else ''}"
+    return f"epsilon ≤ {total} of {limit}, {at}, with {charges} beside this run"
+
+
+def _beside(result: Mapping[str, Any], own: Guarantee | None) -> list[Section]:
+    """What else was charged to the run's ledger, and what all of it costs."""
+    total = ledger_total(result)
+    if total is None:
+        return []
+    by_itself = "" if own is None else f"By itself this run cost {own.headline}. "
+    text = (
+        f"{by_itself}Its ledger is shared: when the run ended, everything on it"
+        f" together had spent {total}."
+    )
+    return [Section("The ledger that it shares", Text(text))]
 
 
 def _dates(result: Mapping[str, Any]) -> list[str]:

@@ -8,11 +8,13 @@ advance, and is labelled so.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dpkit.report.guarantee import not_covered
-from dpkit.report.identity import budget_json, identity, insecure
+from dpkit.report.identity import author, budget_json, identity, insecure
 from dpkit.report.words import largest_advantage, most_recognised
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from dpkit.budget.declaration import Declaration
 
 FALSE_POSITIVES = (0.001, 0.01, 0.05)
+_FEW = 50
 _CHARGES = ("plan", "reserve", "release", "spend")
 _CANARIES = (
     "Canaries that an audit inserts: the guarantee is about the data with them, and a"
@@ -47,7 +50,8 @@ def of_ledger(ledger: Ledger) -> dict[str, Any]:
     """
     ledger.verify()
     entries = ledger.entries()
-    bound = ledger.spent()
+    bound, parts = ledger.spent(), ledger.parts()
+    charged = [entry for entry in entries if _charges(entry)]
     run = _declared(ledger, entries)
     return {
         "source": "ledger",
@@ -58,8 +62,11 @@ def of_ledger(ledger: Ledger) -> dict[str, Any]:
         "closed": ledger.retired,
         "delta": bound.delta,
         "bound": bound.to_json(),
-        "charges": [_charge(entry, entries) for entry in entries if _charges(entry)],
-        "scopes": [_scope(ledger, name) for name in ledger.terms.scopes],
+        "charges": [
+            {**_charge(entry, entries), "own": own, "part": parts.get(entry.seq)}
+            for entry, own in zip(charged, _own(ledger, charged), strict=True)
+        ],
+        "scopes": scopes(ledger),
         "insecure": [e.seq for e in entries if insecure(e)],
         "notes": [e.body["text"] for e in entries if e.kind == "note"],
         "assumed": [],
@@ -146,6 +153,7 @@ def _charge(entry: Entry, entries: list[Entry]) -> dict[str, Any]:
         "seq": entry.seq,
         "time": entry.ts,
         "kind": entry.kind,
+        "author": author(entry),
         "label": entry.label,
         "scope": body["scope"],
         "count": body["count"],
@@ -169,14 +177,48 @@ def _item(event: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _scope(ledger: Ledger, name: str) -> dict[str, Any]:
-    """A scope with its own budget, and what is spent of it."""
-    budget = budget_json(ledger.terms.scopes[name])
-    return {
-        "name": name,
-        "budget": budget,
-        "bound": ledger.spent(scope=name).to_json(),
-    }
+def _own(ledger: Ledger, charged: list[Entry]) -> list[dict[str, Any] | None]:
+    """What each charge costs by itself: as it was entered, else at the budget's delta.
+
+    Where there are many of them the Rényi accountant is asked, a little above the best.
+    """
+    from dpkit.accountants import epsilon, from_json, repeat
+    from dpkit.accountants.ledger.pricing import bound_from_json
+
+    @functools.cache
+    def bound(event: str, count: int) -> dict[str, Any] | None:
+        options: Any = {"relation": ledger.relation, "accountant": accountant}
+        delta = ledger.budget.delta
+        try:
+            return epsilon(repeat(from_json(event), count), delta, **options).to_json()
+        except ValueError:
+            return None
+
+    asked = [(json.dumps(e.body["event"]), e.body["count"]) for e in charged]
+    accountant = "best" if len(set(asked)) <= _FEW else "rdp"
+    return [
+        bound_from_json(entry.body["bound"]).to_json()
+        if "bound" in entry.body and entry.body["plan"] is None
+        else bound(*each)
+        for entry, each in zip(charged, asked, strict=True)
+    ]
+
+
+def scopes(ledger: Ledger) -> list[dict[str, Any]]:
+    """The blocks of the data with budgets of their own, and what is spent of each.
+
+    Example:
+      >>> scopes(ledger)  # doctest: +SKIP
+      [{"name": "north", "budget": {"epsilon": 1.0, "delta": 0.0}, "bound": {...}}]
+    """
+    return [
+        {
+            "name": name,
+            "budget": budget_json(budget),
+            "bound": ledger.spent(scope=name).to_json(),
+        }
+        for name, budget in ledger.terms.scopes.items()
+    ]
 
 
 def _attack(bound: PrivacyBound) -> dict[str, Any] | None:

@@ -65,6 +65,16 @@ def insecure(entry: "Entry") -> bool:
     return bool((entry.body.get("provenance") or {}).get("insecure_seed"))
 
 
+def author(entry: "Entry") -> str:
+    """Who charged, as they said themselves; empty where nobody said.
+
+    Example:
+      >>> author(ledger.entries()[0])  # doctest: +SKIP
+      ''
+    """
+    return str((entry.body.get("provenance") or {}).get("author", ""))
+
+
 def entry_json(entry: "Entry") -> dict[str, Any]:
     """An entry with its hash, as JSON values.
 

@@ -31,6 +31,13 @@ _RELEASED = (
     " from the same data and is not listed."
 )
 
+OWN = (
+    "By itself: what a charge costs alone, had it been fixed in advance. Part of the"
+    " spend: of the epsilon above, as the ledger counts it; all parts make 100 %."
+)
+CHARGE_HEADS = ("entry:", "time", "who", "label", "count:", "event", "by itself")
+CHARGE_HEADS += ("part of the spend:", "state")
+
 
 def render_account(facts: Facts) -> str:
     """The account as one self-contained HTML page.
@@ -51,7 +58,7 @@ def render_account(facts: Facts) -> str:
     """
     own = [
         Section("What an attacker can gain", *_attack(facts)),
-        Section("What was released", _charges(facts["charges"])),
+        Section("What was released", *_charges(facts["charges"])),
     ]
     if facts["scopes"]:
         own.append(Section("Blocks of the data", *_scopes(facts["scopes"])))
@@ -114,24 +121,43 @@ def attack_rows(facts: Facts) -> list[tuple[str, str, str]]:
 
 
 def charge_rows(charges: Iterable[Facts]) -> list[tuple[str, ...]]:
-    """Charges as cells: when, what, how often, what it cost, what became of it.
+    """Charges as cells, named by `CHARGE_HEADS`.
 
     Example:
       >>> charge_rows([{"label": "a", "count": 2, "state": "declared",
       ...               "event": {"kind": "pure", "v": 1, "epsilon": "0.5"}}])
-      [('', '', 'a', '2', 'pure(epsilon 0.5)', '', 'declared')]
+      [('', '', '', 'a', '2', 'pure(epsilon 0.5)', '', '', 'declared')]
     """
     return [
         (
             str(charge.get("seq", "")),
             str(charge.get("time", ""))[:16].replace("T", " "),
+            charge.get("author", ""),
             charge["label"],
             f"{charge['count']:,}",
             event_in_words(charge["event"]),
-            _cost(charge),
+            _own(charge.get("own")),
+            "" if charge.get("part") is None else _percent(charge["part"]),
             _state(charge),
         )
         for charge in charges
+    ]
+
+
+def block_rows(scopes: Iterable[Facts]) -> list[tuple[str, str, str]]:
+    """Blocks of the data: name, budget, and the epsilon that is spent.
+
+    Example:
+      >>> block_rows([])
+      []
+    """
+    return [
+        (
+            scope["name"],
+            f"epsilon {scope['budget']['epsilon']} at delta {scope['budget']['delta']}",
+            Guarantee.read(scope["bound"]).value,
+        )
+        for scope in scopes
     ]
 
 
@@ -181,28 +207,21 @@ def _attack(facts: Facts) -> list[Part]:
     return [Table(attack_rows(facts), heads), Text(*texts)]
 
 
-def _charges(charges: list[Facts]) -> Part:
+def _charges(charges: list[Facts]) -> list[Part]:
     """Everything that was charged."""
     if not charges:
-        return Text("Nothing was charged.")
-    heads = ["entry", "time", "label", "count", "event", "cost", "state"]
+        return [Text("Nothing was charged.")]
+    heads = [name.removesuffix(":") for name in CHARGE_HEADS]
     rows = charge_rows(charges)
     used = [n for n in range(len(heads)) if any(row[n] for row in rows)]
-    return Table([[row[n] for n in used] for row in rows], [heads[n] for n in used])
+    table = Table([[row[n] for n in used] for row in rows], [heads[n] for n in used])
+    return [Text(OWN), table] if any(row[6] for row in rows) else [table]
 
 
 def _scopes(scopes: list[Facts]) -> list[Part]:
     """The blocks with budgets of their own."""
-    rows = [
-        (
-            scope["name"],
-            f"epsilon {scope['budget']['epsilon']} at delta {scope['budget']['delta']}",
-            Guarantee.read(scope["bound"]).value,
-        )
-        for scope in scopes
-    ]
     text = "What one person loses is the largest over the blocks that can hold them."
-    return [Text(text), Table(rows, ["block", "budget", "epsilon"])]
+    return [Text(text), Table(block_rows(scopes), ["block", "budget", "epsilon"])]
 
 
 def _curves(facts: Facts) -> list[Part]:
@@ -241,13 +260,12 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{number(100 * value, side='up')} %"
 
 
-def _cost(charge: Facts) -> str:
-    """What a charge took, where that is an epsilon."""
-    return ", ".join(
-        f"{name} {number(float(charge[name]), side='up')}"
-        for name in ("epsilon", "delta")
-        if charge.get(name) is not None
-    )
+def _own(bound: Facts | None) -> str:
+    """What a charge costs by itself, as far as that is certified."""
+    if not bound or not bound["certified"]:
+        return ""
+    read = Guarantee.read(bound)
+    return f"epsilon {read.value} at delta {number(read.delta, side='up')}"
 
 
 def _state(charge: Facts) -> str:

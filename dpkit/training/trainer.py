@@ -120,7 +120,8 @@ def fit(
       plan: what is sampled, clipped, noised; num_records <= plan.sampler.max_records.
       optimizer: any optax transformation; its schedules may read the step only.
       ledger: has the budget, the relation and the unit; decides.
-      delta: the share of the ledger's delta for this run; default: all that is left.
+      delta: at which the run's own epsilon is stated, and its share of delta where the
+        ledger counts it as a plan; default: the ledger's, and all that is left.
       label: the entry's name in the ledger.
       evaluation: how to score while training.
       average_decay: in (0, 1): publish an exponential average of the parameters too,

@@ -221,7 +221,7 @@ def test_a_plan_that_took_all_of_delta_says_so():
 
 
 def test_two_plans_share_epsilon_and_delta():
-    ledger = new_ledger()
+    ledger = new_ledger(filter="approx")
     first = ledger.reserve(STEP, count=1000, label="first", delta=5e-6)
     second = ledger.reserve(STEP, count=200, label="second", delta=5e-6)
     total = first.bound.upper + second.bound.upper

@@ -9,7 +9,14 @@ import pytest
 from dp_accounting import GaussianDpEvent
 from typer.testing import CliRunner
 
-from dpkit.accountants import Budget, Ledger, PrivacyBound, PureDpEvent, epsilon
+from dpkit.accountants import (
+    Budget,
+    Ledger,
+    PrivacyBound,
+    PureDpEvent,
+    epsilon,
+    from_json,
+)
 from dpkit.accountants.readings.best import ACCOUNTANTS
 from dpkit.cli import files
 from dpkit.cli.app import app
@@ -388,3 +395,18 @@ def test_a_comparison_shows_what_a_peer_gets_wrong(config, defect):
     name, _, flag = wanted.partition(": ")
     (peer,) = (p for p in peers if p["accountant"] == f"dp-accounting {name}")
     assert peer["flags"] == [f"the estimate is {flag}"]
+
+
+@pytest.mark.parametrize(("limit", "code"), [("1", 0), ("0.9999999999999999", 1)])
+def test_what_is_exactly_the_limit_is_within_it(config, tmp_path, limit, code):
+    """A release of epsilon 1 without a delta, declared and charged."""
+    laplace = {"kind": "laplace", "scale": 1.0}
+    declared = {"relation": "add_remove", "events": [laplace]}
+    ledger = tmp_path / "a.db"
+    terms = {"relation": "add_remove", "unit": "example", "dataset": "toy"}
+    with Ledger.open(ledger, budget=Budget(1.0, 0.0), **terms) as book:
+        book.charge(from_json(laplace), label="all")
+    for what in (config(declared), ledger):
+        words = (what, "--max-epsilon", limit, "--delta", "0")
+        assert answer("check", *words, code=code)["upper"] == 1.0
+        assert "epsilon        ≤ 1, certified" in budget("check", *words).stdout

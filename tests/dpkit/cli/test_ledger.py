@@ -1,6 +1,7 @@
 """`ledger show` and `ledger verify` on real files: whole, edited, cut, foreign."""
 
 import json
+import shlex
 import shutil
 import sqlite3
 
@@ -193,3 +194,94 @@ def test_a_known_seed_is_marked(tmp_path):
     text = call("show", path).stdout
     assert "the noise of entry 2 came from a known seed: NO PRIVACY" in text
     assert text.count("INSECURE SEED, no privacy") == 1
+
+
+# Who, where, and since when -------------------------------------------------------
+
+NORTH = {"north": Budget(1.0, 1e-6), "south": Budget(1.0, 0.0)}
+
+
+@pytest.fixture
+def team(tmp_path):
+    """A ledger of two authors, with blocks."""
+    path = tmp_path / "team.db"
+    terms = {"relation": "add_remove", "unit": "user", "dataset": "toy 1.0"}
+    with Ledger.open(
+        path, budget=Budget(2.0, 1e-5), scopes=NORTH, author="Ann", **terms
+    ) as ledger:
+        ledger.charge(PureDpEvent(0.25), label="north's", scope="north")
+    event = '{"kind": "pure", "epsilon": 0.25}'
+    for words in (["--scope", "south", "--author", "Bo of Basel"], []):
+        command = ["ledger", "spend", str(path), "--event", event, "--count", "2"]
+        assert RUN.invoke(app, [*command, *words]).exit_code == 0
+    return path
+
+
+def test_show_tells_scopes_and_authors(team):
+    done = call("show", team)
+    assert done.exit_code == 0, done.stderr
+    lines = dict(row.split("  ", 1) for row in done.stdout.splitlines() if "  " in row)
+    spent = "epsilon ≤ {} spent of epsilon {} at delta {}"
+    assert lines["scope north"].strip() == spent.format(0.75, 1.0, "1e-06")
+    assert lines["scope south"].strip() == spent.format(1, 1.0, "0.0")
+    machine = json.loads(call("show", team, "--json").stdout)
+    named = {scope["name"]: scope for scope in machine["scopes"]}
+    assert named["north"]["budget"] == {"epsilon": 1.0, "delta": 1e-6}
+    assert named["south"]["bound"]["upper"] == 1.0
+    assert "Ann" in done.stdout and "Bo of Basel" in done.stdout
+
+
+def test_an_export_is_to_be_imported_and_the_advice_works(made, ledger, tmp_path):
+    lines = tmp_path / "it's.jsonl"
+    assert call("export", ledger, str(lines)).exit_code == 0
+    for command in ("show", "verify", "report"):
+        done = call(command, lines)
+        assert done.exit_code == 2
+        assert "import it: dpkit ledger import" in done.stderr
+    words = shlex.split(done.stderr.partition("import it: dpkit ")[2])
+    assert RUN.invoke(app, words).exit_code == 0
+    assert made[1]["head"] in call("verify", words[-1]).stdout
+
+
+def test_a_head_that_was_noted_is_looked_for(made, ledger):
+    head = made[1]["head"]
+    done = call("verify", ledger, "--head", head.upper())
+    assert done.exit_code == 0 and "is the head" in done.stdout
+    with Ledger.open(ledger) as book:
+        book.note("one")
+        book.note("two")
+    done = call("verify", ledger, "--head", head)
+    assert done.exit_code == 0
+    assert "an ancestor: entries added since: 2" in done.stdout
+    assert (
+        json.loads(call("verify", ledger, "--head", head, "--json").stdout)[
+            "added_since_head"
+        ]
+        == 2
+    )
+    foreign = call("verify", ledger, "--head", "0" * 64)
+    assert foreign.exit_code == 3 and foreign.stdout == ""
+    assert "rewritten or cut" in foreign.stderr
+    assert call("verify", ledger, "--head", head[:12]).exit_code == 2
+
+
+def test_a_ledger_that_was_rewritten_holds_no_old_head(made, tmp_path):
+    """Whole, verified, of the same terms: only the head tells."""
+    terms = {"relation": "add_remove", "unit": "user", "dataset": "toy 1.0"}
+    path = tmp_path / "new.db"
+    with Ledger.open(path, budget=Budget(1.0, 1e-5), **terms) as ledger:
+        ledger.charge(PureDpEvent(0.25), label=LABEL)
+    assert call("verify", path).exit_code == 0
+    assert call("verify", path, "--head", made[1]["head"]).exit_code == 3
+
+
+def test_marks_of_a_sweep_are_shown_one_by_one(tmp_path):
+    path = tmp_path / "a.db"
+    terms = {"relation": "zero_out", "unit": "example", "dataset": "toy 1.0"}
+    with Ledger.open(path, budget=Budget(1.0, 1e-5), **terms) as ledger:
+        with ledger.reserve([GaussianDpEvent(50.0)] * 3, label="sweep") as grant:
+            grant[2].commit()
+            grant[0].commit()
+    text = call("show", path).stdout
+    assert text.count("checkpoint") == 2
+    assert "run 2" in text and "run 0" in text

@@ -80,8 +80,8 @@ CASES = [
 ]
 FRAME = (
     "schema_version job epsilon certified delta accountant relation unit dataset "
-    "ledger ledger_head run_id started finished insecure_seed config_sha256 "
-    "versions shown falsified"
+    "ledger ledger_head ledger_spent run_id started finished insecure_seed "
+    "config_sha256 versions shown falsified"
 ).split()
 
 

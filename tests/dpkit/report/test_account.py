@@ -236,3 +236,81 @@ def test_a_broken_ledger_has_no_report(path, tmp_path):
     with pytest.raises(LedgerCorrupt):
         with Ledger.open(path) as ledger:
             of_ledger(ledger)
+
+
+# Everybody's releases ----------------------------------------------------------
+
+
+def shared():
+    """A ledger of two authors, and a block."""
+    blocks = {"north": Budget(2.0, 1e-6)}
+    budget, names = Budget(3.0, 1e-5), ("Ann", "Bo")
+    ledger = Ledger.open(None, budget=budget, scopes=blocks, **TERMS)
+    for author in names:
+        ledger.author = author
+        with ledger.reserve(GaussianDpEvent(10.0), count=4, label=author) as grant:
+            grant.commit(2 if author == "Bo" else 4)
+    ledger.author = None
+    ledger.charge(PureDpEvent(0.125), label="nobody", scope="north")
+    with ledger.reserve(PureDpEvent(0.5), delta=0.0, label="never") as grant:
+        grant.abort(nothing_released=True)
+    return ledger
+
+
+@pytest.mark.parametrize("filter", ["auto", "approx", "zcdp"])
+def test_parts_of_the_spend_make_one_and_follow_what_ran(filter):
+    delta = {"approx": 5e-6}
+    ledger = Ledger.open(None, budget=Budget(3.0, 1e-5), filter=filter, **TERMS)
+    assert ledger.parts() == {}
+    for ran in (4, 2):
+        how = {"count": 4, "delta": delta.get(filter), "label": "x"}
+        with ledger.reserve(GaussianDpEvent(10.0), **how) as grant:
+            grant.commit(ran)
+    parts = ledger.parts()
+    assert sum(parts.values()) == pytest.approx(1.0, rel=1e-12)
+    whole = filter == "approx"  # a plan is never made cheaper
+    assert parts[1] == pytest.approx(0.5 if whole else 2 / 3, rel=1e-9)
+
+
+def test_the_report_lists_everybodys_releases_with_their_part():
+    facts = of_ledger(shared())
+    told = {c["author"]: c for c in facts["charges"] if c["state"] != "given back"}
+    assert set(told) == {"Ann", "Bo", ""}
+    assert told["Ann"]["part"] == pytest.approx(2 * told["Bo"]["part"])
+    assert sum(c["part"] for c in told.values()) == pytest.approx(1.0)
+    # Reserved or charged, each shows what it would cost alone: never its part.
+    alone = of_run(
+        declare(declared([{"kind": "gaussian", "noise_multiplier": 10, "count": 4}])),
+        1e-5,
+    )
+    assert told["Ann"]["own"]["upper"] == alone["bound"]["upper"]
+    assert 0.124 < told[""]["own"]["upper"] <= 0.125
+    page = render_account(facts)
+    for part in ("Ann", "Bo", "by itself", "part of the spend", "Blocks of the data"):
+        assert part in page, part
+    assert (
+        json.loads(json.dumps(facts, allow_nan=False))["scopes"][0]["name"] == "north"
+    )
+
+
+def test_the_text_says_it_too(tmp_path):
+    lines = tmp_path / "a.jsonl"
+    shared().export_jsonl(lines)
+    Ledger.import_jsonl(lines, tmp_path / "a.db").close()
+    done = RUN.invoke(app, ["ledger", "report", str(tmp_path / "a.db")])
+    assert done.exit_code == 0, done.stderr
+    heads = next(row for row in done.stdout.splitlines() if "by itself" in row)
+    assert "who" in heads and "part of the spend" in heads
+    assert "north" in done.stdout and "Bo" in done.stdout
+
+
+def test_of_many_releases_a_fast_accountant_is_asked(monkeypatch):
+    ledger = Ledger.open(None, budget=Budget(30.0, 1e-5), **TERMS)
+    for number in range(60):
+        ledger.charge(GaussianDpEvent(100.0 + number), label="x")
+    own = of_ledger(ledger)["charges"][0]["own"]
+    assert own["method_upper"] == "rdp"
+    best = of_run(
+        declare(declared([{"kind": "gaussian", "noise_multiplier": 100}])), 1e-5
+    )
+    assert best["bound"]["upper"] <= own["upper"] < 1.3 * best["bound"]["upper"]

@@ -314,3 +314,8 @@ def test_a_text(tmp_path):
     assert done.result["epsilon"] <= 4.0
     # 99 symbols at random take 6.6 bits.
     assert done.result["test_bits_per_character"] < 5.0
+
+
+def test_the_page_shows_the_configuration_that_is_tested():
+    page = (ROOT / "docs" / "data.md").read_text()
+    assert (DOCUMENTED / "adult.toml").read_text() in page
