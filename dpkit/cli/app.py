@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dpkit.cli import budget, data, jobs, ledger, train
+from dpkit.cli import budget, data, jobs, ledger, predict, train
 from dpkit.cli.errors import Command, Root
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command("demo", cls=Command)(train.demo)
 app.command("train", cls=Command)(train.train)
+app.command("predict", cls=Command)(predict.predict)
 app.command("schema", cls=Command)(jobs.schema)
 app.add_typer(budget.app, name="budget")
 app.add_typer(ledger.app, name="ledger")

@@ -39,6 +39,7 @@ class Progress:
 
 OnProgress = Callable[[Progress], None]
 Tell = Callable[[str], None]
+OfResult = Callable[[Mapping[str, Any]], bytes]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class Outcome:
     Args:
       facts: JSON values for `result.json`, beside those that every run has, whose names
         are refused.
-      files: what to write into the folder, by name.
+      files: what to write into the folder, by name: bytes, or what makes them of the
+        result, for a file that says what the run cost.
       title: of the report.
       sections: of the report, the job's own.
       shown: the numbers that people look for first: name, text, remark.
@@ -69,7 +71,7 @@ class Outcome:
 
     title: str
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, bytes | OfResult] = dataclasses.field(default_factory=dict)
     sections: Sequence[Section] = ()
     shown: Sequence[tuple[str, str, str]] = ()
     released: str = ""

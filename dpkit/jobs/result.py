@@ -25,7 +25,7 @@ _CHAINED = (
     " that was edited or cut off, and a ledger that was rewritten as a whole has"
     " another head than this one."
 )
-_NO_CLAIM = (
+NO_CLAIM = (
     "This run charged nothing to its ledger, and makes no claim about privacy: as far"
     " as what it shows depends on private data, nothing protects them."
 )
@@ -88,7 +88,7 @@ def publish(
     """Writes what may be shown; the result last, since it marks the end."""
     text = json.dumps(result, indent=1, allow_nan=False)
     for name, content in done.files.items():
-        write(folder.path / name, content)
+        write(folder.path / name, content(result) if callable(content) else content)
     write(folder.report, page(result, done, config.text).encode())
     write(folder.result, text.encode())
 
@@ -105,7 +105,7 @@ def page(result: Mapping[str, Any], done: Outcome, config_text: str) -> str:
       The page. The same input gives the same text.
     """
     claimed = guarantee(result, done.released)
-    no_claim = [] if claimed else [Section("No claim about privacy", Text(_NO_CLAIM))]
+    no_claim = [] if claimed else [Section("No claim about privacy", Text(NO_CLAIM))]
     return render(
         done.title,
         claimed,

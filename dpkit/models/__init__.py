@@ -6,6 +6,7 @@ from dpkit.models.factory import build_own
 from dpkit.models.language import LanguageModel, build_language
 from dpkit.models.lora import merge
 from dpkit.models.networks import MODELS, Network, build, build_for
+from dpkit.models.parameters import load_params
 
 __all__ = [
     "MODELS",
@@ -18,5 +19,6 @@ __all__ = [
     "build_for",
     "build_language",
     "build_own",
+    "load_params",
     "merge",
 ]

@@ -19,6 +19,7 @@ class Model:
       init: a public key -> parameters, a tree of arrays.
       apply: (parameters, inputs of ONE example, key or None) -> an array. The key is of
         randomness inside, such as dropout; without it there is none.
+      filled: parameters -> the module that holds them; None where no module does.
 
     Example:
       >>> model = Model(lambda key: jnp.ones(2), lambda w, x, key: jnp.vdot(w, x))
@@ -28,6 +29,7 @@ class Model:
 
     init: Callable[[jax.Array], Any]
     apply: Callable[[Any, Any, jax.Array | None], jax.Array]
+    filled: Callable[[Any], Any] | None = None
 
 
 def as_model(made: Any, inputs: Any) -> Model:
@@ -109,12 +111,12 @@ def _nnx(module: Any) -> Model:
     _refuse_state(kinds & {"BatchStat"})
     start = nnx.to_pure_dict(params)
 
-    def apply(values: Any, x: Any, key: jax.Array | None) -> jax.Array:
+    def filled(values: Any) -> Any:
         state = jax.tree.map(lambda leaf: leaf, params)
         nnx.replace_by_pure_dict(state, values)
-        return nnx.merge(graph, state, rest)(x)
+        return nnx.merge(graph, state, rest)
 
-    return Model(lambda key: start, apply)
+    return Model(lambda key: start, lambda values, x, key: filled(values)(x), filled)
 
 
 def _variable(leaf: Any) -> bool:
@@ -134,11 +136,11 @@ def _equinox(module: Any, equinox: Any) -> Model:
     ]
     start = dict(zip(names, leaves, strict=True))
 
-    def apply(values: Mapping[str, Any], x: Any, key: jax.Array | None) -> jax.Array:
+    def filled(values: Mapping[str, Any]) -> Any:
         tree = jax.tree.unflatten(structure, [values[name] for name in names])
-        return equinox.combine(tree, rest)(x)
+        return equinox.combine(tree, rest)
 
-    return Model(lambda key: start, apply)
+    return Model(lambda key: start, lambda values, x, key: filled(values)(x), filled)
 
 
 def _refuse_state(others: set[str]) -> None:

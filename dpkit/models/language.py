@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import math
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
-from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
 
 from dpkit.data.random_access import as_rows
 from dpkit.models import lora
 from dpkit.models.decoder import Decoder
+from dpkit.models.parameters import fitted, named, read_arrays
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,6 +120,23 @@ class LanguageModel:
 
         return scores
 
+    def predictions(
+        self, params: Any, rows: Any, chunk: int = 100
+    ) -> Iterator[tuple[Any, Any]]:
+        """Bits per character of rows, some at a time; post-processing of `params`.
+
+        Yields:
+          The mean of each row, NaN where it has nothing to predict, and None.
+        """
+        rows = as_rows(rows)
+        one = jax.jit(jax.vmap(self._losses, (None, 0)))
+        for start in range(0, len(rows), chunk):
+            some = rows.take(np.arange(start, min(start + chunk, len(rows))))
+            nats, _, counted = one(params, some[self.field])
+            count = np.asarray(counted.sum(axis=1), float)
+            total = np.asarray(nats.sum(axis=1), float)
+            yield total / np.where(count, count, np.nan) / math.log(2), None
+
     def _losses(self, params: Any, tokens: Any) -> tuple[jax.Array, ...]:
         """For each predicted symbol: cross entropy, whether it came first, 1; or 0s."""
         tokens = jnp.asarray(tokens).astype(jnp.int32)
@@ -191,7 +205,7 @@ def base_sha256(base: Any) -> str:
       64
     """
     digest = hashlib.sha256()
-    for name, leaf in sorted(_flat(base).items()):
+    for name, leaf in sorted(named(base).items()):
         values = np.asarray(leaf, np.float32)
         digest.update(f"{name}|{values.shape}|".encode())
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -203,34 +217,24 @@ def _random(module: Decoder, length: int, key: jax.Array) -> Any:
     return jax.jit(module.init)(key, jnp.zeros(length, jnp.int32))["params"]
 
 
-def _flat(params: Any) -> dict[str, Any]:
-    """Leaves by path."""
-    return dict(traverse_util.flatten_dict(params, sep="/"))
-
-
 def _read(path: str | os.PathLike[str], plain: Decoder, length: int) -> Any:
     """The parameters in a file, each of the shape that the model wants."""
     try:
-        content = io.BytesIO(Path(path).read_bytes())
-        with np.load(content, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
-        raise ValueError(f"base={str(path)!r} can't be read: {error}") from None
+        found = read_arrays(path)
+    except ValueError as error:
+        raise ValueError(f"base={error}") from None
     tokens = jax.ShapeDtypeStruct((length,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    wanted = _flat(jax.eval_shape(plain.init, key, tokens)["params"])
-    for name in sorted(wanted.keys() ^ found.keys()):
-        missing = "lacks" if name in wanted else "has, beyond the model's parameters,"
+    try:
+        params = fitted(found, jax.eval_shape(plain.init, key, tokens)["params"])
+    except ValueError as error:
         raise ValueError(
-            f"base={str(path)!r} {missing} {name!r}: give the file of a model with "
-            "the same settings"
-        )
+            f"base={str(path)!r} {error}: give the file of a model with the same "
+            "settings"
+        ) from None
     for name, values in found.items():
-        if values.shape != wanted[name].shape or not np.isfinite(values).all():
+        if not np.isfinite(values).all():
             raise ValueError(
-                f"base={str(path)!r} holds {name!r} of shape {values.shape}: finite "
-                f"numbers of shape {wanted[name].shape} needed, so give the file of a "
-                "model with the same settings"
+                f"base={str(path)!r} holds {name!r}, not all of it finite numbers"
             )
-    floats = {name: jnp.asarray(values, jnp.float32) for name, values in found.items()}
-    return traverse_util.unflatten_dict(floats, sep="/")
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)

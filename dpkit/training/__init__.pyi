@@ -19,5 +19,6 @@ from .trainer import (
     RunFolder as RunFolder,
     fit as fit,
 )
+from .use import TrainedRun as TrainedRun, load_run as load_run
 
 __all__: list[str]

@@ -62,7 +62,7 @@ class _Job:
         _use_devices(config.training.devices)
         with naming(Config, "data"):
             found = open_input(config, offline=offline, tell=tell, data=data)
-        network = _network(config, found.layout)
+        network = network_of(config, found.layout)
         with naming(Config, "data", "privacy", "training"):
             plan = _plan(config, found)
         terms = {
@@ -191,7 +191,7 @@ class Training(Prepared):
         """The training itself."""
         done = _fit(self, session, ledger, on_progress)
         facts = {**self._language_score(done), **self.facts}
-        return outcome(self.config, done, self.terms, facts)
+        return outcome(self.config, done, self.input, self.terms, facts)
 
     def _language_score(self, done: FitResult) -> dict[str, float]:
         """Bits per character of the final model on public rows, if it is of text."""
@@ -273,7 +273,7 @@ def _use_devices(wanted: int | None) -> None:
         )
 
 
-def _network(config: Config, layout: Layout) -> Network | LanguageModel:
+def network_of(config: Config, layout: Layout) -> Network | LanguageModel:
     """The network, in the public layout of the rows."""
     model, weights = config.model, config.training.class_weights
     if model.factory is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +9,23 @@ import jax
 import numpy as np
 
 from dpkit.jobs import Outcome
+from dpkit.models.parameters import as_files
+from dpkit.training.card import card
 from dpkit.training.config import Config
+from dpkit.training.input import Input
 from dpkit.training.plan import DPSGDPlan
 from dpkit.training.report import told
 from dpkit.training.trainer import FitResult
 
+SCHEMA = "schema.json"
+
 
 def outcome(
-    config: Config, done: FitResult, terms: Mapping[str, Any], more: Mapping[str, Any]
+    config: Config,
+    done: FitResult,
+    found: Input,
+    terms: Mapping[str, Any],
+    more: Mapping[str, Any],
 ) -> Outcome:
     """What the frame publishes of a training run; nothing in it is private."""
     plan, numbers = done.plan, done.plan.to_json()
@@ -43,12 +51,12 @@ def outcome(
         **more,
     }
     bound = {"delta": done.bound.delta, "accountant": done.bound.method_upper}
-    return Outcome(
-        facts=facts,
-        timed=timed,
-        files={"params.npz": _npz(done.params)},
-        **told({**facts, **terms, **bound}, history),
-    )
+    said = told({**facts, **terms, **bound}, history)
+    files: dict[str, Any] = dict(as_files(done.params))
+    if found.schema is not None:
+        files[SCHEMA] = found.schema.text.encode()
+    files["README.md"] = lambda result: card(result, said, found.layout).encode()
+    return Outcome(facts=facts, timed=timed, files=files, **said)
 
 
 def _last_scores(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -82,14 +90,3 @@ def _epochs(plan: DPSGDPlan, steps: int) -> float:
         epochs += _share(piece) * min(left, piece.steps)
         left -= min(left, piece.steps)
     return epochs
-
-
-def _npz(params: Any) -> bytes:
-    """Parameters as an .npz archive, each leaf under its path."""
-    leaves: dict[str, Any] = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
-    buffer = io.BytesIO()
-    np.savez(buffer, **leaves)
-    return buffer.getvalue()

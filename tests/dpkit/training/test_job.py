@@ -160,9 +160,11 @@ def test_nothing_secret_is_left_in_the_folder(finished):
     assert not (out / "private").exists()
     names = {str(name) for name in everything_in(out)}
     assert names == {
+        "README.md",
         "config.toml",
         "ledger.db",
         "params.npz",
+        "params.safetensors",
         "report.html",
         "result.json",
     }
@@ -547,7 +549,7 @@ def test_a_full_disk_releases_nothing_and_can_be_resumed(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "moment"),
-    [("dpkit.jobs.lifecycle", "summary"), ("dpkit.training.result", "_npz")],
+    [("dpkit.jobs.lifecycle", "summary"), ("dpkit.training.result", "as_files")],
 )
 def test_a_death_after_the_last_step_is_no_loss(tmp_path, monkeypatch, place, moment):
     module = importlib.import_module(place)
