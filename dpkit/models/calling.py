@@ -112,11 +112,20 @@ def _nnx(module: Any) -> Model:
     start = nnx.to_pure_dict(params)
 
     def filled(values: Any) -> Any:
-        state = jax.tree.map(lambda leaf: leaf, params)
+        state, others = jax.tree.map(lambda leaf: leaf, (params, rest))
         nnx.replace_by_pure_dict(state, values)
-        return nnx.merge(graph, state, rest)
+        return nnx.merge(graph, state, others)
 
-    return Model(lambda key: start, lambda values, x, key: filled(values)(x), filled)
+    def apply(values: Any, x: Any, key: jax.Array | None) -> jax.Array:
+        made = filled(values)
+        if key is None:
+            made.eval()
+        else:
+            made.train()
+            nnx.reseed(made, default=key, dropout=key)
+        return made(x)
+
+    return Model(lambda key: start, apply, filled)
 
 
 def _variable(leaf: Any) -> bool:

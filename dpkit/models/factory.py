@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +21,6 @@ import jax
 
 from dpkit.data.layout import Layout
 from dpkit.models.networks import Network, class_weights
-
-_OF_A_RUN = ("result.json", "private/run.json")
 
 
 def build_own(
@@ -115,17 +114,18 @@ def _module(name: str, folder: Path | None) -> ModuleType:
         _refuse_run(beside)
         spec = importlib.util.spec_from_file_location(f"_dpkit_own_{name}", beside)
     else:
+        # Looking for a package's module imports the package.
+        _refuse_run_of(importlib.util.find_spec(name.partition(".")[0]))
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
             spec = None
+        _refuse_run_of(spec)
     if spec is None or spec.loader is None:
         raise ValueError(
             f"factory: there is no module {name!r}, neither installed nor as "
             f"{str(beside)!r}"
         )
-    if spec.origin is not None and Path(spec.origin).is_file():
-        _refuse_run(Path(spec.origin))
     if spec.name in sys.modules and not beside.is_file():
         return sys.modules[spec.name]
     module = importlib.util.module_from_spec(spec)
@@ -134,10 +134,22 @@ def _module(name: str, folder: Path | None) -> ModuleType:
     return module
 
 
+def _refuse_run_of(spec: ModuleSpec | None) -> None:
+    """Refuses a module that was found in the folder of a run."""
+    if spec is None:
+        return
+    for place in (spec.origin, *(spec.submodule_search_locations or ())):
+        if place is not None and Path(place).exists():
+            _refuse_run(Path(place))
+
+
 def _refuse_run(path: Path) -> None:
-    """Refuses code that lies in a run's folder, or in its `private`."""
-    for folder in path.resolve().parents[:2]:
-        if any((folder / name).exists() for name in _OF_A_RUN):
+    """Refuses code that lies in a run's folder, however deep."""
+    for folder in path.resolve().parents:
+        finished = (folder / "result.json").exists() and (
+            folder / "config.toml"
+        ).exists()
+        if finished or (folder / "private" / "run.json").exists():
             raise ValueError(
                 f"factory: {str(path)!r} lies in the folder of a run, and code of "
                 "such a folder is never run: keep it beside your configuration"

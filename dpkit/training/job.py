@@ -277,7 +277,7 @@ def network_of(config: Config, layout: Layout) -> Network | LanguageModel:
     """The network, in the public layout of the rows."""
     model, weights = config.model, config.training.class_weights
     if model.factory is not None:
-        _refuse_unlabelled(model.called, layout)
+        _refuse_unlabelled(config, layout)
         return build_own(
             model.factory,
             layout,
@@ -288,16 +288,16 @@ def network_of(config: Config, layout: Layout) -> Network | LanguageModel:
         )
     if model.name == "decoder":
         return _decoder(config, layout)
-    _refuse_unlabelled(model.called, layout)
+    _refuse_unlabelled(config, layout)
     return build_for(layout, model.called, model.hidden, weights)
 
 
 def _decoder(config: Config, layout: Layout) -> LanguageModel:
     """The decoder, of the only text."""
     if list(layout.inputs) != list(layout.symbols) or len(layout.symbols) != 1:
-        shown = ", ".join(layout.inputs)
         raise ValueError(
-            f"model.name='decoder' reads one text and nothing else, not {shown}: use "
+            f"model.name='decoder' can't read {_source(config)}: it reads one text and "
+            f"nothing else, not {', '.join(layout.inputs)}; use "
             f"{', '.join(MODELS)}, or model.factory"
         )
     ((name, symbols),) = layout.symbols.items()
@@ -312,15 +312,20 @@ def _decoder(config: Config, layout: Layout) -> LanguageModel:
         )
 
 
-def _refuse_unlabelled(name: str, layout: Layout) -> None:
+def _refuse_unlabelled(config: Config, layout: Layout) -> None:
     """Refuses rows that say nothing to be predicted."""
     if layout.target is not None:
         return
-    fitting = "decoder, which predicts text" if layout.symbols else "data.label"
-    hint = f"use {fitting}" if layout.symbols else f"name the column by {fitting}"
-    raise ValueError(
-        f"model.name={name!r} predicts a label, and the rows have none: {hint}"
-    )
+    state = f"model.name={config.model.called!r} can't read {_source(config)}, which is"
+    if layout.symbols:
+        raise ValueError(f"{state} text: use decoder, or name a label by data.label")
+    raise ValueError(f"{state} without a label: name its column by data.label")
+
+
+def _source(config: Config) -> str:
+    """What the configuration calls its rows."""
+    data = config.data
+    return str(data.name or data.path or data.tfds)
 
 
 def _plan(config: Config, found: Input) -> DPSGDPlan:

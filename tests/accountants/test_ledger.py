@@ -10,10 +10,10 @@ import dp_accounting as dp
 import pytest
 
 from dpkit.accountants import (
-    Incompatible,
     ApproxDpEvent,
     Budget,
     BudgetExceeded,
+    Incompatible,
     Ledger,
     MetricLocalPureDpEvent,
     NotCertified,

@@ -82,6 +82,25 @@ def test_dropout_has_a_key_in_training_alone():
     assert 10 < (some == 0).sum() < 54
 
 
+def test_dropout_of_nnx_has_a_new_mask_for_each_key():
+    class Dropped(nnx.Module):
+        def __init__(self, rngs):
+            self.dense = nnx.Linear(3, 64, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.dropout(self.dense(x))
+
+    model = as_model(Dropped(nnx.Rngs(0)), X)
+    params = model.init(jax.random.key(0))
+    call = jax.jit(model.apply)
+    masks = [call(params, EXAMPLE, jax.random.key(n)) == 0 for n in (1, 2, 1)]
+    assert (masks[0] != masks[1]).any()
+    assert (masks[0] == masks[2]).all()
+    assert 10 < masks[0].sum() < 54
+    assert (call(params, EXAMPLE, None) != 0).all()
+
+
 def test_statistics_of_a_batch_are_refused():
     class Mixed(linen.Module):
         @linen.compact

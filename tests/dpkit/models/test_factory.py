@@ -70,6 +70,7 @@ def test_what_is_not_there(folder, name, message):
 def test_code_in_the_folder_of_a_run_is_never_run(folder, mark):
     (folder / "private").mkdir()
     (folder / mark).write_text("{}")
+    (folder / "config.toml").write_text("")
     (folder / "mine.py").write_text("raise SystemExit('it was run')")
     with pytest.raises(ValueError, match="lies in the folder of a run"):
         find("mine:make", folder)
@@ -80,10 +81,20 @@ def test_code_in_the_folder_of_a_run_is_never_run(folder, mark):
 
 def test_a_module_on_the_path_in_a_run_is_never_run(folder, monkeypatch):
     (folder / "result.json").write_text("{}")
-    (folder / "sly.py").write_text("raise SystemExit('it was run')")
+    (folder / "config.toml").write_text("")
+    deep = folder / "sly" / "deep"
+    deep.mkdir(parents=True)
+    for place in (folder / "sly.py", folder / "sly" / "__init__.py", deep / "m.py"):
+        place.write_text("raise SystemExit('it was run')")
     monkeypatch.syspath_prepend(folder)
-    with pytest.raises(ValueError, match="lies in the folder of a run"):
-        find("sly:make", folder / "elsewhere")
+    for name in ("sly", "sly.deep.m"):
+        with pytest.raises(ValueError, match="lies in the folder of a run"):
+            find(f"{name}:make", folder / "elsewhere")
+
+
+def test_a_file_called_like_a_result_is_no_run(folder):
+    (folder / "result.json").write_text("{}")
+    assert find("mine:make", folder)(LAYOUT, None).width == 5
 
 
 def test_a_factory_that_makes_no_model():

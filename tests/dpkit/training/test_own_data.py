@@ -95,7 +95,7 @@ def test_a_dry_run_reads_no_rows(toy):
         ("data.unit_column=who", r"privacy\.unit='example' a row alone"),
         ("privacy.unit=user", "rows_per_unit"),
         ("data.evaluation=none", "evaluation='none' with test="),
-        ("model.name=decoder", "reads one text and nothing else"),
+        ("model.name=decoder", "can't read toy.csv: it reads one text"),
         ("model.name=cnn", "needs images"),
         ("training.class_weights={sick=2.0}", "'sick' is no class; known: no, yes"),
         ("data.schema.pet.kind=categorial", "did you mean 'categorical'"),
