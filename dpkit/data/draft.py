@@ -91,13 +91,14 @@ def _drafted(values: pa.Array) -> tuple[Kind | None, str]:
         return None, "left out: no value in the sample"
     if any({w.lower() for w in found} == pair for pair in _YES_NO):
         return Boolean(nullable=lost), ""
-    numbers = [_number(word) for word in found]
-    if None not in numbers and (len(found) > 20 or not _whole(numbers)):
+    numbers = [number for number in map(_number, found) if number is not None]
+    countable = len(numbers) == len(found)
+    if countable and (len(found) > 20 or not _whole(numbers)):
         low, high = _outward(min(numbers), -1), _outward(max(numbers), 1)
         return Numeric(low=low, high=high, nullable=lost), "widen the bounds if needed"
-    moments = [moment(word) for word in found] if None in numbers else [None]
-    if None not in moments:
-        low, high = min(found, key=moment), max(found, key=moment)
+    moments = [] if countable else [(moment(word), word) for word in found]
+    if moments and all(when is not None for when, _ in moments):
+        low, high = min(moments)[1], max(moments)[1]
         return Datetime(low=low, high=high, nullable=lost), "widen the bounds if needed"
     if len(found) <= _FEW:
         kinds = sorted(found, key=lambda w: (_number(w) is None, _number(w) or 0, w))
@@ -151,9 +152,9 @@ def _number(word: str) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _whole(numbers: list[Any]) -> bool:
+def _whole(numbers: list[float]) -> bool:
     """Whether all numbers are whole."""
-    return all(float(n).is_integer() for n in numbers)
+    return all(n.is_integer() for n in numbers)
 
 
 def _outward(value: float, sign: int) -> float:

@@ -118,7 +118,6 @@ def texts(values: pa.Array) -> pa.Array:
       ['1', '2.5', None]
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
@@ -129,13 +128,22 @@ def texts(values: pa.Array) -> pa.Array:
         whole &= np.floor(np.where(whole, found, 0.5)) == found
         plain = pa.array(found, mask=np.isnan(found)).cast(pa.string())
         short = pa.array(np.where(whole, found, 0).astype(np.int64)).cast(pa.string())
-        return pc.if_else(pa.array(whole), short, plain)
+        return _compute().if_else(pa.array(whole), short, plain)
     try:
         words = values.cast(pa.large_string()) if _plain(kind) else _words(values)
-        trimmed = pc.utf8_trim_whitespace(words)
+        trimmed = _compute().utf8_trim_whitespace(words)
     except pa.ArrowInvalid:  # bytes that are no UTF-8
-        trimmed = pc.utf8_trim_whitespace(_words(values.cast(pa.large_binary())))
-    return pc.if_else(pc.equal(trimmed, ""), None, trimmed)
+        trimmed = _compute().utf8_trim_whitespace(
+            _words(values.cast(pa.large_binary()))
+        )
+    return _compute().if_else(_compute().equal(trimmed, ""), None, trimmed)
+
+
+def _compute() -> Any:
+    """Arrow's functions, which are made when the module is imported."""
+    import pyarrow.compute
+
+    return pyarrow.compute
 
 
 def _plain(kind: pa.DataType) -> bool:
@@ -166,16 +174,15 @@ def _read(value: Any) -> str | None:
 def _found(column: Categorical | Boolean, values: pa.Array) -> np.ndarray:
     """The category of each value, int32; -1 where it is none of them."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     words = texts(values)
     if isinstance(column, Boolean):
-        words = pc.utf8_lower(words)
-        places = pc.index_in(words, pa.array([*_FALSE, *_TRUE], words.type))
-        found = np.asarray(pc.fill_null(places, -1), np.int32)
+        words = _compute().utf8_lower(words)
+        places = _compute().index_in(words, pa.array([*_FALSE, *_TRUE], words.type))
+        found = np.asarray(_compute().fill_null(places, -1), np.int32)
         return np.where(found >= len(_FALSE), 1, np.minimum(found, 0))
-    places = pc.index_in(words, pa.array(column.texts, words.type))
-    return np.asarray(pc.fill_null(places, -1), np.int32)
+    places = _compute().index_in(words, pa.array(column.texts, words.type))
+    return np.asarray(_compute().fill_null(places, -1), np.int32)
 
 
 def _codes(column: Categorical | Boolean, values: pa.Array) -> np.ndarray:
@@ -222,7 +229,7 @@ def _scaled(column: Numeric | Ordinal | Datetime, found: np.ndarray) -> np.ndarr
     return offset / width if width > 0 else 0.0 * offset
 
 
-def unscaled(column: Numeric | Ordinal, scaled: np.ndarray) -> np.ndarray:
+def unscaled(column: Numeric | Ordinal, scaled: Any) -> np.ndarray:
     """Predictions in [0, 1] as values of the label; others count as the bound.
 
     Example:
@@ -240,7 +247,6 @@ def unscaled(column: Numeric | Ordinal, scaled: np.ndarray) -> np.ndarray:
 def _floats(column: Any, values: pa.Array) -> np.ndarray:
     """Values as float64; NaN where one is missing or no number."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if isinstance(column, Datetime):
         return _moments(values)
@@ -251,8 +257,8 @@ def _floats(column: Any, values: pa.Array) -> np.ndarray:
         doubles = values.cast(pa.int8() if pa.types.is_boolean(kind) else pa.float64())
         return doubles.to_numpy(zero_copy_only=False).astype(np.float64)
     words = texts(values)
-    usable = pc.match_substring_regex(words, _NUMBER)
-    doubles = pc.if_else(usable, words, None).cast(pa.float64())
+    usable = _compute().match_substring_regex(words, _NUMBER)
+    doubles = _compute().if_else(usable, words, None).cast(pa.float64())
     return doubles.to_numpy(zero_copy_only=False)
 
 

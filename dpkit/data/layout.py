@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -80,7 +81,9 @@ class Layout:
             if count:
                 dtype = np.float32 if key == NUMBERS else np.int32
                 fields[key] = jax.ShapeDtypeStruct((count,), dtype)
-        target = None if schema.label is None else schema.columns[schema.label]
+        target: Any = None
+        if schema.label is not None:
+            target = schema.columns[schema.label]
         if target is not None:
             number = isinstance(target, Numeric | Ordinal)
             dtype = np.float32 if number else np.int32

@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -267,7 +267,7 @@ class Text(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
 
 
 Kind = Categorical | Boolean | Numeric | Ordinal | Datetime | Array | Image | Text
-_KINDS = {kind.__name__.lower(): kind for kind in Kind.__args__}
+_KINDS = {kind.__name__.lower(): kind for kind in get_args(Kind)}
 _LABELS = (Categorical, Boolean, Numeric, Ordinal)
 
 
@@ -289,7 +289,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
       18.0
     """
 
-    columns: dict[str, Kind]
+    columns: Mapping[str, Kind]
     label: str | None = None
     unit_column: str | None = None
     max_records: Whole | None = None
@@ -433,7 +433,7 @@ def as_text(value: str | bool | int | float) -> str:
     """
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value == value // 1:
         return str(int(value))
     return str(value).strip()
 

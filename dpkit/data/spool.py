@@ -140,7 +140,7 @@ class FileRows:
         if self._length == 0:
             return empty_rows(self.example, len(indices))
         found = np.empty(len(indices), self._dtype)
-        size, view = self._dtype.itemsize, memoryview(found).cast("B")
+        size, view = self._dtype.itemsize, memoryview(found.data).cast("B")
         for place, number in enumerate(indices.tolist()):
             self._file.read(view[place * size : (place + 1) * size], number * size)
         return {name: np.ascontiguousarray(found[name]) for name in self._fields}
@@ -150,5 +150,5 @@ class FileRows:
         total = self._length * self._dtype.itemsize
         for start in range(0, total, _BLOCK):
             block = np.empty(min(_BLOCK, total - start), np.uint8)
-            self._file.read(memoryview(block), start)
+            self._file.read(block.data, start)
             yield block

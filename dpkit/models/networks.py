@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -185,7 +185,7 @@ class Network:
         """
         for found, _ in self.outputs(params, rows):
             if not self.layout.classes:
-                yield unscaled(self.layout.target, found[:, 0]), None
+                yield unscaled(cast(Any, self.layout.target), found[:, 0]), None
                 continue
             shares = np.exp(found - found.max(axis=1, keepdims=True))
             shares /= shares.sum(axis=1, keepdims=True)
@@ -220,7 +220,7 @@ class Network:
         if self.layout.classes:
             known = label >= 0
             return (found.argmax(axis=1) == label)[known]
-        known, target = ~np.isnan(label), self.layout.target
+        known, target = ~np.isnan(label), cast(Any, self.layout.target)
         errors = unscaled(target, found[:, 0]) - unscaled(target, label)
         return errors[known] ** 2
 
@@ -254,8 +254,8 @@ def _mlp(layout: Layout, hidden: Any) -> nn.Module:
             f"model.name='mlp' can't read the text {next(iter(layout.symbols))!r}: use "
             "model.factory, or 'decoder' to predict the text itself"
         )
-    sizes = {} if hidden is None else {"hidden": tuple(hidden)}
-    return MLP(layout.outputs, codes=tuple(layout.codes.values()), **sizes)
+    hidden = MLP.hidden if hidden is None else tuple(hidden)
+    return MLP(layout.outputs, hidden, tuple(layout.codes.values()))
 
 
 MODELS: dict[str, Callable[[Layout, Any], nn.Module]] = {

@@ -168,7 +168,9 @@ class Own:
                 section.tfds, data_dir=place, schema=schema
             )
             schema = Schema.read(found, **facts) if schema is None else schema
-        self.schema: Schema = schema
+        if schema is None:
+            raise ValueError("schema is missing from the configuration")
+        self.schema = schema
         self.layout = Layout.of(schema)
 
     @property

@@ -1,6 +1,7 @@
 """`dpkit data`: no schema from private rows, and counts for their owner."""
 
 import json
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -34,7 +35,8 @@ def test_a_public_sample_makes_a_draft_to_be_edited(rows):
     assert "a leak" in done.stderr
     assert "label, unit_column and max_records are yours" in done.stderr
     schema = Schema.read(json.loads(done.stdout))
-    assert schema.columns["age"].high == 59
+    age: Any = schema.columns["age"]
+    assert age.high == 59
     words = ["data", "schema", "rows.csv", "--public-sample", "--out", "s.json"]
     assert RUN.invoke(app, words).exit_code == 0
     assert Schema.load(rows / "s.json") == schema

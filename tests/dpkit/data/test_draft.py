@@ -1,6 +1,7 @@
 """Drafts of schemas fit their sample, and counts of misfits are right."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +68,7 @@ def test_a_draft_fits_its_sample():
 
 
 def test_a_draft_of_real_measurements():
-    wine = datasets.load_wine()
+    wine: Any = datasets.load_wine()
     rows = dict(zip(wine.feature_names, wine.data.T, strict=True))
     schema, _ = draft(rows | {"class": wine.target})
     for name, values in rows.items():
@@ -75,7 +76,8 @@ def test_a_draft_of_real_measurements():
         assert isinstance(column, Numeric), name
         assert column.low <= values.min()
         assert values.max() <= column.high
-    assert schema.columns["class"].texts == ("0", "1", "2")
+    kind: Any = schema.columns["class"]
+    assert kind.texts == ("0", "1", "2")
 
 
 def test_a_sample_without_rows():

@@ -2,6 +2,7 @@
 
 import datetime
 import io
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -102,7 +103,7 @@ def test_moments_of_every_unit_and_zone():
 
 
 def test_labels_have_no_code_for_others():
-    columns = {
+    columns: dict[str, Any] = {
         "y": Categorical(categories=("no", "yes")),
         "x": Boolean(),
     }
@@ -189,7 +190,7 @@ def test_text():
     assert one(many, pa.array(["一丁"]), "x").dtype == np.int32
 
 
-KINDS = {
+KINDS: dict[str, Any] = {
     "categorical": Categorical(categories=("a", "1", True), nullable=True),
     "strict": Categorical(categories=("a",), other=False),
     "boolean": Boolean(nullable=True),

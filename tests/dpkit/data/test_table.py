@@ -4,6 +4,7 @@ import gzip
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -181,7 +182,7 @@ def test_rows_on_disk_are_those_in_memory(tmp_path, monkeypatch):
     )
 
 
-def rows_on_disk(fields, whole):
+def rows_on_disk(fields, whole) -> Any:
     spool = Spool(fields, in_memory=0)
     spool.add(whole)
     return spool.rows()
@@ -211,17 +212,17 @@ def test_users_are_numbered_and_nobodys_rows_left_out(tmp_path):
     path = tmp_path / "u.csv"
     path.write_text("who,age,colour,answer\nann,20,teal,0\n,30,teal,0\nbob,40,teal,0\n"
                     " ann ,50,teal,0\n")  # fmt: skip
-    table = read(path, Schema.read(SCHEMA, unit_column="who"))
+    table: Any = read(path, Schema.read(SCHEMA, unit_column="who"))
     assert table.unit_ids.tolist() == [0, 1, 0]
     assert len(table.rows) == 3
-    many = read(PEOPLE, Schema.read(SCHEMA, unit_column="who"))
+    many: Any = read(PEOPLE, Schema.read(SCHEMA, unit_column="who"))
     _, first = np.unique(PEOPLE["who"], return_index=True)
     rank = {PEOPLE["who"][n]: place for place, n in enumerate(sorted(first))}
     assert many.unit_ids.tolist() == [rank[who] for who in PEOPLE["who"]]
 
 
 def test_a_public_fraction_is_spread_by_row_number_alone():
-    table = read(PEOPLE, SCHEMA, public_fraction=0.3)
+    table: Any = read(PEOPLE, SCHEMA, public_fraction=0.3)
     public = chosen(0, COUNT, 0.3)
     assert public.sum() == 6000
     assert max(np.diff(np.flatnonzero(public))) <= 4
@@ -318,7 +319,7 @@ def test_texts_line_by_line(tmp_path):
     schema = Schema.read({"text": {"kind": "text", "length": 3, "characters": "ab"}})
     rows = read(tmp_path / "b.txt", schema).rows
     assert rows.take(np.arange(2))["text"].tolist() == [[2, 1, 3], [1, 2, 3]]
-    by_file = read(tmp_path, Schema.read(schema, unit_column="file"))
+    by_file: Any = read(tmp_path, Schema.read(schema, unit_column="file"))
     assert by_file.unit_ids.tolist() == [0, 1, 1]
 
 

@@ -1,5 +1,7 @@
 """Networks for tables: their sums by hand, their losses, their scores."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -157,7 +159,7 @@ def test_a_number_is_predicted_in_its_own_units():
     wanted = np.sqrt(np.mean(errors**2))
     assert network.scores_fn(rows)(params)["rmse"] == pytest.approx(wanted, rel=1e-5)
     assert network.score == "rmse"
-    column = NUMBER.columns["pay"]
+    column: Any = NUMBER.columns["pay"]
     assert unscaled(column, [0.5]).tolist() == [200]
 
 
@@ -198,7 +200,7 @@ def test_several_inputs_of_every_kind():
         },
         label="ill",
     )
-    source = {name: ROWS[name] for name in ("age", "pet", "ill")}
+    source: dict[str, Any] = {name: ROWS[name] for name in ("age", "pet", "ill")}
     source["trace"] = np.linspace(-2, 2, 12).reshape(4, 3)
     source["scan"] = np.arange(16, dtype=np.uint8).reshape(4, 2, 2, 1)
     rows = read(source, schema).rows.take(np.arange(4))

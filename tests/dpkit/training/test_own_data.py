@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.csv
@@ -71,7 +72,7 @@ def test_a_table_trains_and_costs_what_its_plan_costs(toy):
     assert done.result["dataset"] == "toy.csv"
     assert 0 <= done.result["test_accuracy"] <= 1
     config = jobs.load(Config, toy / "toy.toml")
-    dry = jobs.dry_run(TRAINING, config, estimate=False)
+    dry: Any = jobs.dry_run(TRAINING, config, estimate=False)
     assert done.result["epsilon"] == pytest.approx(dry.bound.upper)
     assert len(done.result["schema_sha256"]) == 64
     report = (done.folder / "report.html").read_text()
@@ -81,7 +82,7 @@ def test_a_table_trains_and_costs_what_its_plan_costs(toy):
 def test_a_dry_run_reads_no_rows(toy):
     (toy / "toy.csv").unlink()
     config = jobs.load(Config, toy / "toy.toml")
-    told = jobs.dry_run(TRAINING, config)
+    told: Any = jobs.dry_run(TRAINING, config)
     assert told.estimate["steps"] == 3
     assert told.bound.certified
 
