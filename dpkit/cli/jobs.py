@@ -246,7 +246,7 @@ def _shown(name: str, value: Any) -> Any:
     if value is None:
         return None
     if name.endswith("_bytes"):
-        return f"{value / 1e6:,.0f} MB"
+        return f"{value / 1e6:,.{0 if value >= 1e7 else 1}f} MB"
     return f"about {value:,.0f} s" if name == "seconds" else value
 
 
