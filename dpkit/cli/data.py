@@ -61,7 +61,7 @@ def schema(
     if out is None:
         typer.echo(drafted.text, nl=False)
         return
-    write_new(out, drafted.text)
+    write_new(drafted.text, out=out)
     confirm(f"written: now edit {out}")
 
 

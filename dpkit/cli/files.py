@@ -27,22 +27,29 @@ def write(path: Path, text: str) -> None:
         raise
 
 
-def write_new(path: Path, text: str) -> None:
+def write_new(text: str, **option: Path) -> None:
     """Write a file that doesn't exist yet, for people to edit.
+
+    Args:
+      text: what.
+      **option: the path, by the name of the option that gave it.
 
     Raises:
       ValueError: it exists.
 
     Example:
-      >>> write_new(Path("/nonexistent/a.txt"), "a")
+      >>> write_new("a", out=Path("/nonexistent/a.txt"))
       Traceback (most recent call last):
       FileNotFoundError: [Errno 2] No such file or directory: '/nonexistent/a.txt'
     """
+    ((name, path),) = option.items()
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise ValueError(f"{str(path)!r} exists already: name a new file") from None
+        raise ValueError(
+            f"{name}={str(path)!r} exists already: name a new file"
+        ) from None
 
 
 def place(temporary: Path, path: Path) -> None:

@@ -68,7 +68,7 @@ def demo(
     shipped = resources.files("dpkit.training").joinpath(_FILES[example])
     text = shipped.read_text("utf-8")
     if write_config is not None:
-        write_new(write_config, text)
+        write_new(text, write_config=write_config)
         confirm(f"written: now edit it, and dpkit train {write_config} --out DIR")
         return
     from dpkit.jobs import load
