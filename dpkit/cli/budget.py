@@ -8,7 +8,6 @@ again.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,13 +15,14 @@ import typer
 from dpkit.cli import compare, curve, gate
 from dpkit.cli.bounds import bound_in_words, delta_in_words, refuse_uncertified
 from dpkit.cli.errors import Command
-from dpkit.cli.flags import RunFlags
+from dpkit.cli.flags import RunFlags, declared
 from dpkit.cli.options import (
     Accountant,
     Accountants,
     Config,
     Delta,
     Deltas,
+    Epochs,
     ExpectedBatchSize,
     Json,
     MaxBatchSize,
@@ -62,6 +62,7 @@ def epsilon(
     max_batch_size: MaxBatchSize = None,
     max_records: MaxRecords = None,
     expected_batch_size: ExpectedBatchSize = None,
+    epochs: Epochs = None,
     unit: Unit = None,
     accountant: Accountant = "best",
     accountants: Accountants = None,
@@ -76,8 +77,9 @@ def epsilon(
         max_batch_size=max_batch_size,
         max_records=max_records,
         expected_batch_size=expected_batch_size,
+        epochs=epochs,
     )
-    run = _declared(config, flags, relation=relation, unit=unit)
+    run = declared(config, flags, relation=relation, unit=unit)
     if epsilon:
         if delta:
             raise ValueError(
@@ -122,6 +124,7 @@ def calibrate(
     max_batch_size: MaxBatchSize = None,
     max_records: MaxRecords = None,
     expected_batch_size: ExpectedBatchSize = None,
+    epochs: Epochs = None,
     unit: Unit = None,
     accountant: Accountant = "best",
     bracket: Annotated[
@@ -168,12 +171,13 @@ def calibrate(
         max_batch_size=max_batch_size,
         max_records=max_records,
         expected_batch_size=expected_batch_size,
+        epochs=epochs,
     )
     asked = {"epsilon": epsilon, "delta": delta}
     asked |= {name: flags.facts()[name] for name in flags.given}
     if asked.get(solve) is not None:
         raise ValueError(f"{solve}={asked[solve]!r}: it is what --solve asks for")
-    run = _declared(config, flags, relation=relation, unit=unit, free=solve)
+    run = declared(config, flags, relation=relation, unit=unit, free=solve)
     at = run.delta if delta is None else delta
     if at is None and solve != "delta":
         raise ValueError("missing option --delta; or a CONFIG that names it")
@@ -210,29 +214,6 @@ def calibrate(
     )
     value = {} if solve in ("epsilon", "delta") else {solve: found.value}
     _show(found.run, flags, [found.bound], value, as_json=json)
-
-
-def _declared(
-    config: Path | None,
-    flags: RunFlags,
-    *,
-    relation: str | None,
-    unit: str | None,
-    free: str = "",
-) -> "Declaration":
-    """The run, from a file or from the options, and never from both."""
-    if config is None:
-        unit = "example" if unit is None else unit
-        return flags.declaration(relation=relation, unit=unit, delta=None, free=free)
-    from dpkit.cli.jobs import declared
-
-    if flags.given:
-        name = flags.given[0]
-        value = flags.facts()[name]
-        raise ValueError(
-            f"{name}={value!r}: the CONFIG declares the run, or the options do"
-        )
-    return declared(config, relation=relation, unit=unit)
 
 
 def _bound(run: "Declaration", delta: float, accountant: str) -> "PrivacyBound":

@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpkit.cli.files import write
-from dpkit.cli.options import ConfigFile, Delta, Json, Relation, Unit
+from dpkit.cli.flags import RunFlags, declared
+from dpkit.cli.options import (
+    Config,
+    Delta,
+    Epochs,
+    ExpectedBatchSize,
+    Json,
+    MaxBatchSize,
+    MaxRecords,
+    NoiseMultiplier,
+    Relation,
+    Sampling,
+    SamplingRate,
+    Steps,
+    Unit,
+)
 from dpkit.cli.output import dumps, emit, facts, line, table
 
 if TYPE_CHECKING:
@@ -20,7 +35,7 @@ _ROWS = 15
 
 
 def curve(
-    config: ConfigFile,
+    config: Config = None,
     x: Annotated[
         str,
         typer.Option(
@@ -30,6 +45,14 @@ def curve(
         ),
     ] = "steps",
     delta: Delta = None,
+    noise_multiplier: NoiseMultiplier = None,
+    sampling_rate: SamplingRate = None,
+    steps: Steps = None,
+    sampling: Sampling = None,
+    max_batch_size: MaxBatchSize = None,
+    max_records: MaxRecords = None,
+    expected_batch_size: ExpectedBatchSize = None,
+    epochs: Epochs = None,
     relation: Relation = None,
     unit: Unit = None,
     out: Annotated[
@@ -42,10 +65,19 @@ def curve(
 ) -> None:
     """A curve of the run: certified numbers, with published lines beside them."""
     from dpkit.accountants.answers import checks
-    from dpkit.cli.jobs import declared
 
     checks.one_of(_AXES, x=x)
-    run = declared(config, relation=relation, unit=unit, delta=delta)
+    flags = RunFlags(
+        noise_multiplier=noise_multiplier,
+        sampling=sampling,
+        sampling_rate=sampling_rate,
+        steps=steps,
+        max_batch_size=max_batch_size,
+        max_records=max_records,
+        expected_batch_size=expected_batch_size,
+        epochs=epochs,
+    )
+    run = declared(config, flags, relation=relation, unit=unit, delta=delta)
     found = _curve(run, x)
     document = {**run.to_json(), "curve": found.to_json()}
     if out is not None:

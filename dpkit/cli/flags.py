@@ -1,6 +1,8 @@
 """A run declared by options instead of a file."""
 
 import dataclasses
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +43,27 @@ class RunFlags:
     max_batch_size: int | None = None
     max_records: int | None = None
     expected_batch_size: int | None = None
+    epochs: float | None = None
+
+    @property
+    def count(self) -> int | None:
+        """The steps: given, or as many as the epochs take.
+
+        Example:
+          >>> RunFlags(expected_batch_size=10, max_records=105, epochs=2.0).count
+          21
+        """
+        from dpkit.accountants.answers import checks
+
+        if self.epochs is None:
+            return self.steps
+        epochs, rate = checks.positive(epochs=self.epochs), self.rate
+        if self.steps is not None or self.expected_batch_size is None or rate is None:
+            raise ValueError(
+                f"epochs={epochs} goes with --batch-size and --dataset-size, in the"
+                " place of --steps"
+            )
+        return math.ceil(epochs / rate - 1e-9)
 
     @property
     def rate(self) -> float | None:
@@ -100,7 +123,7 @@ class RunFlags:
             "relation": relation,
             "noise_multiplier": self.noise_multiplier,
             "sampling_rate": self.rate,
-            "steps": self.steps,
+            "steps": self.count,
         }
         for name, value in needed.items():
             if value is None and name != free:
@@ -109,7 +132,7 @@ class RunFlags:
         self._refuse_other_schemes(free)
         rate = needed["sampling_rate"]
         rate = checks.rate(sampling_rate=1.0 if free == "sampling_rate" else rate)
-        steps = 1 if free == "steps" else self.steps
+        steps = 1 if free == "steps" else self.count
         item: dict[str, Any] = {
             "kind": "gaussian",
             "noise_multiplier": self._noise(free),
@@ -126,6 +149,7 @@ class RunFlags:
     def facts(self) -> dict[str, Any]:
         """The options for the answer."""
         known = {**dataclasses.asdict(self), "sampling_rate": self.rate}
+        known["steps"] = self.count
         return {name: value for name, value in known.items() if value is not None}
 
     def _noise(self, free: str) -> float:
@@ -185,3 +209,43 @@ class RunFlags:
                     f"{name}={given}: --max-batch-size and --max-records are given"
                     " together, with --sampling poisson, or not at all"
                 )
+
+
+def declared(
+    config: Path | None,
+    flags: RunFlags,
+    *,
+    relation: str | None,
+    unit: str | None,
+    delta: float | None = None,
+    free: str = "",
+) -> "Declaration":
+    """The run, from a file or from the options, and never from both.
+
+    Args:
+      config: a declaration, or the configuration of a job; None: the options declare.
+      flags: the options.
+      relation, unit, delta: as for `dpkit.budget.declaration.read`.
+      free: the one parameter that is the question, and need not be given.
+
+    Raises:
+      ValueError: both, or neither whole.
+
+    Example:
+      >>> flags = RunFlags(noise_multiplier=2.0, sampling="full_batch",
+      ...                  sampling_rate=1.0, steps=3)
+      >>> declared(None, flags, relation="zero_out", unit=None).unit
+      'example'
+    """
+    if config is None:
+        unit = "example" if unit is None else unit
+        return flags.declaration(relation=relation, unit=unit, delta=delta, free=free)
+    from dpkit.cli.jobs import declared as of_file
+
+    if flags.given:
+        name = flags.given[0]
+        value = dataclasses.asdict(flags)[name]
+        raise ValueError(
+            f"{name}={value!r}: the CONFIG declares the run, or the options do"
+        )
+    return of_file(config, relation=relation, unit=unit, delta=delta)

@@ -62,6 +62,13 @@ SamplingRate = Annotated[
 Steps = Annotated[
     int | None, typer.Option(help="Optimiser updates, not micro-batches.")
 ]
+Epochs = Annotated[
+    float | None,
+    typer.Option(
+        help="Passes over the data, in the place of --steps; with --batch-size and"
+        " --dataset-size."
+    ),
+]
 MaxBatchSize = Annotated[
     int | None,
     typer.Option(

@@ -237,13 +237,44 @@ def test_the_gate(config, limit, code):
         assert answer("check", *words, code=code)["ok"] is (code == 0)
 
 
-@pytest.mark.parametrize("missing", ["--max-epsilon", "--delta"])
-def test_the_gate_has_no_defaults(config, missing):
-    words = {"--max-epsilon": "9", "--delta": "1e-5"}
-    del words[missing]
-    done = budget("check", config(GAUSSIAN), *next(iter(words.items())))
+def test_the_gate_has_no_limit_of_its_own(config):
+    done = budget("check", config(GAUSSIAN), "--delta", "1e-5")
     assert done.exit_code == 2
-    assert missing in done.stderr
+    assert "--max-epsilon" in done.stderr
+
+
+def test_the_gate_takes_delta_from_the_file(config):
+    held, asked = (
+        answer("check", config(GAUSSIAN), "--max-epsilon", "9", *delta)
+        for delta in ([], ["--delta", "1e-5"])
+    )
+    assert held == asked
+    without = {name: value for name, value in GAUSSIAN.items() if name != "delta"}
+    done = budget("check", config(without), "--max-epsilon", "9")
+    assert done.exit_code == 2
+    assert "missing option --delta; or a CONFIG" in done.stderr
+
+
+DPSGD = (
+    "--noise-multiplier 1.1 --dataset-size 60000 --batch-size 600 --relation add_remove"
+    " --sampling poisson --delta 1e-5"
+).split()
+
+
+def test_epochs_are_so_many_steps():
+    spoken = answer("epsilon", *DPSGD, "--epochs", "10.005")
+    counted = answer("epsilon", *DPSGD, "--steps", "1001")
+    assert spoken["steps"] == 1001
+    assert spoken["upper"] == counted["upper"]
+    check = answer("check", *DPSGD, "--epochs", "10.005", "--max-epsilon", "1.6")
+    assert check["upper"] == counted["upper"]
+    curve = answer("curve", *DPSGD, "--epochs", "10.005")["curve"]
+    assert curve["points"][-1] == [1001, pytest.approx(counted["upper"], rel=1e-6)]
+    sizes = "--dataset-size 12345 --batch-size 256 --epochs 20 --epsilon 3".split()
+    solved = answer("calibrate", *sizes, *DPSGD[6:])
+    assert solved["noise_multiplier"] == pytest.approx(1.16475, abs=1e-5)
+    for others in (["--steps", "3", "--epochs", "2"], ["--epochs", "0"]):
+        assert budget("epsilon", *DPSGD, *others).exit_code == 2
 
 
 def test_the_gate_never_lets_an_estimate_pass(config, monkeypatch):
