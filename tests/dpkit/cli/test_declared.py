@@ -255,26 +255,26 @@ def test_the_gate_takes_delta_from_the_file(config):
     assert "missing option --delta; or a CONFIG" in done.stderr
 
 
-DPSGD = (
+SPOKEN = (
     "--noise-multiplier 1.1 --dataset-size 60000 --batch-size 600 --relation add_remove"
     " --sampling poisson --delta 1e-5"
 ).split()
 
 
 def test_epochs_are_so_many_steps():
-    spoken = answer("epsilon", *DPSGD, "--epochs", "10.005")
-    counted = answer("epsilon", *DPSGD, "--steps", "1001")
+    spoken = answer("epsilon", *SPOKEN, "--epochs", "10.005")
+    counted = answer("epsilon", *SPOKEN, "--steps", "1001")
     assert spoken["steps"] == 1001
     assert spoken["upper"] == counted["upper"]
-    check = answer("check", *DPSGD, "--epochs", "10.005", "--max-epsilon", "1.6")
+    check = answer("check", *SPOKEN, "--epochs", "10.005", "--max-epsilon", "1.6")
     assert check["upper"] == counted["upper"]
-    curve = answer("curve", *DPSGD, "--epochs", "10.005")["curve"]
+    curve = answer("curve", *SPOKEN, "--epochs", "10.005")["curve"]
     assert curve["points"][-1] == [1001, pytest.approx(counted["upper"], rel=1e-6)]
     sizes = "--dataset-size 12345 --batch-size 256 --epochs 20 --epsilon 3".split()
-    solved = answer("calibrate", *sizes, *DPSGD[6:])
+    solved = answer("calibrate", *sizes, *SPOKEN[6:])
     assert solved["noise_multiplier"] == pytest.approx(1.16475, abs=1e-5)
     for others in (["--steps", "3", "--epochs", "2"], ["--epochs", "0"]):
-        assert budget("epsilon", *DPSGD, *others).exit_code == 2
+        assert budget("epsilon", *SPOKEN, *others).exit_code == 2
 
 
 def test_the_gate_never_lets_an_estimate_pass(config, monkeypatch):
