@@ -64,17 +64,59 @@ def test_a_plan_made_for_all_of_a_budget_is_counted_by_the_tightest_accountant()
     assert count > new_ledger().remaining(step, sealed=False)
 
 
-def test_one_run_alone_is_reported_as_tightly_as_ever():
+def test_one_run_alone_is_its_own_tight_bound_and_the_ledger_says_what_its_filter_does():
+    """What else will be charged may depend on what came out, so the two differ."""
     ledger = new_ledger()
-    ledger.reserve(STEP, count=300, label="run")
+    grant = ledger.reserve(STEP, count=300, label="run", key="run")
     assert ledger.entries()[-1].body["counted"] == "renyi"
+    static = static_bound(dp.SelfComposedDpEvent(STEP, 300)).upper
+    own: Any = ledger.charged("run")
+    assert own.upper == grant.bound.upper == static
+    assert (own.delta, own.certified, own.regime) == (1e-5, True, "static")
     for delta in (1e-5, 1e-7):
         bound = ledger.spent(delta)
         static = static_bound(dp.SelfComposedDpEvent(STEP, 300), delta).upper
-        assert (bound.upper, bound.regime) == (static, "static")
+        assert bound.upper > 1.1 * static
+        assert (bound.regime, bound.method_upper) == ("adaptive", "ledger, filter renyi")
+    before = spent(ledger)
     ledger.charge(GAUSSIAN, label="look")
-    assert ledger.spent().regime == "adaptive"
-    assert spent(ledger, delta=1e-7) > spent(ledger)
+    assert spent(ledger) > before
+    assert ledger.charged("run") == own
+
+
+def test_a_smaller_delta_scales_every_part_whatever_was_spent():
+    """The report of what has a curve doesn't follow the deltas that others took."""
+    ledger = new_ledger()
+    ledger.charge(GAUSSIAN, label="first")
+    before = spent(ledger, delta=1e-7)
+    ledger.charge(ApproxDpEvent(0.0, 5e-9), label="a hundredth of its part")
+    assert spent(ledger, delta=1e-7) == before
+    ledger.charge(ApproxDpEvent(0.0, 1e-12), label="a little more")
+    assert spent(ledger, delta=1e-7) == math.inf
+    assert spent(ledger, delta=1.1e-7) < before
+    assert spent(ledger) <= 3.0
+
+
+def test_couplings_take_more_of_a_smaller_delta_where_the_report_is_larger():
+    """(1 + e^epsilon) eta, epsilon what is reported there, not the budget's."""
+    opened: Any = shared_filter(
+        Budget(1.0, 1e-5), lambda orders: [0.001 * order for order in orders]
+    )
+    scale, full = Fraction(1, 100), [0.0] * len(opened.orders)
+    full[0] = 1.0 - offset(opened.orders[0], 0.75 * opened.delta) - 1e-9
+    full[1:] = [math.inf] * (len(full) - 1)
+    larger = opened.spent_at(scale, full, Fraction(0), Fraction(0))
+    assert 1.1 < larger < 3.0
+    part = scale * exact(opened.coupled)
+    fails = part / (1 + Fraction(math.exp(larger)))
+    assert opened.spent_at(scale, full, Fraction(0), fails * 0.999) == larger
+    assert opened.spent_at(scale, full, Fraction(0), fails * 1.01) == math.inf
+    # Where the centre is dead, no epsilon was fixed for what another order reports.
+    late = [math.inf] * len(full)
+    late[3] = 0.0
+    reached = opened.spent_at(scale, late, Fraction(0), Fraction(0))
+    assert larger < reached < math.inf
+    assert opened.spent_at(scale, late, Fraction(0), fails / 10**6) == math.inf
 
 
 def test_the_order_of_the_first_charge_is_the_one_that_admits_most():
