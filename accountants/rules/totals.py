@@ -144,6 +144,11 @@ class Account:
     totals: Totals
     filter: RenyiFilter | None
 
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing was charged that costs anything: P = Q so far."""
+        return self.filter is None and not (self.totals.epsilon or self.totals.delta)
+
     def room(self) -> tuple[Number, Number]:
         """(epsilon, delta) that plans and direct charges may still take."""
         epsilon = _less(exact(self.budget.epsilon), self.totals.epsilon)

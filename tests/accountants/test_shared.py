@@ -64,7 +64,7 @@ def test_a_plan_made_for_all_of_a_budget_is_counted_by_the_tightest_accountant()
     assert count > new_ledger().remaining(step, sealed=False)
 
 
-def test_one_run_alone_is_its_own_tight_bound_and_the_ledger_says_what_its_filter_does():
+def test_one_run_alone_keeps_its_tight_bound_beside_the_ledgers_report():
     """What else will be charged may depend on what came out, so the two differ."""
     ledger = new_ledger()
     grant = ledger.reserve(STEP, count=300, label="run", key="run")
@@ -77,7 +77,10 @@ def test_one_run_alone_is_its_own_tight_bound_and_the_ledger_says_what_its_filte
         bound = ledger.spent(delta)
         static = static_bound(dp.SelfComposedDpEvent(STEP, 300), delta).upper
         assert bound.upper > 1.1 * static
-        assert (bound.regime, bound.method_upper) == ("adaptive", "ledger, filter renyi")
+        assert (bound.regime, bound.method_upper) == (
+            "adaptive",
+            "ledger, filter renyi",
+        )
     before = spent(ledger)
     ledger.charge(GAUSSIAN, label="look")
     assert spent(ledger) > before
