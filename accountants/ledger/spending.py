@@ -15,6 +15,7 @@ from dpkit.accountants.answers.exact import (
     at_least,
     below,
     exact,
+    plus,
 )
 from dpkit.accountants.events.notation import from_json
 from dpkit.accountants.ledger.book import Book
@@ -194,7 +195,7 @@ def _report(book: Book, account: Account, scale: Number) -> float:
             bound = prices.bound(entry.body["count"], below(found.delta * scale))
             upper = bound.upper if bound.certified else None
             epsilon = at_least(math.inf if upper is None else upper)
-        total += epsilon
+        total = plus(total, epsilon)
     return above(total)
 
 

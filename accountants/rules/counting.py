@@ -223,7 +223,7 @@ def _shared(account: Account, asked: Asked) -> Cost | None:
     orders = account.filter.orders if account.filter else ()
     one = asked.prices.shared(orders)
     if one is None:
-        return None
+        raise UnsupportedEvent("ledger", asked.prices.event, _UNCOUNTABLE["approx"])
     lost, missed = (times(n, asked.count) for n in (one.lost, one.missed))
     found = Cost("renyi", delta=lost, values=one.values, missed=missed)
     return _if_fits(account, asked, found)

@@ -15,8 +15,11 @@ from dpkit.accountants import (
     BudgetExceeded,
     Ledger,
     LedgerCorrupt,
+    ParallelDpEvent,
     PureDpEvent,
     RandomAllocationDpEvent,
+    UnsupportedEvent,
+    repeat,
 )
 from dpkit.accountants.answers.exact import exact
 from dpkit.accountants.rules.filters import RenyiFilter, offset, shared_filter
@@ -327,3 +330,81 @@ def test_scopes_choose_for_themselves():
         ("all", "north"), "renyi"
     )
     ledger.verify()
+
+
+# What is accepted, and what a refusal says ----------------------------------------
+
+
+def test_parallel_releases_enter_as_the_worst_of_them():
+    both = ParallelDpEvent([dp.GaussianDpEvent(20.0), dp.GaussianDpEvent(30.0)])
+    one, ledger = new_ledger(), new_ledger()
+    for book, event in ((one, dp.GaussianDpEvent(20.0)), (ledger, both)):
+        book.charge(GAUSSIAN, label="first")
+        book.charge(event, label="north and south")
+    assert spent(ledger) == pytest.approx(spent(one), rel=1e-12)
+    ledger.verify(recount=True)
+
+
+@pytest.mark.parametrize("how", ["charge", "reserve"])
+def test_what_has_no_curve_is_refused_as_that_and_not_for_want_of_budget(how):
+    ledger = new_ledger()
+    ledger.charge(GAUSSIAN, label="first")
+    event = ParallelDpEvent([ApproxDpEvent(0.1, 1e-8), dp.GaussianDpEvent(30.0)])
+    with pytest.raises(UnsupportedEvent, match="neither"):
+        getattr(ledger, how)(event, label="x")
+    assert ledger.remaining(GAUSSIAN) > 0
+
+
+NOTHING = [PureDpEvent(0.0), dp.ZCDpEvent(0.0), ApproxDpEvent(0.0, 0.0)]
+
+
+@pytest.mark.parametrize("nothing", [*NOTHING, dp.ComposedDpEvent(NOTHING)])
+@pytest.mark.parametrize("how", ["charge", "reserve"])
+def test_what_costs_nothing_decides_nothing(nothing, how):
+    fits = new_ledger().remaining(GAUSSIAN, sealed=False)
+    ledger = new_ledger()
+    for _ in range(2):
+        getattr(ledger, how)(nothing, label="nothing")
+    assert spent(ledger) == 0.0
+    assert spent(ledger, delta=0.0) == 0.0
+    assert ledger.remaining(GAUSSIAN, sealed=False) == fits
+    assert ledger.charge(GAUSSIAN, label="first").body["counted"] == "renyi"
+    getattr(ledger, how)(nothing, label="nothing")
+    assert ledger.remaining(GAUSSIAN, sealed=False) == fits - 1
+    ledger.verify(recount=True)
+
+
+def test_noise_that_no_pair_lists_is_counted_by_its_epsilon():
+    """Its pair would take terabytes."""
+    wide, ledger = dp_event.DiscreteLaplaceDpEvent(1e-15, 10**12), new_ledger()
+    ledger.charge(wide, label="x")
+    assert 0.0 < spent(ledger) <= 0.001 * (1 + 1e-9)
+    ledger.charge(ParallelDpEvent([wide]), label="y")
+    ledger.verify(recount=True)
+
+
+@pytest.mark.parametrize("epsilon", [3.0, math.inf])
+@pytest.mark.parametrize("first", [None, GAUSSIAN])
+@pytest.mark.parametrize(
+    "huge",
+    [
+        repeat(dp.GaussianDpEvent(1e-100), 10**85),
+        repeat(PureDpEvent(1e308), 10**15),
+        dp.ComposedDpEvent([PureDpEvent(1e308), PureDpEvent(1.1e308)]),
+        dp.ZCDpEvent(1e308),
+        PureDpEvent(1e308),
+    ],
+)
+def test_sums_beyond_all_floats_are_refused_or_infinite(huge, first, epsilon):
+    ledger = new_ledger(budget=Budget(epsilon, 1e-5))
+    if first is not None:
+        ledger.charge(first, label="first")
+    for _ in range(3):
+        for ask in (ledger.charge, ledger.reserve):
+            if epsilon == math.inf:
+                ask(huge, count=10**15, label="x")
+                continue
+            with pytest.raises(BudgetExceeded):
+                ask(huge, count=10**15, label="x")
+    assert epsilon < math.inf or spent(ledger) > 1e300
+    ledger.verify(recount=True)

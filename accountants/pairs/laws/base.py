@@ -189,5 +189,6 @@ def curve_of(event: DpEvent, relation: Relation) -> Curve:
       array([1.])
     """
     law = law_of(event, relation)
+    law.check("curve")
     curve = law.curve()
     return curve if isinstance(curve, Table) else Remembered(curve, law.trivial)
