@@ -106,7 +106,7 @@ def _near(number: Number) -> float:
 
 def times(number: Number, count: int) -> Number:
     """number * count; nothing, however often it is infinite, is nothing."""
-    return ZERO if count == 0 else plus(number * count, ZERO)
+    return ZERO if count == 0 else number * count
 
 
 def plus(left: Number, right: Number) -> Number:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dpkit.accountants.answers.exact import ZERO, Number, below, exact, times
+from dpkit.accountants.answers.exact import ZERO, Number, below, exact, plus, times
 from dpkit.accountants.ledger.pricing import bound_from_json
 from dpkit.accountants.rules.counting import Asked, bound_of, opening
 from dpkit.accountants.rules.filters import RenyiFilter
@@ -99,7 +99,8 @@ def _pairs(
     else:
         direct = prices.direct() or (math.inf, math.inf)
         epsilon, delta = (times(number, count) for number in direct)
-    yield from [(cost.epsilon, epsilon), (cost.delta, delta), (cost.missed, missed)]
+    yield from [(cost.delta, delta), (cost.missed, missed)]
+    yield plus(cost.epsilon, ZERO), epsilon  # sums beyond all floats are infinite
     yield from zip(cost.values, values or (math.inf,) * len(cost.values), strict=True)
 
 

@@ -119,7 +119,8 @@ class OfPoints:
 
 def sum_of(terms: list[tuple[Curve, int]]) -> Curve:
     """The weighted sum of curves, raised by what adding them may lose."""
-    pad = 1 + (len(terms) + 3) * 2.0**-52
+    alone = [count for _, count in terms] == [1]
+    pad = 1.0 if alone else 1 + (len(terms) + 3) * 2.0**-52
 
     @np.errstate(over="ignore")  # inf is right there
     def total(orders: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import dp_accounting as dp
 import numpy as np
@@ -13,6 +14,7 @@ from dpkit.accountants import (
     BudgetExceeded,
     PmfPairDpEvent,
     PureDpEvent,
+    Relation,
     pure,
     repeat,
 )
@@ -36,7 +38,7 @@ def test_mass_that_is_missing_is_lost_in_every_copy(outcomes):
     masses = [1 / outcomes] * (outcomes - 1) + [1 / outcomes - lacking]
     missing = 1 - sum(map(Fraction, masses))
     event = pair(masses, masses)
-    assert pure.guarantee(event, "zero_out")[1] >= missing * (1 - 1e-9) > 0
+    assert pure.guarantee(event, Relation.ZERO_OUT)[1] >= missing * (1 - 1e-9) > 0
     assert np.isinf(rdp_curve(event, [2.0], relation="zero_out")).all()
     ledger = new_ledger(relation="zero_out")
     with pytest.raises(BudgetExceeded):
@@ -51,14 +53,14 @@ def test_masses_that_were_divided_by_their_sum_lack_nothing(outcomes):
         rng = np.random.default_rng(seed)
         p, q = rng.random((2, outcomes)) + 0.1
         event = pair(p / p.sum(), q / q.sum())
-        assert pure.guarantee(event, "zero_out")[1] == 0
+        assert pure.guarantee(event, Relation.ZERO_OUT)[1] == 0
         assert np.isfinite(rdp_curve(event, [2.0], relation="zero_out")).all()
 
 
 def test_no_pair_of_ours_lacks_anything():
     pairs = [
-        finite.randomized_response(0.3, 7, "replace_one"),
-        finite.randomized_response(0.3, 10**15, "zero_out"),
+        finite.randomized_response(0.3, 7, Relation.REPLACE_ONE),
+        finite.randomized_response(0.3, 10**15, Relation.ZERO_OUT),
         *(finite.discrete_laplace(rate, n) for rate in (1e-9, 0.7, 30) for n in (1, 9)),
         *(finite.discrete_gaussian(stddev, 2) for stddev in (0.3, 7.0, 300.0)),
         *(finite.approximate(epsilon, 0.0) for epsilon in (1e-9, 0.7, 30.0, 699.0)),
@@ -73,7 +75,7 @@ def test_masses_above_one_hide_no_loss():
     p, q = (0.1 * 1.0001, 0.9 - 1e-5), (0.1 * (1 + 9e-15), 0.9 * (1 + 9e-15))
     each = pair(p, q), pair(q, p)
     for event in each:
-        epsilon, delta = pure.guarantee(event, "zero_out")
+        epsilon, delta = pure.guarantee(event, Relation.ZERO_OUT)
         assert delta == 0
         total = [sum(map(Fraction, side)) for side in (event.p, event.q)]
         ratios = [
@@ -87,9 +89,8 @@ def test_masses_above_one_hide_no_loss():
 @pytest.mark.parametrize("number", [1, 2, 20_000])
 def test_sums_of_curves_are_no_smaller_than_exact_ones(number):
     small = [1e-16 * (1 + i * 1e-6) for i in range(number)]
-    terms = [(lambda orders: orders, 1)] + [
-        (lambda orders, x=x: x * orders, 3) for x in small
-    ]
+    terms: list[Any] = [(lambda orders: orders, 1)]
+    terms += [(lambda orders, x=x: x * orders, 3) for x in small]
     found = curve.sum_of(terms)(np.array([2.0]))[0]
     truth = 2 * (1 + 3 * sum(map(Fraction, small)))
     assert truth <= Fraction(float(found)) <= truth * (1 + Fraction(1, 10**11))
@@ -123,6 +124,8 @@ def test_a_share_of_a_smaller_delta_is_never_rounded_up():
 
 
 def test_what_is_repeated_beyond_all_floats_is_infinite():
-    assert pure.guarantee(repeat(PureDpEvent(1e308), 2), "zero_out")[0] == math.inf
+    assert (
+        pure.guarantee(repeat(PureDpEvent(1e308), 2), Relation.ZERO_OUT)[0] == math.inf
+    )
     assert new_ledger().remaining(repeat(PureDpEvent(1e308), 2)) == 0
     assert new_ledger().remaining(GAUSSIAN) > 0

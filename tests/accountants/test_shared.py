@@ -355,7 +355,7 @@ def test_what_has_no_curve_is_refused_as_that_and_not_for_want_of_budget(how):
     assert ledger.remaining(GAUSSIAN) > 0
 
 
-NOTHING = [PureDpEvent(0.0), dp.ZCDpEvent(0.0), ApproxDpEvent(0.0, 0.0)]
+NOTHING: list[Any] = [PureDpEvent(0.0), dp.ZCDpEvent(0.0), ApproxDpEvent(0.0, 0.0)]
 
 
 @pytest.mark.parametrize("nothing", [*NOTHING, dp.ComposedDpEvent(NOTHING)])

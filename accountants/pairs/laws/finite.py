@@ -147,8 +147,8 @@ class PmfPair(FiniteLaw, kinds=("pmf_pair",)):
     @functools.cached_property
     def pair(self) -> FinitePair:
         """The given masses; what they are above 1 is divided away."""
-        sides = (np.array(self.fields[side]) for side in "pq")
-        return FinitePair(*(masses / max(1.0, math.fsum(masses)) for masses in sides))
+        p, q = (np.array(self.fields[side]) for side in "pq")
+        return FinitePair(p / max(1.0, math.fsum(p)), q / max(1.0, math.fsum(q)))
 
     def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
         """The pair's, or the worse of both directions in each."""
