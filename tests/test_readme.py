@@ -126,13 +126,17 @@ def test_links_lead_somewhere():
 
 def test_the_accounting_page_runs(capsys):
     text = (ROOT / "docs" / "accounting.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    exec(compile(code, "docs/accounting.md", "exec"), {"__name__": "example"})
-    upper, advantage, recognised, noise = map(float, capsys.readouterr().out.split())
+    scope = {"__name__": "example"}
+    for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(code, "docs/accounting.md", "exec"), scope)
+    upper, advantage, recognised, noise, *sweep = map(
+        float, capsys.readouterr().out.split()
+    )
     assert 6.187 < upper < 6.189
     assert 0.4 < advantage < 0.5
     assert 0.1 < recognised < 0.2
     assert 3.812 < noise < 3.814
+    assert 1.5 < sweep[0] < sum(sweep[:2]) and sweep[1] < sweep[0]
 
 
 def test_pages_link_to_what_is_there():

@@ -10,6 +10,7 @@ rounded up before.
 from __future__ import annotations
 
 import decimal
+import functools
 import math
 import re
 import sys
@@ -21,11 +22,11 @@ Number = Fraction | float
 ZERO = Fraction(0)
 _INFINITE = math.inf
 _WRITTEN = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d{1,4})?|[+-]?\d+/\d+", re.IGNORECASE)
-_EXACT = decimal.Context(
-    prec=20_000,
-    Emax=decimal.MAX_EMAX,
-    Emin=decimal.MIN_EMIN,
-    traps=[decimal.Inexact, decimal.InvalidOperation, decimal.Overflow],
+_TRAPS = [decimal.Inexact, decimal.InvalidOperation, decimal.Overflow]
+# The second is for the rare number that has more digits than the first.
+_QUICK, _EXACT = (
+    decimal.Context(digits, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=_TRAPS)
+    for digits in (60, 20_000)
 )
 # So that sums of many are short: the least common multiple of all has 433 digits.
 _LARGEST_DENOMINATOR = 1000
@@ -41,9 +42,16 @@ def exact(number: Number | int | str) -> Number:
       >>> exact(0.1) * 3 == exact("0.3")
       True
     """
-    if isinstance(number, Fraction | int):
+    if isinstance(number, Fraction):
+        return number
+    if isinstance(number, int):
         return Fraction(number)
-    written = repr(float(number)) if isinstance(number, float) else number
+    return _read(repr(float(number)) if isinstance(number, float) else number)
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(written: str) -> Number:
+    """The number that is written so: a ledger reads the same totals again and again."""
     if written.lower() in ("inf", "infinity"):
         return _INFINITE
     if not _WRITTEN.fullmatch(written):
@@ -132,9 +140,17 @@ def text(number: Number) -> str:
     whole = Fraction(number)
     if _denominator(whole) > 1:
         return f"{whole.numerator}/{whole.denominator}"
-    top, bottom = map(_EXACT.create_decimal, (whole.numerator, whole.denominator))
-    short = _EXACT.divide(top, bottom).normalize(_EXACT)
+    try:
+        short = _divided(whole, _QUICK)
+    except decimal.Inexact:
+        short = _divided(whole, _EXACT)
     return f"{short:f}" if -5 < short.adjusted() < 17 else f"{short:e}".lower()
+
+
+def _divided(whole: Fraction, context: decimal.Context) -> decimal.Decimal:
+    """A fraction as the decimal that it is; Inexact where it has too many digits."""
+    top, bottom = map(context.create_decimal, (whole.numerator, whole.denominator))
+    return context.divide(top, bottom).normalize(context)
 
 
 def _denominator(number: Number) -> int:

@@ -26,7 +26,8 @@ from dpkit.accountants.ledger.request import (
     together,
 )
 from dpkit.accountants.ledger.state import State, after, given_back, state_of
-from dpkit.accountants.rules.counting import bound_of, costs, refuse_uncountable
+from dpkit.accountants.rules.counting import bound_of, refuse_uncountable
+from dpkit.accountants.rules.refusing import costs
 from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.rules.totals import Account, Cost, Totals
 from dpkit.accountants.storage.entry import Entry, canonical

@@ -10,6 +10,7 @@ import copy
 import functools
 import importlib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
@@ -22,9 +23,12 @@ from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelati
 from dpkit.accountants.answers.exact import ZERO, Number, above, at_least, exact, times
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import repeat
+from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.rules.counting import SharedCost, raised
+from dpkit.accountants.storage.entry import canonical
 
 _REMEMBERED = 4096
+_NOISES = re.compile(r'"(noise_multiplier|scale|stddev)":"([^"]+)"')
 _Answer = TypeVar("_Answer")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -61,6 +65,26 @@ class EventPrices:
         found = copy.copy(self)
         found._accountant = "rdp"
         return found
+
+    def noisier(self, factor: float) -> tuple[EventPrices, str] | None:
+        """The prices with so much more noise, and that noise in words, if it has one.
+
+        Example:
+          >>> from dp_accounting import LaplaceDpEvent
+          >>> prices = EventPrices(LaplaceDpEvent(2.0), Relation.ADD_REMOVE, "example")
+          >>> prices.noisier(1.5)[1]
+          'scale=3.0'
+        """
+        text = canonical(to_json(self.event))
+        found = set(_NOISES.findall(text))
+        if len(found) != 1:
+            return None
+        name, noise = found.pop()
+        more = repr(float(f"{float(noise) * factor:.4g}"))
+        noisier = copy.copy(self)
+        noisier.event = from_json(_NOISES.sub(f'"{name}":"{more}"', text))
+        noisier._known = {}
+        return noisier, f"{name}={more}"
 
     def bound(self, count: int, delta: float) -> PrivacyBound:
         """The static bound of `count` copies; basic composition is exact here."""

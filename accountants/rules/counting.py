@@ -14,19 +14,17 @@ An account is what one scope of data may lose: its budget, its totals, its open 
   filter is counted inside it, by its Rényi curve.
 - filter "zcdp": everything is counted as zCDP, in one filter with the whole budget.
 - filter "pure": epsilons add up; nothing that needs a delta may enter.
-
-A refusal names what is the matter here, and a remedy only where it was tried.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from dpkit.accountants.answers.bounds import Budget, PrivacyBound
-from dpkit.accountants.answers.errors import BudgetExceeded, UnsupportedEvent
+from dpkit.accountants.answers.errors import UnsupportedEvent
 from dpkit.accountants.answers.exact import (
     ZERO,
     Number,
@@ -42,7 +40,6 @@ from dpkit.accountants.rules.filters import (
 )
 from dpkit.accountants.rules.totals import Account, Cost
 
-_AS_PLAN = "as a sealed plan it fits: ledger.reserve"
 _UNCOUNTABLE = {
     "approx": "a charge is counted by its Rényi curve or its own (epsilon, delta), and "
     "it has neither",
@@ -78,6 +75,9 @@ class Prices(Protocol):
 
     def zcdp(self) -> tuple[float, float] | None:
         """(xi, rho) of one copy, or None where it is not concentrated."""
+
+    def noisier(self, factor: float) -> tuple[Prices, str] | None:
+        """With so much more noise: the prices, and it in words; None: it has no one."""
 
     def answer(self, delta: float, upper: float, method: str) -> PrivacyBound:
         """A certified bound with the relation and unit of these prices."""
@@ -120,28 +120,6 @@ class Asked(NamedTuple):
         return self._replace(prices=prices.quick() if quick else prices, count=count)
 
 
-def costs(accounts: Sequence[Account], asked: Asked) -> dict[str, Cost]:
-    """How a request enters all accounts that it touches, by scope; each then holds.
-
-    Raises:
-      BudgetExceeded: an account would not hold.
-      UnsupportedEvent: the filter has no proof for the event, whatever the budget.
-    """
-    found = {}
-    for account in accounts:
-        try:
-            entered = cost(account, asked)
-        except UnsupportedEvent as error:
-            if asked.sealed or not _fits(accounts, asked.as_plan()):
-                raise
-            reason = f"{error.reason}; {_AS_PLAN}"
-            raise UnsupportedEvent("ledger", asked.prices.event, reason) from None
-        if entered is None:
-            raise _refusal(accounts, account, asked)
-        found[account.scope] = entered
-    return found
-
-
 def cost(account: Account, asked: Asked) -> Cost | None:
     """How a request enters one account, which then holds; None if it would not.
 
@@ -150,7 +128,7 @@ def cost(account: Account, asked: Asked) -> Cost | None:
     """
     refuse_uncountable(account.rule, asked.prices, sealed=asked.sealed)
     if account.rule == "zcdp":
-        return _if_fits(account, asked, _as_zcdp(account, asked.prices))
+        return if_fits(account, asked, _as_zcdp(account, asked.prices))
     if account.rule == "pure":
         return _directly(account, asked, "pure")
     if account.filter is not None and account.filter.shared:
@@ -164,7 +142,7 @@ def cost(account: Account, asked: Asked) -> Cost | None:
             if found is not None:
                 return replace(found, opens=opened.to_json())
     if asked.sealed:
-        plan = _if_fits(account, asked, _as_plan(account, asked))
+        plan = if_fits(account, asked, _as_plan(account, asked))
         if plan is not None and plan.epsilon < math.inf:
             return plan
         return _inside(account, asked) or plan
@@ -226,7 +204,7 @@ def _shared(account: Account, asked: Asked) -> Cost | None:
         raise UnsupportedEvent("ledger", asked.prices.event, _UNCOUNTABLE["approx"])
     lost, missed = (times(n, asked.count) for n in (one.lost, one.missed))
     found = Cost("renyi", delta=lost, values=one.values, missed=missed)
-    return _if_fits(account, asked, found)
+    return if_fits(account, asked, found)
 
 
 def _as_zcdp(account: Account, prices: Prices) -> Cost:
@@ -258,7 +236,7 @@ def _directly(account: Account, asked: Asked, how: str = "approx") -> Cost | Non
     if direct is None:
         return None
     epsilon, delta = (times(value, asked.count) for value in direct)
-    return _if_fits(account, asked, Cost(how, epsilon=epsilon, delta=delta))
+    return if_fits(account, asked, Cost(how, epsilon=epsilon, delta=delta))
 
 
 def _inside(account: Account, asked: Asked) -> Cost | None:
@@ -267,66 +245,13 @@ def _inside(account: Account, asked: Asked) -> Cost | None:
     if values is None:
         return None
     found = Cost("renyi", values=tuple(at_least(raised(value)) for value in values))
-    return _if_fits(account, asked, found)
+    return if_fits(account, asked, found)
 
 
-def _if_fits(account: Account, asked: Asked, cost: Cost | None) -> Cost | None:
+def if_fits(account: Account, asked: Asked, cost: Cost | None) -> Cost | None:
     """The cost, if the account still holds after it."""
     fits = cost is not None and account.after(cost, asked.count, seq=0).holds()
     return cost if fits else None
-
-
-def _fits(accounts: Sequence[Account], asked: Asked) -> bool:
-    """Whether a request would enter every account."""
-    try:
-        return all(cost(account, asked) is not None for account in accounts)
-    except ValueError:
-        return False
-
-
-def _refusal(
-    accounts: Sequence[Account], account: Account, asked: Asked
-) -> BudgetExceeded:
-    """The exception for a request that doesn't fit one account."""
-    prices, count, sealed, delta = asked[:4]
-    advice = _cause(account, sealed, delta)
-    whole = asked.runs or count
-    fitting = largest_count(
-        lambda n: _fits(accounts, asked.first(n, quick=sealed)), whole
-    )
-    if fitting and asked.runs:
-        fitting = largest_count(
-            lambda n: _fits(accounts, asked.first(n)), whole, fitting
-        )
-        advice += f"; the first {fitting} of its {whole} runs would fit"
-    elif fitting:
-        advice += f"; {fitting} of count={count} would fit"
-    elif not sealed and _fits(accounts, asked.as_plan()):
-        advice += f"; {_AS_PLAN}"
-    share = account.budget.delta if delta is None else float(delta)
-    try:
-        upper = (prices if sealed else prices.quick()).bound(count, share).upper
-    except ValueError:
-        upper = None
-    asks = math.inf if upper is None else upper
-    spent = above(account.spent())
-    return BudgetExceeded(asks, spent, account.budget, account.scope, advice)
-
-
-def _cause(account: Account, sealed: bool, delta: Number | None) -> str:
-    """What is left for such a request in an account where it doesn't fit."""
-    epsilon, left = account.room()
-    if account.filter and account.filter.shared:
-        return "the ledger counts by Rényi curves, in which too little is left for it"
-    if account.filter and (epsilon <= ZERO or not sealed):
-        return "what is left is in the filter for charges, which has no room for it"
-    if epsilon <= ZERO:
-        return "nothing is left"
-    if sealed and delta is not None and delta > left:
-        return f"delta={float(delta):g} was asked for, delta={above(left):g} is left"
-    if sealed and left <= ZERO and account.budget.delta > 0.0:
-        return "its delta is all taken: a plan without delta= takes all that is left"
-    return f"epsilon={above(epsilon):.6g}, delta={above(left):.6g} is left for it"
 
 
 def largest_count(fits: Callable[[int], bool], limit: int, start: int = 1) -> int:

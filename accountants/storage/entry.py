@@ -117,12 +117,13 @@ def parse(text: str, digest: str, seq: int) -> Entry:
     if hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() != digest:
         raise LedgerCorrupt(f"entry seq={seq}: its text and its hash differ")
     try:
-        entry = _from_json(json.loads(text), seq)
-        rewritten = entry.text
+        entry = _from_json(json.loads(text, parse_float=_refuse_float), seq)
+        rewritten = _ENCODER.encode(entry.to_json())
     except (ValueError, TypeError, RecursionError) as error:
         raise LedgerCorrupt(f"entry seq={seq}: {error}") from None
     if rewritten != text or entry.seq != seq:
         raise LedgerCorrupt(f"entry seq={seq}: not in canonical form, or moved")
+    vars(entry).update(text=text, hash=digest)  # both were checked just now
     return entry
 
 
@@ -157,6 +158,11 @@ def timestamp() -> str:
     """The present time, RFC 3339 in UTC, to the second."""
     now = datetime.datetime.now(datetime.UTC)
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _refuse_float(text: str) -> None:
+    """A number in JSON that Python reads as a binary float."""
+    raise ValueError(f"value={text}: numbers are written as decimal strings")
 
 
 def _refuse_floats(value: Any) -> None:

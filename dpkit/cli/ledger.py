@@ -15,7 +15,7 @@ from dpkit.cli.errors import Command
 from dpkit.cli.opening import opened, place
 from dpkit.cli.options import Json, LedgerFile
 from dpkit.cli.output import emit, facts, line, table
-from dpkit.report.identity import author, identity, identity_in_words, insecure
+from dpkit.report.identity import author, identity, identity_in_words, insecure, sweep
 
 if TYPE_CHECKING:
     from dpkit.accountants import Budget
@@ -311,6 +311,8 @@ def _gist(entry: "Entry") -> str:
         for name in _TELLING
         if entry.body.get(name) not in (None, "all")
     ]
+    if "runs" in entry.body:
+        parts.insert(0, f"{sweep(entry)} runs sealed together")
     if insecure(entry):
         parts.insert(0, "INSECURE SEED, no privacy")
     return ", ".join(parts)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dpkit.report.guarantee import not_covered
-from dpkit.report.identity import author, budget_json, identity, insecure
+from dpkit.report.identity import author, budget_json, identity, insecure, sweep
 from dpkit.report.words import largest_advantage, most_recognised
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def _charge(entry: Entry, entries: list[Entry]) -> dict[str, Any]:
         "label": entry.label,
         "scope": body["scope"],
         "count": body["count"],
+        "runs": sweep(entry),
         "event": body["event"],
         "counted": body["counted"],
         "epsilon": cost.get("epsilon"),

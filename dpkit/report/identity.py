@@ -75,6 +75,16 @@ def author(entry: "Entry") -> str:
     return str((entry.body.get("provenance") or {}).get("author", ""))
 
 
+def sweep(entry: "Entry") -> int | None:
+    """How many runs a charge has sealed together; None where it is no sweep.
+
+    Example:
+      >>> sweep(ledger.entries()[0])  # doctest: +SKIP
+    """
+    runs = entry.body.get("runs")
+    return runs and sum(run["times"] for run in runs)
+
+
 def entry_json(entry: "Entry") -> dict[str, Any]:
     """An entry with its hash, as JSON values.
 

@@ -135,7 +135,8 @@ def charge_rows(charges: Iterable[Facts]) -> list[tuple[str, ...]]:
             charge.get("author", ""),
             charge["label"],
             f"{charge['count']:,}",
-            event_in_words(charge["event"]),
+            (f"{charge['runs']} runs: " if charge.get("runs") else "")
+            + event_in_words(charge["event"]),
             _own(charge.get("own")),
             "" if charge.get("part") is None else _percent(charge["part"]),
             _state(charge),

@@ -14,21 +14,31 @@ import pytest
 from dp_accounting import dp_event
 
 from dpkit.accountants import (
+    ApproxDpEvent,
     Budget,
     BudgetExceeded,
     PureDpEvent,
     UnsupportedEvent,
     UnsupportedRelation,
+    from_json,
+    to_json,
 )
+from dpkit.accountants.storage.entry import canonical
 from tests.accountants.test_events import EVERY
 from tests.accountants.toy_ledgers import new_ledger
 
+APPROX = {"filter": "approx"}
 WHOLE, PURE = Budget(3.0, 1e-5), Budget(3.0, 0.0)
 # Each kind of ledger: how it is opened, and what was charged to it.
 LEDGERS: dict[str, tuple[dict[str, Any], Any]] = {
-    "approx": ({"budget": WHOLE}, None),
-    "approx spent": ({"budget": WHOLE}, ("charge", dp.GaussianDpEvent(5.0))),
-    "approx planned": ({"budget": WHOLE}, ("reserve", dp.GaussianDpEvent(5.0))),
+    "auto": ({"budget": WHOLE}, None),
+    "auto spent": ({"budget": WHOLE}, ("charge", dp.GaussianDpEvent(3.4))),
+    "approx": ({"budget": WHOLE, **APPROX}, None),
+    "approx spent": ({"budget": WHOLE, **APPROX}, ("charge", dp.GaussianDpEvent(5.0))),
+    "approx planned": (
+        {"budget": WHOLE, **APPROX},
+        ("reserve", dp.GaussianDpEvent(5.0)),
+    ),
     "approx declared": ({"budget": WHOLE, "adaptive": WHOLE}, None),
     "approx pure": ({"budget": PURE}, ("charge", PureDpEvent(2.9))),
     "approx empty": ({"budget": Budget(0.0, 0.0)}, None),
@@ -41,9 +51,11 @@ LEDGERS: dict[str, tuple[dict[str, Any], Any]] = {
 ADVICE = {
     "reserve": r"as a sealed plan it fits: ledger\.reserve",
     "seal": r"seal a plan first \(ledger\.plan, or one ledger\.reserve\)",
-    "shorter": r"in one sealed plan, (\d+) of count=(\d+) would fit",
+    "shorter": r"in one sealed plan, at least (\d+) of count=(\d+) would fit",
     "fewer": r"(\d+) of count=(\d+) would fit",
     "relation": r"possible: (.*)",
+    "noise": r"(in one sealed plan, )?with (\w+)=([0-9.e+]+) it would fit",
+    "batches": r"with a larger max_batch_size it would fit",
 }
 # Words that would be advice of another kind.
 IMPERATIVE = re.compile(
@@ -94,6 +106,16 @@ def _take(advice, found, name, relation, action, event, count):
         assert int(found[2]) == count > int(found[1]) > 0
         action = "reserve" if advice == "shorter" else action
         _ask(ledger, action, event, int(found[1]))
+    elif advice == "noise":
+        text = canonical(to_json(event))
+        more = re.sub(rf'"{found[2]}":"[^"]+"', f'"{found[2]}":"{found[3]}"', text)
+        assert more != text
+        action = "reserve" if found[1] else action
+        _ask(ledger, action, from_json(more), count)
+    elif advice == "batches":
+        text = canonical(to_json(event))
+        more = re.sub('"max_batch_size":[0-9]+', '"max_batch_size":1000', text)
+        _ask(ledger, action, from_json(more), count)
     else:
         for other in found[1].split(", "):
             _ledger(name, other).remaining(event)
@@ -125,19 +147,21 @@ ACTIONS = [
     ("remaining", 1),
     ("remaining charges", 1),
 ]
-USUAL = {"fewer", "relation", "shorter"}
+USUAL = {"fewer", "noise", "relation", "shorter"}
 GIVEN = {
+    "auto": USUAL | {"reserve"},
+    "auto spent": USUAL - {"shorter"} | {"batches"},
     "approx": USUAL | {"reserve"},
     "approx spent": USUAL,
-    "approx planned": USUAL,
+    "approx planned": USUAL - {"noise"},
     "approx declared": USUAL,
-    "approx pure": {"relation"},
+    "approx pure": {"noise", "relation"},
     "approx empty": {"relation"},
     "scopes": USUAL | {"reserve"},
     "zcdp": USUAL,
-    "pure": USUAL,
-    "static": {"relation", "seal", "shorter"},
-    "static pure": {"relation", "seal", "shorter"},
+    "pure": USUAL - {"noise"},
+    "static": {"noise", "relation", "seal", "shorter"},
+    "static pure": {"noise", "relation", "seal", "shorter"},
 }
 
 
@@ -210,3 +234,78 @@ def test_an_unlimited_budget_takes_no_more_than_can_be_counted():
     ledger.charge(PureDpEvent(1.0), count=10**15, label="x")
     assert ledger.spent().upper == 1e15
     ledger.verify(recount=True)
+
+
+CUT = dp.TruncatedSubsampledGaussianDpEvent(1000, 0.1, 120, 20.0)
+ONE, STEP = (
+    dp.GaussianDpEvent(10.0),
+    dp.PoissonSampledDpEvent(0.01, dp.GaussianDpEvent(1.0)),
+)
+TIGHT = {"scopes": {"site": Budget(0.7, 1e-6)}}
+# What was charged, how the ledger is opened, what is asked, and what is said of it.
+CAUSES: list[Any] = [
+    ([(ONE, 43)], {}, ("charge", ONE, 5, {}), r"curves.*too little.*with noise_mult"),
+    ([(ONE, 1)], {}, ("reserve", ONE, 60, {}), r"too little is left for it; 42 of"),
+    ([(ONE, 1)], {}, ("reserve", [ONE] * 60, 1, {}), r"the first 42 of its 60 runs"),
+    (
+        [(ONE, 1)],
+        {},
+        ("charge", ApproxDpEvent(0.01, 6e-7), 1, {}),
+        "delta=5e-07 is left",
+    ),
+    (
+        [(ONE, 1)],
+        {},
+        ("charge", CUT, 1, {}),
+        "overflow too often.*larger max_batch_size",
+    ),
+    ([], {}, ("charge", dp.GaussianDpEvent(1.4), 1, {}), "as a sealed plan it fits"),
+    (
+        [],
+        {},
+        ("reserve", dp.GaussianDpEvent(1.0), 1, {}),
+        r"with noise_multiplier=1\.5",
+    ),
+    ([], {}, ("reserve", STEP, 50_000, {}), "in one sealed plan, at least 2195"),
+    ([(STEP, 500)], APPROX, ("reserve", STEP, 5, {}), "its delta is all taken"),
+    ([(STEP, 500)], APPROX, ("charge", ONE, 1, {}), "its delta is all taken"),
+    ([(STEP, 500)], APPROX, ("reserve", PureDpEvent(3.0), 1, {}), "delta=0 is left"),
+    ([(STEP, 500)], APPROX, ("reserve", STEP, 5, {"delta": 1e-6}), "was asked for"),
+    ([], TIGHT, ("charge", ONE, 9, {"scope": "site"}), "scope=site.*; 2 of count=9"),
+    ([], TIGHT, ("reserve", [ONE] * 9, 1, {"scope": "site"}), "first 2 of its 9 runs"),
+]
+
+
+@pytest.mark.parametrize(("before", "options", "asked", "words"), CAUSES)
+def test_a_refusal_names_its_cause_and_its_advice_works(before, options, asked, words):
+    ledger = new_ledger(**options)
+    for event, count in before:
+        ledger.reserve(event, count=count, label="before")
+    action, event, count, how = asked
+    head = ledger.head
+    with pytest.raises(BudgetExceeded, match=words) as caught:
+        getattr(ledger, action)(event, count=count, label="x", **how)
+    assert ledger.head == head
+    said = str(caught.value)
+    if fewer := re.search(r"(\d+) of (?:count=|its )(\d+)", said):
+        most = int(fewer[1])
+        if isinstance(event, list):
+            event = event[:most]
+        else:
+            count = most
+    elif more := re.search(r"noise_multiplier=(\S+) it", said):
+        event = dp.GaussianDpEvent(float(more[1]))
+    elif "max_batch_size" in said:
+        event = dp.TruncatedSubsampledGaussianDpEvent(1000, 0.1, 400, 20.0)
+    elif "ledger.reserve" in said:
+        action = "reserve"
+    else:
+        return  # a cause alone
+    getattr(ledger, action)(event, count=count, label="x", **how)
+
+
+def test_without_a_delta_a_gaussian_has_no_epsilon():
+    with pytest.raises(
+        BudgetExceeded, match="no delta, and without one its epsilon is"
+    ):
+        new_ledger(budget=PURE).reserve(ONE, label="x")

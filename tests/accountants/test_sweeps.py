@@ -17,6 +17,7 @@ from dpkit.accountants.ledger.state import after, state_of
 from tests.accountants.test_shared import RUN, orders_of
 from tests.accountants.toy_ledgers import GAUSSIAN, STEP, new_ledger, static_bound
 
+pytestmark = pytest.mark.usefixtures("every_database")
 SMALL = {"kind": "pure", "v": 1, "epsilon": "0.1"}
 SWEEP = [GAUSSIAN, (STEP, 100), GAUSSIAN, GAUSSIAN]
 

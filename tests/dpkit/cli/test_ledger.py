@@ -285,3 +285,5 @@ def test_marks_of_a_sweep_are_shown_one_by_one(tmp_path):
     text = call("show", path).stdout
     assert text.count("checkpoint") == 2
     assert "run 2" in text and "run 0" in text
+    assert text.count("3 runs sealed together") == 1
+    assert "3 runs: 3 of" in " ".join(call("report", path).stdout.split())
