@@ -106,7 +106,7 @@ def parts(book: Book) -> dict[int, float]:
     for seq, entry in live.items():
         cost = costs(entry.body)[ALL]
         taken = cost.epsilon
-        if cost.values and held:
+        if cost.values and held and account.totals.renyi[order]:
             count = entry.body["count"] - unused.get(seq, 0)
             taken += held * cost.values[order] * count / account.totals.renyi[order]
         found[seq] = float(taken / whole)
