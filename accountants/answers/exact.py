@@ -13,6 +13,7 @@ import decimal
 import functools
 import math
 import re
+import sys
 from fractions import Fraction
 
 Number = Fraction | float
@@ -88,7 +89,7 @@ def below(number: Number) -> float:
       >>> below(exact("0.1")), below(exact("0.10000000000000001")) <= 0.1
       (0.1, True)
     """
-    near = float(number)
+    near = _near(number)
     return near if exact(near) <= number else math.nextafter(near, -_INFINITE)
 
 
@@ -96,16 +97,35 @@ def above(number: Number) -> float:
     """The smallest float that is written as a decimal of at least `number`.
 
     Example:
-      >>> above(exact("0.1")), above(exact("1e-400"))
-      (0.1, 5e-324)
+      >>> above(exact("0.1")), above(exact("1e-400")), above(exact("1e400"))
+      (0.1, 5e-324, inf)
     """
-    near = float(number)
+    near = _near(number)
     return near if exact(near) >= number else math.nextafter(near, _INFINITE)
+
+
+def _near(number: Number) -> float:
+    """A float nearby; inf beyond the largest."""
+    try:
+        return float(number)
+    except OverflowError:
+        return _INFINITE
 
 
 def times(number: Number, count: int) -> Number:
     """number * count; nothing, however often it is infinite, is nothing."""
     return ZERO if count == 0 else number * count
+
+
+def plus(left: Number, right: Number) -> Number:
+    """left + right; infinite beyond the largest float, which no budget holds.
+
+    Example:
+      >>> plus(exact("1.7e308"), exact("1.7e308")), plus(exact("0.1"), exact("0.2"))
+      (inf, Fraction(3, 10))
+    """
+    total = _INFINITE if _INFINITE in (left, right) else left + right
+    return total if total <= sys.float_info.max else _INFINITE
 
 
 def text(number: Number) -> str:

@@ -157,7 +157,7 @@ class PmfPairDpEvent(OwnDpEvent):
 
     Attributes:
       p: probabilities, at least 0; they sum to 1, or to less by up to 1e-9, which
-        counts as infinite loss.
+        counts as infinite loss where it is more than rounding, (n + 4) 2^-53 for n.
       q: the same for the other side, on the same support.
       relation: the relation that the pair was derived for; others are refused.
       name: of the mechanism.

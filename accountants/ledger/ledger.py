@@ -318,7 +318,9 @@ class Ledger(Sole):
           scope: "all" (every charge), or one scope: the loss of a record in it alone.
 
         Returns:
-          The bound. Its regime is "static" while one sealed plan is all there is.
+          The bound, which holds whatever follows, and whatever that depends on. Its
+          regime is "static" while one sealed plan, that no filter counts, is all there
+          is. An upper side of inf, at a smaller delta than the budget's, says nothing.
 
         Raises:
           ValueError: delta outside [0, 1), or an unknown scope.
@@ -332,8 +334,9 @@ class Ledger(Sole):
           key: of the run: its charges have this key, or key/NAME.
 
         Returns:
-          For one reservation its own bound, else the sum by the ledger's filter, at the
-          delta that was taken; None: nothing has the key.
+          Of these releases alone: for one reservation its own bound, at its own delta;
+          else the sum by the ledger's filter, at the ledger's delta, or for one charge
+          that has a delta of its own at that; None: nothing has the key.
 
         Example:
           >>> from dpkit.accountants import PureDpEvent

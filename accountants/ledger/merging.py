@@ -3,7 +3,8 @@
 Ledgers of the same data, relation and unit were each charged without regard to the
 others; what a person lost is all of it together. Each enters the new ledger as one
 (epsilon, delta): its own honest report at its budget's delta, which adds up whatever
-the order, or the interleaving, of the releases (rules/filters.py, near the end).
+the order, or the interleaving, of the releases (rules/filters.py, near the end). Only
+one that was never charged costs no delta: epsilon 0 at a delta is not nothing.
 
 Nothing can come between: the sum is counted in memory, where it may be refused; then
 all old ledgers are locked, the new one appears as a whole, and the old ones are closed.
@@ -26,7 +27,7 @@ from dpkit.accountants.events.own import ApproxDpEvent, PureDpEvent
 from dpkit.accountants.ledger.book import remark
 from dpkit.accountants.ledger.ledger import Ledger
 from dpkit.accountants.ledger.state import CHARGES, state_of
-from dpkit.accountants.rules.terms import Terms
+from dpkit.accountants.rules.terms import ALL, Terms
 from dpkit.accountants.storage.entry import Entry, genesis
 from dpkit.accountants.storage.lines import location
 from dpkit.accountants.storage.store import Store
@@ -40,6 +41,11 @@ class _Part(NamedTuple):
     ledger: Ledger
     entries: Sequence[Entry]
     spent: PrivacyBound
+
+    @property
+    def charged(self) -> bool:
+        """Whether anything was charged, and not taken back before it began."""
+        return state_of(self.entries[-1]).of(ALL).charges > 0
 
 
 def merge(
@@ -148,7 +154,7 @@ def _draft(terms: Terms, parts: list[_Part]) -> Ledger:
     for part in parts:
         facts = {"entries": len(part.entries), "head": part.entries[-1].hash}
         label, key = f"ledger {part.ledger.id}", f"merge {part.ledger.id}"
-        draft.charge(_event(part.spent), label=label, key=key, provenance=facts)
+        draft.charge(_event(part), label=label, key=key, provenance=facts)
     return draft
 
 
@@ -189,11 +195,12 @@ def _interrupted(store: Store, terms: Terms, parts: list[_Part]) -> Ledger | Non
     return merged
 
 
-def _event(bound: PrivacyBound) -> dp.DpEvent:
-    """A report as an event."""
+def _event(part: _Part) -> dp.DpEvent:
+    """A ledger's report as an event."""
+    bound = part.spent
     if bound.upper is None or math.isinf(bound.upper):
         return dp.NonPrivateDpEvent()
-    if bound.upper == 0.0 or bound.delta == 0.0:
+    if bound.delta == 0.0 or not part.charged:
         return PureDpEvent(bound.upper)
     return ApproxDpEvent(bound.upper, bound.delta)
 

@@ -116,7 +116,12 @@ def plan_items(items: Mapping[str, tuple[Any, int]]) -> tuple[Any, tuple[dict, .
         {"label": one_line(label=label), "event": to_json(event), "count": count}
         for label, (event, count) in items.items()
     )
-    return sequential([repeat(e, n) for e, n in items.values()]), written
+    return whole(written), written
+
+
+def whole(items: Sequence[Mapping[str, Any]]) -> DpEvent:
+    """The event of a sealed plan, of its items as they stand in its entry."""
+    return sequential([repeat(from_json(i["event"]), i["count"]) for i in items])
 
 
 def sweep_runs(runs: Sweep) -> tuple[dict[str, Any], ...]:

@@ -8,7 +8,15 @@ from typing import Any
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.bounds import PrivacyBound
-from dpkit.accountants.answers.exact import ZERO, above, at_least, exact
+from dpkit.accountants.answers.exact import (
+    ZERO,
+    Number,
+    above,
+    at_least,
+    below,
+    exact,
+    plus,
+)
 from dpkit.accountants.events.notation import from_json
 from dpkit.accountants.ledger.book import Book
 from dpkit.accountants.ledger.pricing import bound_from_json
@@ -32,15 +40,17 @@ def spent(book: Book, delta: float | None, scope: str) -> PrivacyBound:
         account = book.accounts(session, state, names)[0 if scope == ALL else -1]
         sole = account.totals.sole
         only = session.get(sole) if sole is not None else None
-    at = account.budget.delta
+    at = whole = account.budget.delta
     if delta is not None:
         at = checks.half_open_probability(delta=delta)
-    scale = 1.0 if at >= account.budget.delta else at / account.budget.delta
+    # Every part of delta is scaled by this, whatever came out: what holds at a part
+    # that follows the outputs is not the sum of what holds at each.
+    scale = exact(1) if at >= whole else exact(at) / exact(whole)
     if only is not None and only.kind in ("plan", "reserve"):
         plan = _sole_plan(book, account, only, at, scale)
         if plan is not None:
             return plan
-    return _answer(book, account, at, _report(book, account, at, scale))
+    return _answer(book, account, at, _report(book, account, scale))
 
 
 def charged(book: Book, key: str) -> PrivacyBound | None:
@@ -64,10 +74,9 @@ def charged(book: Book, key: str) -> PrivacyBound | None:
         cost = costs(entry.body)[ALL]
         totals = totals.plus(cost, entry.body["count"], seq=entry.seq)
     delta = totals.delta
-    if account.filter is not None and account.filter.shared:
+    if len(found) > 1 or totals.renyi:
+        # Of several, what they took of delta may follow what came out.
         delta = exact(account.budget.delta)
-    elif account.filter is not None and any(totals.renyi):
-        delta += exact(account.filter.delta)
     upper = above(replace(account, totals=totals).spent())
     return _answer(book, account, above(delta), upper)
 
@@ -125,20 +134,22 @@ def remaining(book: Book, wanted: Request, sealed: bool) -> int:
 
 
 def _sole_plan(
-    book: Book, account: Account, entry: Entry, delta: float, scale: float
+    book: Book, account: Account, entry: Entry, delta: float, scale: Number
 ) -> PrivacyBound | None:
-    """The static bound of the one plan there is, never with more delta than it took."""
+    """The static bound of the one plan there is, at what it takes of delta for ever.
+
+    In a filter it takes no such part: a plan alone would be reported at all of delta,
+    and what follows it on other outputs once more.
+    """
     cost = costs(entry.body)[account.scope]
-    shared = cost.how == "renyi" and "approximate" in (cost.opens or {})
-    if not shared and (cost.how != "approx" or cost.opens):
+    if cost.how != "approx":
         return None
-    share = scale * (account.budget.delta if shared else float(cost.delta))
     prices = book.prices(from_json(entry.body["event"]))
-    if scale == 1.0 and "bound" in entry.body and entry.body["counted"] == "approx":
+    if scale == 1 and "bound" in entry.body:
         bound = bound_from_json(entry.body["bound"])
         if exact(bound.delta) == cost.delta:
             return _at(bound, delta)
-    return _at(prices.bound(entry.body["count"], share), delta)
+    return _at(prices.bound(entry.body["count"], below(scale * cost.delta)), delta)
 
 
 def _answer(book: Book, account: Account, delta: float, upper: float) -> PrivacyBound:
@@ -161,19 +172,17 @@ def _at(bound: PrivacyBound, delta: float) -> PrivacyBound:
     return replace(bound, delta=delta, **lost)
 
 
-def _report(book: Book, account: Account, delta: float, scale: float) -> float:
-    """Epsilon of everything charged, at the budget's delta or a smaller one."""
-    if scale == 1.0 or account.totals.charges == 0:
+def _report(book: Book, account: Account, scale: Number) -> float:
+    """Epsilon of everything charged, at the budget's delta or a part of it."""
+    if scale == 1 or account.totals.charges == 0:
         return above(account.spent())
     sums = [above(value) for value in account.totals.renyi]
+    total = ZERO
     if account.filter is not None and account.filter.shared:
         beside = account.totals.delta, account.totals.missed
-        return account.filter.spent_at(delta, sums, *beside)
-    if scale == 0.0 and account.filter is not None and any(account.totals.renyi):
-        return math.inf
-    total = ZERO
-    if account.filter is not None and scale > 0.0:
-        total = at_least(account.filter.spent(sums, scale=scale))
+        return account.filter.spent_at(scale, sums, *beside)
+    if account.filter is not None:
+        total = at_least(account.filter.spent(sums, scale=below(scale)))
     with book.store.reading() as session:
         live = _live(session).values()
     for entry in live:
@@ -183,10 +192,10 @@ def _report(book: Book, account: Account, delta: float, scale: float) -> float:
         epsilon = found.epsilon
         if found.delta > ZERO:
             prices = book.prices(from_json(entry.body["event"]))
-            bound = prices.bound(entry.body["count"], float(found.delta) * scale)
+            bound = prices.bound(entry.body["count"], below(found.delta * scale))
             upper = bound.upper if bound.certified else None
             epsilon = at_least(math.inf if upper is None else upper)
-        total += epsilon
+        total = plus(total, epsilon)
     return above(total)
 
 

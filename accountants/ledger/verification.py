@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,27 +9,21 @@ from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import LedgerCorrupt
-from dpkit.accountants.answers.exact import (
-    ZERO,
-    Number,
-    above,
-    at_least,
-    exact,
-    times,
-)
+from dpkit.accountants.answers.exact import exact
 from dpkit.accountants.events.notation import from_json, to_json
 from dpkit.accountants.ledger.book import terms_of
 from dpkit.accountants.ledger.pricing import EventPrices
-from dpkit.accountants.ledger.request import flat, together
+from dpkit.accountants.ledger.recounting import check_form, check_numbers
+from dpkit.accountants.ledger.request import flat, together, whole
 from dpkit.accountants.ledger.state import CHARGES, State, after, costs
+from dpkit.accountants.rules.counting import Asked
 from dpkit.accountants.rules.terms import ALL
-from dpkit.accountants.rules.totals import Cost
+from dpkit.accountants.rules.totals import Account, Cost
 from dpkit.accountants.storage.entry import Entry, canonical, check_link
 from dpkit.accountants.storage.store import Session
 
 PricesOf = Callable[[DpEvent], EventPrices]
 
-_SLACK = 1e-6
 # An infinity that is subtracted, or no denominator, is an ArithmeticError.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -80,16 +73,16 @@ class _Reader:
             state = self._state = after(before, kind, entry.seq, body, charged, earlier)
             found = canonical(state.to_json()) == canonical(body["after"])
             State.from_json(body["after"])
+            touched = costs(body) if kind in CHARGES else ()
+            over = [scope for scope in touched if not self._account(scope).holds()]
         except _MALFORMED as error:
             raise LedgerCorrupt(
                 f"entry seq={entry.seq}: malformed ({error!r})"
             ) from None
         if not found:
             raise LedgerCorrupt(f"entry seq={entry.seq}: its totals are not the sum")
-        for scope in costs(body) if kind in CHARGES else ():
-            opened = self._filters.get(scope)
-            if not self._terms.account(scope, state.of(scope), opened).holds():
-                raise LedgerCorrupt(f"entry seq={entry.seq}: over budget in {scope!r}")
+        if over:
+            raise LedgerCorrupt(f"entry seq={entry.seq}: over budget in {over[0]!r}")
 
     def _about(self, entry: Entry) -> tuple[Entry | None, list[Entry]]:
         """The reservation that an entry is about, checked, and what came between."""
@@ -124,6 +117,8 @@ class _Reader:
         checks.text(label=body["label"])
         if "runs" in body and (together(body["runs"]), body["count"]) != (event, 1):
             raise ValueError("its event is not that of its runs")
+        if body["adaptive"] != (entry.kind not in ("plan", "reserve")):
+            raise ValueError("sealed and chosen along the way at once")
         found = costs(body)
         touched = self._terms.touched(body["scope"])
         if found.keys() != set(touched) or self._state.closed:
@@ -132,13 +127,34 @@ class _Reader:
             raise ValueError("counted otherwise than it says")
         if entry.kind == "plan" and (body["plan"], self._state.plan) != (None, None):
             raise ValueError("a second sealed plan, or one paid by another")
+        if entry.kind == "plan" and (whole(body["items"]), body["count"]) != (event, 1):
+            raise ValueError("its event is not that of its items")
         if body["plan"] is not None:
             self._check_item(body, found)
         elif self._terms.regime == "static" and entry.kind != "plan":
             raise ValueError("outside the sealed plan")
-        elif self._prices is not None:
-            self._recount(self._prices(event), body, found)
+        else:
+            self._check_costs(entry, event, found)
         self._filters |= {s: c.opens for s, c in found.items() if c.opens}
+
+    def _check_costs(self, entry: Entry, event: DpEvent, found: Mapping[str, Cost]):
+        """Checks how a charge was counted, and with prices each of its numbers."""
+        body, asked = entry.body, None
+        if self._prices is not None:
+            delta = exact(body["delta"]) if "delta" in body else None
+            sealed = entry.kind in ("plan", "reserve")
+            asked = Asked(self._prices(event), body["count"], sealed, delta)
+        for scope, cost in found.items():
+            account = self._account(scope)
+            check_form(account, cost)
+            if asked is not None:
+                only = body if scope == ALL else {}  # the bound is that of all
+                check_numbers(account, asked, cost, only)
+
+    def _account(self, scope: str) -> Account:
+        """A scope's account as it is by now."""
+        opened = self._filters.get(scope)
+        return self._terms.account(scope, self._state.of(scope), opened)
 
     def _check_item(self, body: Mapping[str, Any], found: Mapping[str, Cost]) -> None:
         """Checks that a sealed plan has paid for a charge."""
@@ -148,42 +164,6 @@ class _Reader:
         used = self._state.used[body["label"]] + body["count"]
         paid = self._state.plan == plan.seq and used <= item["count"]
         free = all(cost == Cost("planned") for cost in found.values())
+        free &= body.get("bound", plan.body["bound"]) == plan.body["bound"]
         if not (paid and free and item["event"] == body["event"]):
             raise ValueError("not an item of the sealed plan")
-
-    def _recount(
-        self, prices: EventPrices, body: Mapping[str, Any], found: Mapping[str, Cost]
-    ) -> None:
-        """Refuses a number below what the accountants say is the least possible."""
-        for scope, cost in found.items():
-            if cost.values and cost.how == "renyi":
-                opened = self._filters.get(scope) or cost.opens or {"orders": ()}
-                orders, count = tuple(float(a) for a in opened["orders"]), body["count"]
-                honest = True
-                if "approximate" in opened:
-                    curve, lost, missed = prices.shared(orders) or ((), ZERO, ZERO)
-                    honest = cost.delta >= times(lost, count)
-                    honest &= cost.missed >= times(missed, count)
-                else:
-                    curve = prices.curve(orders) or ()
-                least = [exact(float(value) * (1.0 - _SLACK)) for value in curve]
-                pairs = zip(cost.values, least, strict=True)
-                honest &= all(v >= m for v, m in pairs)
-            elif cost.values:
-                order = float(self._filters[scope]["orders"][0])
-                xi, rho = prices.zcdp() or (math.inf, math.inf)
-                honest = cost.values[0] >= exact((xi + rho * order) * (1.0 - _SLACK))
-            else:
-                honest = cost.epsilon >= _least(prices, body, cost)
-            if not honest:
-                raise ValueError(f"costs less in {scope!r} than is possible")
-
-
-def _least(prices: EventPrices, body: Mapping[str, Any], cost: Cost) -> Number:
-    """The smallest epsilon that a direct charge, or a plan, can have."""
-    direct = prices.direct()
-    if direct is not None and (body["adaptive"] or cost.delta == ZERO):
-        least = above(times(direct[0], body["count"]))
-    else:
-        least = prices.bound(body["count"], float(cost.delta)).lower or 0.0
-    return at_least(least * (1.0 - _SLACK))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from dpkit.accountants.pairs.arrays import Array, gauss_legendre
+from dpkit.accountants.pairs.finite import rounding
 from dpkit.accountants.pairs.points import OutOfReach, Points, sampled_loss
 
 Curve = Callable[[Array], Array]
@@ -117,13 +118,16 @@ class OfPoints:
 
 
 def sum_of(terms: list[tuple[Curve, int]]) -> Curve:
-    """The weighted sum of curves."""
+    """The weighted sum of curves, raised by what adding them may lose."""
+    alone = [count for _, count in terms] == [1]
+    pad = 1.0 if alone else 1 + (len(terms) + 3) * 2.0**-52
 
+    @np.errstate(over="ignore")  # inf is right there
     def total(orders: Array) -> Array:
         values = np.zeros(orders.shape)
         for curve, count in terms:
             values = values + float(count) * curve(orders)
-        return values
+        return values * pad
 
     return total
 
@@ -217,13 +221,13 @@ def finite(orders: Array, p: Array, q: Array) -> Array:
 
 def _whole(p: Array) -> bool:
     """Whether probabilities sum to 1 but for rounding."""
-    return bool(abs(p.sum() - 1) <= 4e-16 * (len(p) + 4))
+    return abs(math.fsum(p) - 1) <= rounding(len(p))
 
 
 def two_point(orders: Array, epsilon: float) -> Array:
     """Losses +eps and -eps: what any pure release is dominated by."""
-    if epsilon == 0:
-        return np.zeros(orders.shape)
+    if epsilon == 0 or epsilon > 1e150:
+        return np.full(orders.shape, epsilon)
     log_p = -np.log1p(np.exp(-epsilon))
     loss, log_q = np.array([epsilon, -epsilon]), np.array([log_p - epsilon, log_p])
     values = [log_moment(loss, log_q, order) / (order - 1) for order in orders]

@@ -19,7 +19,8 @@ from dpkit.accountants.pairs.arrays import Array
 class FinitePair:
     """Two distributions on one finite support.
 
-    Mass that `p` (or `q`) lacks up to 1e-9 counts as infinite loss in its direction.
+    Mass that `p` (or `q`) lacks counts as infinite loss in its direction, unless it is
+    no more than what rounding each mass may take.
     """
 
     p: Array  # probabilities with the record
@@ -130,4 +131,9 @@ def _pair(p: list[float], q: list[float]) -> FinitePair:
 def _missing(p: Array, lost: float) -> float:
     """What a distribution lacks to 1, unless it is rounding."""
     missing = 1 - math.fsum(p) - lost
-    return missing if missing > 4e-16 * (len(p) + 4) else 0.0
+    return missing if missing > rounding(len(p)) else 0.0
+
+
+def rounding(outcomes: int) -> float:
+    """How far from 1 so many masses may sum without anything being hidden."""
+    return (outcomes + 4) * 2.0**-53

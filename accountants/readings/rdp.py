@@ -23,7 +23,7 @@ from scipy import optimize
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import UnsupportedEvent
-from dpkit.accountants.answers.exact import ZERO, Number, above, times
+from dpkit.accountants.answers.exact import ZERO, Number, above, plus, times
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.composition.concentration import log_peak
 from dpkit.accountants.events.composing import flatten, validate
@@ -160,7 +160,7 @@ def shared_cost(
         law = law_of(release, relation)
         unbounded = bool(law.lacks("guarantee"))
         epsilon, delta = (math.inf, ZERO) if unbounded else law.guarantee()
-        largest += times(epsilon, count)
+        largest = plus(largest, times(epsilon, count))
         if delta or (law.lacks("curve") and not unbounded):
             release = PureDpEvent(above(epsilon))
             lost += times(delta, count)

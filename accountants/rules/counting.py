@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from dpkit.accountants.answers.bounds import PrivacyBound
+from dpkit.accountants.answers.bounds import Budget, PrivacyBound
 from dpkit.accountants.answers.errors import UnsupportedEvent
 from dpkit.accountants.answers.exact import (
     ZERO,
@@ -33,7 +33,11 @@ from dpkit.accountants.answers.exact import (
     below,
     times,
 )
-from dpkit.accountants.rules.filters import adaptive_filter, shared_filter
+from dpkit.accountants.rules.filters import (
+    RenyiFilter,
+    adaptive_filter,
+    shared_filter,
+)
 from dpkit.accountants.rules.totals import Account, Cost
 
 _UNCOUNTABLE = {
@@ -129,11 +133,14 @@ def cost(account: Account, asked: Asked) -> Cost | None:
         return _directly(account, asked, "pure")
     if account.filter is not None and account.filter.shared:
         return _shared(account, asked)
-    new = account.totals.charges == 0 and account.filter is None
-    if account.rule == "auto" and new:
-        found = _opening(account, asked)
-        if found is not None:
-            return found
+    if asked.prices.direct() == (ZERO, ZERO):
+        return Cost("approx")  # nothing, which decides nothing
+    if account.rule == "auto" and account.undecided:
+        opened = opening(account.budget, asked)
+        if opened is not None:
+            found = _shared(replace(account, filter=opened), asked)
+            if found is not None:
+                return replace(found, opens=opened.to_json())
     if asked.sealed:
         plan = if_fits(account, asked, _as_plan(account, asked))
         if plan is not None and plan.epsilon < math.inf:
@@ -179,18 +186,14 @@ def bound_of(account: Account, asked: Asked, cost: Cost) -> PrivacyBound:
     return prices.answer(filter.delta, filter.spent(sums), f"{cost.how} filter")
 
 
-def _opening(account: Account, asked: Asked) -> Cost | None:
-    """As the first charge of a ledger, in a filter for all of its budget."""
+def opening(budget: Budget, asked: Asked) -> RenyiFilter | None:
+    """The filter for all of a budget that a first charge chooses, if it chooses one."""
 
     def curve(orders: tuple[float, ...]) -> list[float] | None:
         found = asked.prices.shared(orders)
-        return None if found is None else [float(asked.count * v) for v in found.values]
+        return None if found is None else [above(asked.count * v) for v in found.values]
 
-    filter = shared_filter(account.budget, curve)
-    if filter is None:
-        return None
-    found = _shared(replace(account, filter=filter), asked)
-    return found and replace(found, opens=filter.to_json())
+    return shared_filter(budget, curve)
 
 
 def _shared(account: Account, asked: Asked) -> Cost | None:
@@ -198,7 +201,7 @@ def _shared(account: Account, asked: Asked) -> Cost | None:
     orders = account.filter.orders if account.filter else ()
     one = asked.prices.shared(orders)
     if one is None:
-        return None
+        raise UnsupportedEvent("ledger", asked.prices.event, _UNCOUNTABLE["approx"])
     lost, missed = (times(n, asked.count) for n in (one.lost, one.missed))
     found = Cost("renyi", delta=lost, values=one.values, missed=missed)
     return if_fits(account, asked, found)

@@ -52,7 +52,10 @@ Conditional probabilities that are bounded in advance add up along every path. W
 delta split once, when the filter opens, into the orders' shares, delta_a and delta_eta,
 and every charge refused that would make sum d > delta_a or (1 + e^eps) eta > delta_eta,
 the run is (eps, delta)-DP. The split must not follow what was spent: where delta
-shrinks with eta, an adversary puts eta only on paths whose loss is low.
+shrinks with eta, an adversary puts eta only on paths whose loss is low. Nor may a
+report at a smaller delta: all parts are scaled by one number chosen beforehand. Where
+they don't cover, or min R is above the eps of 1 + e^eps, the report is inf, which is no
+statement: the others hold for every S of transcripts whose report is finite.
 
 **Beside sealed plans.** A ledger's total in the regime `adaptive` is the sum of
 (eps_i, delta_i) over plans and direct charges, plus (min R, delta_f) for one filter
@@ -182,26 +185,30 @@ class RenyiFilter:
           lost: the sum of the deltas of approximate releases.
           missed: the sum of the probabilities that a run is not the one charged.
         """
-        coupled = self._coupling(missed)
+        coupled = _coupling(self.epsilon, missed)
         return lost <= exact(self.approximate) and coupled <= exact(self.coupled)
 
     def spent_at(
-        self, delta: float, totals: Sequence[float], lost: Number, missed: Number
+        self, scale: Number, totals: Sequence[float], lost: Number, missed: Number
     ) -> float:
-        """The report at a delta that was chosen beforehand, of all that is counted."""
-        left = exact(delta) - lost - self._coupling(missed)
-        if left < ZERO:
-            return math.inf
-        scale = min(1.0, below(left / exact(self.delta)))
-        return self.spent(totals, scale=scale)
+        """The report at `scale` times all of its deltas; inf where they don't cover.
 
-    def _coupling(self, missed: Number) -> Number:
-        """The delta of couplings that fail with such a probability: (1 + e^eps) eta."""
-        if not missed:
-            return ZERO
-        if self.epsilon > 700.0:
+        With couplings that may fail, only up to an epsilon that the scale alone
+        decides: what of delta they take grows with it.
+
+        Args:
+          scale: in [0, 1], chosen beforehand.
+          totals, lost, missed: as for `spent` and `covers`.
+        """
+        part = below(scale)
+        within = scale * exact(self.approximate), scale * exact(self.coupled)
+        reach = math.inf
+        if part > 0.0:
+            reach = self.epsilon - math.log(part) / (self.orders[0] - 1.0)
+        report = self.spent(totals, scale=part)
+        if lost > within[0] or _coupling(reach, missed) > within[1]:
             return math.inf
-        return missed * (1 + exact(math.exp(self.epsilon) * _UP))
+        return math.inf if missed and report > reach else report
 
     def to_json(self) -> dict[str, Any]:
         """The filter as it stands in an entry: decimal strings."""
@@ -222,6 +229,15 @@ class RenyiFilter:
         orders, shares = (tuple(map(float, value[n])) for n in ("orders", "shares"))
         beside = (float(value.get(n, 0.0)) for n in ("approximate", "coupled"))
         return cls(*whole, orders, shares, *beside)
+
+
+def _coupling(epsilon: float, missed: Number) -> Number:
+    """The delta of couplings that fail with such a probability: (1 + e^eps) eta."""
+    if not missed:
+        return ZERO
+    if epsilon > 700.0:
+        return math.inf
+    return missed * (1 + exact(math.exp(epsilon) * _UP))
 
 
 def offset(order: float, delta: float) -> float:
@@ -355,7 +371,7 @@ def _report(order: float, delta: float, total: float) -> float:
     """c + total, raised by more than the rounding in both."""
     if order == math.inf:
         return total
-    if delta == 0.0:
-        return math.inf
+    if delta < 1e-300:
+        return math.inf  # too few digits, or none
     cost = offset(order, delta)
     return cost + total + 1e-14 * (1.0 + abs(cost) + total)

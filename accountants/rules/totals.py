@@ -14,6 +14,7 @@ from dpkit.accountants.answers.exact import (
     above,
     at_least,
     exact,
+    plus,
     text,
     times,
 )
@@ -88,7 +89,7 @@ class Totals:
     def plus(self, cost: Cost, count: int, *, seq: int) -> Totals:
         """The totals after the entry `seq` that costs `cost`, `count` times."""
         return Totals(
-            self.epsilon + cost.epsilon,
+            plus(self.epsilon, cost.epsilon),
             self.delta + cost.delta,
             _moved(self.renyi or (ZERO,) * len(cost.values), cost.values, count),
             seq if cost.opens else self.opened,
@@ -144,6 +145,11 @@ class Account:
     totals: Totals
     filter: RenyiFilter | None
 
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing was charged that costs anything: P = Q so far."""
+        return self.filter is None and not (self.totals.epsilon or self.totals.delta)
+
     def room(self) -> tuple[Number, Number]:
         """(epsilon, delta) that plans and direct charges may still take."""
         epsilon = _less(exact(self.budget.epsilon), self.totals.epsilon)
@@ -162,7 +168,7 @@ class Account:
             return self.totals.epsilon
         report = self.filter.spent([above(value) for value in self.totals.renyi])
         whole = report == self.filter.epsilon
-        return self.totals.epsilon + (exact(report) if whole else at_least(report))
+        return plus(self.totals.epsilon, exact(report) if whole else at_least(report))
 
     def after(self, cost: Cost, count: int, *, seq: int) -> Account:
         """The account once an entry was charged."""
@@ -190,7 +196,7 @@ def _moved(
         return tuple(totals)
     pairs = zip(totals, values, strict=True)
     return tuple(
-        t + times(v, count) if count >= 0 else _less(t, times(v, -count))
+        plus(t, times(v, count)) if count >= 0 else _less(t, times(v, -count))
         for t, v in pairs
     )
 

@@ -345,7 +345,7 @@ def test_a_smaller_delta_reports_a_larger_epsilon():
 
 
 def test_one_plan_reports_at_any_delta_by_its_accountant():
-    ledger = new_ledger()
+    ledger = new_ledger(filter="approx")
     ledger.reserve(STEP, count=300, label="train")
     for delta in (1e-8, 1e-6):
         static = static_bound(repeat(STEP, 300), delta).upper

@@ -11,6 +11,7 @@ import dp_accounting as dp
 import pytest
 
 from dpkit.accountants import (
+    ApproxDpEvent,
     Budget,
     BudgetExceeded,
     Incompatible,
@@ -55,6 +56,29 @@ def test_epsilons_and_deltas_add_up():
     assert Fraction(found["epsilon"]) == sum(reports)
     assert Fraction(found["delta"]) == 2 * Fraction("1e-6")
     merged.verify()
+
+
+def test_epsilon_zero_at_a_delta_takes_the_delta():
+    part, event = _ledger(budget=Budget(1.0, 1e-6)), ApproxDpEvent(0.0, 5e-7)
+    part.charge(event, label="nearly nothing")
+    assert part.spent().upper == 0.0
+    merged = merge([part], None)
+    found = merged.entries()[-1].body["after"]["totals"]["all"]
+    assert Fraction(found["delta"]) == Fraction("1e-6")
+    with pytest.raises(BudgetExceeded):
+        merged.charge(event, label="again")
+    merged.charge(PureDpEvent(0.125), label="pure")
+    merged.verify(recount=True)
+
+
+def test_what_was_never_charged_takes_nothing():
+    aborted: Any = _ledger()
+    with aborted.reserve(dp.GaussianDpEvent(9.0), label="no") as grant:
+        grant.abort(nothing_released=True)
+    merged = merge([_ledger(), aborted], None)
+    assert merged.spent().upper == 0.0
+    whole = merged.budget.delta
+    assert merged.reserve(ApproxDpEvent(0.5, whole), label="all of delta").bound.upper
 
 
 def test_the_old_ledgers_are_retired_and_named():

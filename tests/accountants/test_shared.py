@@ -15,8 +15,11 @@ from dpkit.accountants import (
     BudgetExceeded,
     Ledger,
     LedgerCorrupt,
+    ParallelDpEvent,
     PureDpEvent,
     RandomAllocationDpEvent,
+    UnsupportedEvent,
+    repeat,
 )
 from dpkit.accountants.answers.exact import exact
 from dpkit.accountants.rules.filters import RenyiFilter, offset, shared_filter
@@ -64,17 +67,62 @@ def test_a_plan_made_for_all_of_a_budget_is_counted_by_the_tightest_accountant()
     assert count > new_ledger().remaining(step, sealed=False)
 
 
-def test_one_run_alone_is_reported_as_tightly_as_ever():
+def test_one_run_alone_keeps_its_tight_bound_beside_the_ledgers_report():
+    """What else will be charged may depend on what came out, so the two differ."""
     ledger = new_ledger()
-    ledger.reserve(STEP, count=300, label="run")
+    grant = ledger.reserve(STEP, count=300, label="run", key="run")
     assert ledger.entries()[-1].body["counted"] == "renyi"
+    static = static_bound(dp.SelfComposedDpEvent(STEP, 300)).upper
+    own: Any = ledger.charged("run")
+    assert own.upper == grant.bound.upper == static
+    assert (own.delta, own.certified, own.regime) == (1e-5, True, "static")
     for delta in (1e-5, 1e-7):
         bound = ledger.spent(delta)
         static = static_bound(dp.SelfComposedDpEvent(STEP, 300), delta).upper
-        assert (bound.upper, bound.regime) == (static, "static")
+        assert bound.upper > 1.1 * static
+        assert (bound.regime, bound.method_upper) == (
+            "adaptive",
+            "ledger, filter renyi",
+        )
+    before = spent(ledger)
     ledger.charge(GAUSSIAN, label="look")
-    assert ledger.spent().regime == "adaptive"
-    assert spent(ledger, delta=1e-7) > spent(ledger)
+    assert spent(ledger) > before
+    assert ledger.charged("run") == own
+
+
+def test_a_smaller_delta_scales_every_part_whatever_was_spent():
+    """The report of what has a curve doesn't follow the deltas that others took."""
+    ledger = new_ledger()
+    ledger.charge(GAUSSIAN, label="first")
+    before = spent(ledger, delta=1e-7)
+    ledger.charge(ApproxDpEvent(0.0, 5e-9), label="a hundredth of its part")
+    assert spent(ledger, delta=1e-7) == before
+    ledger.charge(ApproxDpEvent(0.0, 1e-12), label="a little more")
+    assert spent(ledger, delta=1e-7) == math.inf
+    assert spent(ledger, delta=1.1e-7) < before
+    assert spent(ledger) <= 3.0
+
+
+def test_couplings_take_more_of_a_smaller_delta_where_the_report_is_larger():
+    """(1 + e^epsilon) eta, epsilon what is reported there, not the budget's."""
+    opened: Any = shared_filter(
+        Budget(1.0, 1e-5), lambda orders: [0.001 * order for order in orders]
+    )
+    scale, full = Fraction(1, 100), [0.0] * len(opened.orders)
+    full[0] = 1.0 - offset(opened.orders[0], 0.75 * opened.delta) - 1e-9
+    full[1:] = [math.inf] * (len(full) - 1)
+    larger = opened.spent_at(scale, full, Fraction(0), Fraction(0))
+    assert 1.1 < larger < 3.0
+    part = scale * exact(opened.coupled)
+    fails = part / (1 + Fraction(math.exp(larger)))
+    assert opened.spent_at(scale, full, Fraction(0), fails * 0.999) == larger
+    assert opened.spent_at(scale, full, Fraction(0), fails * 1.01) == math.inf
+    # Where the centre is dead, no epsilon was fixed for what another order reports.
+    late = [math.inf] * len(full)
+    late[3] = 0.0
+    reached = opened.spent_at(scale, late, Fraction(0), Fraction(0))
+    assert larger < reached < math.inf
+    assert opened.spent_at(scale, late, Fraction(0), fails / 10**6) == math.inf
 
 
 def test_the_order_of_the_first_charge_is_the_one_that_admits_most():
@@ -282,3 +330,81 @@ def test_scopes_choose_for_themselves():
         ("all", "north"), "renyi"
     )
     ledger.verify()
+
+
+# What is accepted, and what a refusal says ----------------------------------------
+
+
+def test_parallel_releases_enter_as_the_worst_of_them():
+    both = ParallelDpEvent([dp.GaussianDpEvent(20.0), dp.GaussianDpEvent(30.0)])
+    one, ledger = new_ledger(), new_ledger()
+    for book, event in ((one, dp.GaussianDpEvent(20.0)), (ledger, both)):
+        book.charge(GAUSSIAN, label="first")
+        book.charge(event, label="north and south")
+    assert spent(ledger) == pytest.approx(spent(one), rel=1e-12)
+    ledger.verify(recount=True)
+
+
+@pytest.mark.parametrize("how", ["charge", "reserve"])
+def test_what_has_no_curve_is_refused_as_that_and_not_for_want_of_budget(how):
+    ledger = new_ledger()
+    ledger.charge(GAUSSIAN, label="first")
+    event = ParallelDpEvent([ApproxDpEvent(0.1, 1e-8), dp.GaussianDpEvent(30.0)])
+    with pytest.raises(UnsupportedEvent, match="neither"):
+        getattr(ledger, how)(event, label="x")
+    assert ledger.remaining(GAUSSIAN) > 0
+
+
+NOTHING: list[Any] = [PureDpEvent(0.0), dp.ZCDpEvent(0.0), ApproxDpEvent(0.0, 0.0)]
+
+
+@pytest.mark.parametrize("nothing", [*NOTHING, dp.ComposedDpEvent(NOTHING)])
+@pytest.mark.parametrize("how", ["charge", "reserve"])
+def test_what_costs_nothing_decides_nothing(nothing, how):
+    fits = new_ledger().remaining(GAUSSIAN, sealed=False)
+    ledger = new_ledger()
+    for _ in range(2):
+        getattr(ledger, how)(nothing, label="nothing")
+    assert spent(ledger) == 0.0
+    assert spent(ledger, delta=0.0) == 0.0
+    assert ledger.remaining(GAUSSIAN, sealed=False) == fits
+    assert ledger.charge(GAUSSIAN, label="first").body["counted"] == "renyi"
+    getattr(ledger, how)(nothing, label="nothing")
+    assert ledger.remaining(GAUSSIAN, sealed=False) == fits - 1
+    ledger.verify(recount=True)
+
+
+def test_noise_that_no_pair_lists_is_counted_by_its_epsilon():
+    """Its pair would take terabytes."""
+    wide, ledger = dp_event.DiscreteLaplaceDpEvent(1e-15, 10**12), new_ledger()
+    ledger.charge(wide, label="x")
+    assert 0.0 < spent(ledger) <= 0.001 * (1 + 1e-9)
+    ledger.charge(ParallelDpEvent([wide]), label="y")
+    ledger.verify(recount=True)
+
+
+@pytest.mark.parametrize("epsilon", [3.0, math.inf])
+@pytest.mark.parametrize("first", [None, GAUSSIAN])
+@pytest.mark.parametrize(
+    "huge",
+    [
+        repeat(dp.GaussianDpEvent(1e-100), 10**85),
+        repeat(PureDpEvent(1e308), 10**15),
+        dp.ComposedDpEvent([PureDpEvent(1e308), PureDpEvent(1.1e308)]),
+        dp.ZCDpEvent(1e308),
+        PureDpEvent(1e308),
+    ],
+)
+def test_sums_beyond_all_floats_are_refused_or_infinite(huge, first, epsilon):
+    ledger = new_ledger(budget=Budget(epsilon, 1e-5))
+    if first is not None:
+        ledger.charge(first, label="first")
+    for _ in range(3):
+        for ask in (ledger.charge, ledger.reserve):
+            if epsilon == math.inf:
+                ask(huge, count=10**15, label="x")
+                continue
+            with pytest.raises(BudgetExceeded):
+                ask(huge, count=10**15, label="x")
+    assert epsilon < math.inf or spent(ledger) > 1e300
+    ledger.verify(recount=True)

@@ -159,6 +159,7 @@ def test_pure_runs_are_added_exactly():
 )
 def test_runs_that_are_not_what_was_charged_are_noticed(change):
     ledger = new_ledger(budget=Budget(9.0, 1e-4))
+    ledger.reserve(SWEEP, label="this one opens the filter")
     entry = ledger.reserve(SWEEP, label="sweep").entry
     for body, same in ((entry.body, True), ({**entry.body, **change}, False)):
         head = ledger.entries()[-1]
@@ -167,7 +168,7 @@ def test_runs_that_are_not_what_was_charged_are_noticed(change):
             session.append(head.followed_by("reserve", {**body, "after": told}))
         if same:
             ledger.verify()
-    with pytest.raises(LedgerCorrupt, match="seq=3: malformed"):
+    with pytest.raises(LedgerCorrupt, match="seq=4: malformed"):
         ledger.verify()
 
 

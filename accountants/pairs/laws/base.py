@@ -40,7 +40,7 @@ from typing import Any, ClassVar
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.errors import UnsupportedEvent, UnsupportedRelation
-from dpkit.accountants.answers.exact import Number
+from dpkit.accountants.answers.exact import ZERO, Number
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.answers.relations import shift as radii
 from dpkit.accountants.events.kinds import kind_of, relations_of
@@ -108,6 +108,8 @@ class Law:
 
     def guarantee(self) -> tuple[Number, Number]:
         """An (epsilon, delta) that the release has by itself: exact, or rounded up."""
+        if self.trivial:
+            return ZERO, ZERO
         raise self.refusal("guarantee")
 
     def concentration(self) -> tuple[float, float] | None:
@@ -147,6 +149,8 @@ class Law:
     def lacks(self, view: str) -> str:
         """Why there is no such view, or "" if there is."""
         own = getattr(type(self), view) is not getattr(Law, view)
+        if view == "guarantee" and not own:
+            own = self.trivial
         return "" if own else _VIEWS[view][1]
 
     def check(self, view: str) -> None:
@@ -185,5 +189,6 @@ def curve_of(event: DpEvent, relation: Relation) -> Curve:
       array([1.])
     """
     law = law_of(event, relation)
+    law.check("curve")
     curve = law.curve()
     return curve if isinstance(curve, Table) else Remembered(curve, law.trivial)

@@ -1,6 +1,7 @@
 """Releases with a dominating pair of finitely many outcomes."""
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -145,8 +146,9 @@ class PmfPair(FiniteLaw, kinds=("pmf_pair",)):
 
     @functools.cached_property
     def pair(self) -> FinitePair:
-        """The given masses."""
-        return FinitePair(p=np.array(self.fields["p"]), q=np.array(self.fields["q"]))
+        """The given masses; what they are above 1 is divided away."""
+        p, q = (np.array(self.fields[side]) for side in "pq")
+        return FinitePair(p / max(1.0, math.fsum(p)), q / max(1.0, math.fsum(q)))
 
     def profiles(self, free_delta: float) -> list[tuple[Profile, int]]:
         """The pair's, or the worse of both directions in each."""

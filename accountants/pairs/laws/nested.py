@@ -1,9 +1,11 @@
 """Releases that hold compositions: disjoint parts, and the best of several runs."""
 
+import functools
+
 import numpy as np
 from dp_accounting import DpEvent
 
-from dpkit.accountants.answers.exact import ZERO, Number, times
+from dpkit.accountants.answers.exact import ZERO, Number, plus, times
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import flatten
 from dpkit.accountants.events.kinds import parts_of
@@ -21,16 +23,22 @@ class Parallel(Law, kinds=("parallel",)):
         """One event for each part."""
         return parts_of(self.event)
 
+    @functools.cached_property
+    def _laws(self) -> list[Law]:
+        """Of all that its children are made of."""
+        parts = [part for child in self.children for part, _ in flatten(child)]
+        return [law_of(part, self.relation) for part in parts]
+
     def lacks(self, view: str) -> str:
-        """What its children lack, which `check` says, and points."""
-        return "" if view == "profiles" else super().lacks(view)
+        """What its children lack, and points."""
+        own = "" if view == "profiles" else super().lacks(view)
+        return own or next(filter(None, (law.lacks(view) for law in self._laws)), "")
 
     def check(self, view: str) -> None:
         """Refuse what a child lacks, as the child's."""
+        for law in self._laws:
+            law.check(view)
         super().check(view)
-        for child in self.children:
-            for release, _ in flatten(child):
-                law_of(release, self.relation).check(view)
 
     def curve(self) -> Curve:
         """The worst child at each order."""
@@ -80,9 +88,14 @@ def composed_guarantee(event: DpEvent, relation: Relation) -> tuple[Number, Numb
       >>> composed_guarantee(repeat(PureDpEvent(0.25), 4), Relation.ZERO_OUT)
       (Fraction(1, 1), Fraction(0, 1))
     """
-    parts = [(law_of(p, relation).guarantee(), count) for p, count in flatten(event)]
-    epsilon = sum((times(part[0], count) for part, count in parts), ZERO)
-    return epsilon, sum((times(part[1], count) for part, count in parts), ZERO)
+    epsilon, delta = ZERO, ZERO
+    for part, count in flatten(event):
+        own = law_of(part, relation).guarantee()
+        epsilon, delta = (
+            plus(epsilon, times(own[0], count)),
+            delta + times(own[1], count),
+        )
+    return epsilon, delta
 
 
 def _trivial(event: DpEvent, relation: Relation) -> bool:
