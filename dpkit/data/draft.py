@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dpkit.data.encoding import entries, missing, texts
 from dpkit.data.origins import open_origin
 from dpkit.data.schema import (
     Array,
@@ -28,9 +27,12 @@ from dpkit.data.schema import (
     Text,
     moment,
 )
+from dpkit.data.values import entries, floats, missing, plain, texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from dpkit.data.values import Values
 
 _BATCHES = 16  # of the sample that are looked at
 _FEW = 50  # categories
@@ -57,7 +59,6 @@ def draft(source: Any) -> tuple[Schema, list[str]]:
       >>> schema.columns["pet"].categories, schema.columns["age"].high
       (('cat', 'dog'), 30.0)
     """
-    import pyarrow as pa
 
     origin = open_origin(source)
     batches = list(itertools.islice(origin.read(origin.names), _BATCHES))
@@ -66,13 +67,27 @@ def draft(source: Any) -> tuple[Schema, list[str]]:
     columns: dict[str, Kind] = {}
     notes = []
     for name in origin.names:
-        parts = pa.chunked_array([batch[name] for batch in batches])
-        column, note = _drafted(parts.combine_chunks())
+        column, note = _drafted(_joined([batch[name] for batch in batches]))
         if column is not None:
             columns[name] = column
         if note:
             notes.append(f"{name}: {note}")
     return Schema(columns=columns), notes
+
+
+def _joined(parts: list[Values]) -> pa.Array:
+    """One array of all parts; of Python's values, if they have a type together."""
+    import pyarrow as pa
+
+    arrays = []
+    for part in parts:
+        try:
+            arrays.append(plain(pa.array(part) if isinstance(part, list) else part))
+        except pa.ArrowException:
+            arrays.append(texts(part))
+    if len({array.type for array in arrays}) > 1:
+        arrays = [texts(array) for array in arrays]
+    return pa.concat_arrays(arrays)
 
 
 def _drafted(values: pa.Array) -> tuple[Kind | None, str]:
@@ -81,7 +96,7 @@ def _drafted(values: pa.Array) -> tuple[Kind | None, str]:
 
     kind = values.type
     if pa.types.is_struct(kind) or _is_picture(values):
-        return _picture(values), "the size of the sample's first picture"
+        return _picture(values)
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         return _array(values)
     words = texts(values)
@@ -111,7 +126,10 @@ def _drafted(values: pa.Array) -> tuple[Kind | None, str]:
 
 def _array(values: pa.Array) -> tuple[Kind | None, str]:
     """An array column, if all are of one length."""
-    first = np.asarray(values[0].as_py() or [], np.float64)
+    try:
+        first = np.asarray(values[0].as_py() or [], np.float64)
+    except (TypeError, ValueError):
+        return None, "left out: lists of other things than numbers"
     found = entries(values, first.size, math.nan)
     if not first.size or not np.isfinite(found).any():
         return None, "left out: lists that differ in length"
@@ -130,25 +148,26 @@ def _is_picture(values: pa.Array) -> bool:
     return head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", b"RIFF"))
 
 
-def _picture(values: pa.Array) -> Kind:
+def _picture(values: pa.Array) -> tuple[Kind | None, str]:
     """An image column of the first picture's size."""
     import io
 
     from PIL import Image as Pillow
 
     first = values[0].as_py()
-    content = first["bytes"] if isinstance(first, dict) else first
-    with Pillow.open(io.BytesIO(content)) as picture:
-        grey = picture.mode in ("1", "L", "I", "I;16")
-        return Image(shape=(picture.height, picture.width, 1 if grey else 3))
+    content = first.get("bytes") if isinstance(first, dict) else first
+    try:
+        with Pillow.open(io.BytesIO(content)) as picture:
+            grey = picture.mode in ("1", "L", "I", "I;16")
+            shape = (picture.height, picture.width, 1 if grey else 3)
+            return Image(shape=shape), "the size of the sample's first picture"
+    except (OSError, TypeError, ValueError):
+        return None, "left out: no picture that can be read"
 
 
 def _number(word: str) -> float | None:
     """A finite number, or None."""
-    try:
-        found = float(word)
-    except ValueError:
-        return None
+    found = float(floats([word])[0])
     return found if math.isfinite(found) else None
 
 

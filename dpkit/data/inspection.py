@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dpkit.data.encoding import known, missing
+from dpkit.data.encoding import known
 from dpkit.data.origins import open_origin
-from dpkit.data.schema import Schema
+from dpkit.data.schema import Array, Image, Schema, Text
 from dpkit.data.table import check_columns
+from dpkit.data.values import absent, missing
 
 
 @dataclasses.dataclass
@@ -61,7 +62,8 @@ def inspect(source: Any, schema: Schema) -> tuple[int, dict[str, Fit]]:
     for batch in origin.read(wanted):
         total += len(batch[wanted[0]])
         for name, fit in fits.items():
-            lost = missing(batch[name])
+            whole = isinstance(schema.columns.get(name), Array | Image | Text)
+            lost = absent(batch[name]) if whole else missing(batch[name])
             fit.missing += int(lost.sum())
             if name in schema.columns:
                 found = known(schema.columns[name], batch[name])

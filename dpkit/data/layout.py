@@ -64,7 +64,7 @@ class Layout:
         """The layout of a schema's rows.
 
         Raises:
-          ValueError: a column whose name is taken.
+          ValueError: a column whose name is taken, or none besides the label.
         """
         fields, numbers, codes = {}, [], {}
         for name, column in schema.features.items():
@@ -81,6 +81,10 @@ class Layout:
             if count:
                 dtype = np.float32 if key == NUMBERS else np.int32
                 fields[key] = jax.ShapeDtypeStruct((count,), dtype)
+        if not fields:
+            raise ValueError(
+                "schema needs a column besides the label, to predict it by"
+            )
         target: Any = None
         if schema.label is not None:
             target = schema.columns[schema.label]

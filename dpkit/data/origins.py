@@ -23,19 +23,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dpkit.data.schema import as_text
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    Batches = Iterator[Mapping[str, pa.Array]]
+    from dpkit.data.values import Values
+
+    Batches = Iterator[Mapping[str, Values]]
 
 _BATCH = 8192  # records
-_BLOCK = 4 * 2**20  # bytes of a CSV file
+_BLOCK = 16 * 2**20  # bytes of a CSV file, and so of one record
 PICTURES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 )
 TEXTS = frozenset((".txt", ".text", ".md"))
+
+
+class NothingReadable(ValueError):
+    """A file has lines, and none of them is a record.
+
+    Example:
+      >>> raise NothingReadable("path='a.csv': no line is a record")
+      Traceback (most recent call last):
+      dpkit.data.origins.NothingReadable: path='a.csv': no line is a record
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +89,7 @@ def open_origin(source: Any, *, strict: bool = False) -> Origin:
     if hasattr(source, "__arrow_c_stream__"):
         return _of_stream(source)
     if isinstance(source, Mapping):
-        return _of_arrays({name: np.asarray(a) for name, a in source.items()})
+        return _of_arrays(source)
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return _of_rows(source)
     raise TypeError(
@@ -123,7 +133,12 @@ def _kind_of(path: Path) -> str:
 
 def _of_folder(path: Path, strict: bool) -> Origin:
     """Files of one kind, or pictures by class."""
-    found = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] not in "._")
+    found = sorted(
+        p
+        for p in path.rglob("*")
+        if p.is_file()
+        and all(part[0] not in "._" for part in p.relative_to(path).parts)
+    )
     kinds = {_kind_of(p) for p in found}
     if not found:
         raise ValueError(f"path={str(path)!r} is an empty folder")
@@ -139,9 +154,8 @@ def _of_folder(path: Path, strict: bool) -> Origin:
     if kinds == {".npy"}:
         return _of_npy(found)
     parts = [_of_path(p, strict) for p in found]
-    for part, file in zip(parts, found, strict=True):
-        if set(part.names) != set(parts[0].names):
-            raise ValueError(f"{str(file)!r} has other columns than {str(found[0])!r}")
+    if any(sorted(part.names) != sorted(parts[0].names) for part in parts):
+        raise ValueError(f"path={str(path)!r}: its files differ in their columns")
     totals = [part.total for part in parts if part.total is not None]
     return Origin(
         parts[0].names,
@@ -151,26 +165,29 @@ def _of_folder(path: Path, strict: bool) -> Origin:
 
 
 def _of_csv(path: Path, strict: bool) -> Origin:
-    """Text with a first line of names; every column is read as text."""
+    """Text with a first line of names; every column is read as bytes."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    with pa.input_stream(str(path)) as file:
-        line = file.read(2**16).decode("utf-8-sig", errors="replace").splitlines()[:1]
+    line = _first_line(path)
     delimiter = "\t" if ".tsv" in path.suffixes else _delimiter(line)
-    names = next(csv.reader(line, delimiter=delimiter), [])
-    if len(set(names)) < len(names):
-        raise ValueError("its first line, of names, has one twice")
+    names = next(csv.reader([line], delimiter=delimiter), [])
 
     def read(wanted: Sequence[str]) -> Batches:
+        passed = []
+
+        def unlike(row: Any) -> str:  # a line of another length is no record
+            passed.append(row.number)
+            return "error" if strict else "skip"
+
         stream = arrow.open_csv(
             pa.input_stream(str(path)),
             arrow.ReadOptions(block_size=_BLOCK, column_names=names, skip_rows=1),
             arrow.ParseOptions(
                 delimiter=delimiter,
                 newlines_in_values=True,
-                # A line of another length is no record of this table.
-                invalid_row_handler=lambda row: "error" if strict else "skip",
+                ignore_empty_lines=len(names) > 1,
+                invalid_row_handler=unlike,
             ),
             arrow.ConvertOptions(
                 include_columns=list(wanted),
@@ -178,15 +195,37 @@ def _of_csv(path: Path, strict: bool) -> Origin:
                 strings_can_be_null=False,
             ),
         )
+        count = 0
         with stream:
-            yield from _named(stream)
+            for batch in _named(stream):
+                count += 1
+                yield batch
+        if passed and not count:
+            raise NothingReadable(
+                f"path={str(path)!r}: no line has as many values as the first has "
+                "names; is a name missing there, or the delimiter another?"
+            )
 
     return Origin(tuple(names), read)
 
 
-def _delimiter(line: list[str]) -> str:
+def _first_line(path: Path) -> str:
+    """The first line of a text, however long."""
+    import pyarrow as pa
+
+    found = b""
+    with pa.input_stream(str(path)) as file:
+        while b"\n" not in found and b"\r" not in found and len(found) < _BLOCK:
+            more = file.read(2**16)
+            if not more:
+                break
+            found += more
+    return (found.decode("utf-8-sig", errors="replace").splitlines() or [""])[0]
+
+
+def _delimiter(line: str) -> str:
     """What stands between the names of a first line."""
-    counts = {sign: "".join(line).count(sign) for sign in ",;\t|"}
+    counts = {sign: line.count(sign) for sign in ",;\t|"}
     return max(counts, key=counts.__getitem__)
 
 
@@ -233,20 +272,33 @@ def _of_stream(source: Any) -> Origin:
     """Any object of the Arrow C stream protocol; one that is used up is read once."""
     import pyarrow as pa
 
-    first = [pa.RecordBatchReader.from_stream(source)]
+    def reader() -> pa.RecordBatchReader:
+        try:
+            return pa.RecordBatchReader.from_stream(source)
+        except Exception as error:  # what it says may quote a record
+            raise ValueError(
+                f"source={type(source).__name__} gives no Arrow stream "
+                f"({type(error).__name__}): has a column values of several types?"
+            ) from None
+
+    first = [reader()]
     names = tuple(first[0].schema.names)
 
     def read(wanted: Sequence[str]) -> Batches:
-        reader = first.pop() if first else pa.RecordBatchReader.from_stream(source)
-        return _named(batch.select(list(wanted)) for batch in reader)
+        opened = first.pop() if first else reader()
+        places = [names.index(name) for name in wanted]
+        return _named(batch.select(places) for batch in opened)
 
     return Origin(names, read)
 
 
 def _of_npz(path: Path) -> Origin:
     """Arrays by name."""
-    with np.load(path, allow_pickle=False) as file:
-        return _of_arrays({name: file[name] for name in file.files})
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _of_arrays({name: file[name] for name in file.files})
+    except ValueError:
+        raise ValueError("it holds no plain arrays of one length") from None
 
 
 def _of_npy(paths: Sequence[Path]) -> Origin:
@@ -256,20 +308,26 @@ def _of_npy(paths: Sequence[Path]) -> Origin:
     )
 
 
-def _of_arrays(arrays: Mapping[str, np.ndarray]) -> Origin:
-    """Arrays that agree on axis 0."""
-    lengths = {array.shape[:1] for array in arrays.values()}
-    if len(lengths) != 1 or () in lengths:
+def _of_arrays(columns: Mapping[str, Any]) -> Origin:
+    """Columns that agree in length: arrays, or lists of values of any type each."""
+    values = {}
+    for name, column in columns.items():
+        if isinstance(column, np.ndarray) and column.ndim == 0:
+            raise ValueError("arrays differ in length: one is a single value")
+        typed = isinstance(column, np.ndarray) and column.dtype.kind not in "OV"
+        values[name] = column if typed else list(column)
+    lengths = {len(column) for column in values.values()}
+    if len(lengths) != 1:
         raise ValueError(
             "arrays differ in length: a row for each record needed in each"
         )
-    total = next(iter(lengths))[0]
+    (total,) = lengths
 
     def read(wanted: Sequence[str]) -> Batches:
         for start in range(0, total, _BATCH):
-            yield {n: _column(arrays[n][start : start + _BATCH]) for n in wanted}
+            yield {n: _column(values[n][start : start + _BATCH]) for n in wanted}
 
-    return Origin(tuple(arrays), read, total)
+    return Origin(tuple(columns), read, total)
 
 
 def _of_rows(source: Any) -> Origin:
@@ -284,7 +342,7 @@ def _of_rows(source: Any) -> Origin:
             places = range(start, min(start + _BATCH, total))
             several = getattr(source, "__getitems__", None)
             rows = several(list(places)) if several else [source[n] for n in places]
-            yield {n: _column([row[n] for row in rows]) for n in wanted}
+            yield {n: [row.get(n) for row in rows] for n in wanted}
 
     return Origin(tuple(first), read, total)
 
@@ -300,7 +358,7 @@ def _of_pictures(folder: Path, paths: Sequence[Path]) -> Origin:
                 "label": lambda p=parts: [n[0] if len(n) > 1 else None for n in p],
                 "file": lambda p=parts: ["/".join(names) for names in p],
             }
-            yield {name: _column(columns[name]()) for name in wanted}
+            yield {name: columns[name]() for name in wanted}
 
     return Origin(("image", "label", "file"), read, len(paths))
 
@@ -319,7 +377,7 @@ def _of_texts(paths: Sequence[Path]) -> Origin:
         for some in _groups(lines(), _BATCH):
             texts, files = zip(*some, strict=True)
             columns = {"text": texts, "file": files}
-            yield {name: _column(list(columns[name])) for name in wanted}
+            yield {name: list(columns[name]) for name in wanted}
 
     return Origin(("text", "file"), read)
 
@@ -331,32 +389,17 @@ def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield some
 
 
-def _column(values: Any) -> pa.Array:
-    """Values of records as an Arrow array; those of more axes as lists of one size."""
+def _column(values: Any) -> pa.Array | list[Any]:
+    """Some of a column; arrays of more axes as lists of one size."""
     import pyarrow as pa
 
-    if isinstance(values, list):
-        if all(isinstance(value, str | bytes | None) for value in values):
-            contents = (v.encode() if isinstance(v, str) else v for v in values)
-            return pa.array(contents, pa.binary())
-        values = np.asarray(values)
-    if values.dtype.kind in "SUO":
-        # Values of several types would raise, and be shown.
-        return pa.array([_plain(value) for value in values.tolist()])
+    if isinstance(values, list) or values.dtype.kind in "SUmM":
+        return list(values)
     if values.ndim == 1:
         return pa.array(values)
     size = int(np.prod(values.shape[1:]))
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, size)
-
-
-def _plain(value: Any) -> str | bytes | None:
-    """A value as text or bytes; NaN and such are missing."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return value
-    return None if value != value else as_text(value)
 
 
 def _named(batches: Iterable[pa.RecordBatch]) -> Batches:

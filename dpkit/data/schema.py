@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -25,6 +26,8 @@ from dpkit.accountants.answers import checks
 from dpkit.data.text import VOCABULARY
 
 VERSION = 1
+WHOLE = re.compile(r"^([+-]?[0-9]+)\.0+$")
+_MOST = 10**8  # entries of one record
 Whole = Annotated[int, Meta(ge=1)]
 
 
@@ -136,8 +139,8 @@ class Ordinal(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lower
       'linear'
     """
 
-    low: int
-    high: int
+    low: Annotated[int, Meta(ge=-(2**53), le=2**53)]
+    high: Annotated[int, Meta(ge=-(2**53), le=2**53)]
     scale: ClassVar = "linear"
 
     def __post_init__(self) -> None:
@@ -204,6 +207,7 @@ class Array(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     def __post_init__(self) -> None:
         """Refuses bounds that are none."""
         _check_bounds(self.low, self.high)
+        _check_size(self.shape)
         if self.integer and max(abs(self.low), abs(self.high)) >= 2**31:
             raise ValueError(
                 f"low={self.low!r} and high={self.high!r} must be below 2**31 in size, "
@@ -230,6 +234,7 @@ class Image(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
 
     def __post_init__(self) -> None:
         """Refuses a code for missing ones."""
+        _check_size(self.shape)
         _no_null(self)
 
 
@@ -359,8 +364,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
           ValueError: no such file, no JSON, or no schema.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ValueError(f"schema={str(path)!r} can't be read: {reason}") from None
         if not isinstance(values, dict):
@@ -410,7 +415,7 @@ def as_column(value: Any, name: str) -> Kind:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be a column, such as {{ kind = 'boolean' }}")
     kind = value.get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         near = difflib.get_close_matches(str(kind), _KINDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(_KINDS)}"
         state = f".kind={kind!r} is not known" if "kind" in value else " lacks kind"
@@ -428,14 +433,17 @@ def as_text(value: str | bool | int | float) -> str:
     """A value as it is compared: without blanks around it, whole numbers as such.
 
     Example:
-      >>> as_text(" no "), as_text(1.0), as_text(True)
-      ('no', '1', 'true')
+      >>> as_text(" no "), as_text(1.0), as_text("1.00"), as_text(True)
+      ('no', '1', '1', 'true')
     """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value == value // 1:
         return str(int(value))
-    return str(value).strip()
+    text = str(value).strip()
+    if text in ("True", "False"):
+        return text.lower()
+    return WHOLE.sub(r"\1", text)
 
 
 def moment(text: str) -> float | None:
@@ -480,6 +488,12 @@ def _check_bounds(low: float, high: float) -> None:
     """Refuses bounds in the wrong order, or endless."""
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ValueError(f"low={low!r} must be at most high={high!r}, both finite")
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    """Refuses what no machine has the memory for."""
+    if math.prod(shape) > _MOST:
+        raise ValueError(f"shape={list(shape)} must have at most {_MOST:,} entries")
 
 
 def _no_null(column: Column) -> None:

@@ -21,6 +21,32 @@ _IN_MEMORY = 256 * 2**20
 _BLOCK = 8 * 2**20
 
 
+def packed(
+    fields: Mapping[str, jax.ShapeDtypeStruct], rows: Mapping[str, np.ndarray]
+) -> list[bytes]:
+    """The bytes of each row.
+
+    Example:
+      >>> x = jax.ShapeDtypeStruct((), np.uint8)
+      >>> packed({"x": x}, {"x": np.array([1, 2], np.uint8)})
+      [b'\\x01', b'\\x02']
+    """
+    return [row.tobytes() for row in _table(_dtype(fields), rows)]
+
+
+def _dtype(fields: Mapping[str, jax.ShapeDtypeStruct]) -> np.dtype:
+    """A row as one block of bytes."""
+    return np.dtype([(name, f.dtype, f.shape) for name, f in fields.items()])
+
+
+def _table(dtype: np.dtype, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows as such blocks."""
+    table = np.empty(len(next(iter(rows.values()))), dtype)
+    for name in dtype.names or ():
+        table[name] = rows[name]
+    return table
+
+
 class Scratch:
     """A file without a name, on the disk of the cache, closed when nobody needs it."""
 
@@ -72,7 +98,7 @@ class Spool:
         self._parts: list[np.ndarray] = []
         self._bytes = 0
         self._file: Scratch | None = None
-        self._dtype = np.dtype([(n, f.dtype, f.shape) for n, f in fields.items()])
+        self._dtype = _dtype(fields)
 
     def add(self, rows: Mapping[str, np.ndarray]) -> None:
         """Appends rows.
@@ -80,9 +106,7 @@ class Spool:
         Raises:
           OSError: the disk is full.
         """
-        part = np.empty(len(next(iter(rows.values()))), self._dtype)
-        for name in self._fields:
-            part[name] = rows[name]
+        part = _table(self._dtype, rows)
         self._parts.append(part)
         self._bytes += part.nbytes
         if self._bytes > self._most:

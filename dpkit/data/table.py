@@ -7,17 +7,19 @@ file without a name (`dpkit.data.spool`).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from dpkit.data.encoding import encode, missing, texts
+from dpkit.data.encoding import encode
 from dpkit.data.layout import Layout
-from dpkit.data.origins import Origin, open_origin
+from dpkit.data.origins import NothingReadable, Origin, open_origin
 from dpkit.data.random_access import Rows
 from dpkit.data.schema import Schema
-from dpkit.data.spool import Spool
+from dpkit.data.spool import Spool, packed
+from dpkit.data.values import missing, texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +64,9 @@ def read(
       source: a path, an object of the Arrow C stream protocol, a dict of arrays, or
         rows by number; see `dpkit.data.origins`.
       schema: public; as `Schema.read` takes it.
-      public_fraction: this share of the rows, spread evenly by their numbers, is
-        declared public: no guarantee covers it, and it isn't in `rows`.
+      public_fraction: this share of the rows is declared public: no guarantee covers
+        it, and it isn't in `rows`. A hash of the record decides, or of whose it is, so
+        that no record decides about another; equal ones are on one side.
       labelled: whether the label's column must be there, and the unit's.
       strict: whether a line of CSV with another number of values raises; else it is no
         record.
@@ -93,14 +96,13 @@ def read(
         wanted.append(schema.unit_column)
     check_columns(origin, wanted)
     spool, public, people = Spool(layout.fields), Spool(layout.fields), _People()
-    start = 0
     for batch in _followed(origin, wanted, on_progress):
-        count = len(batch[wanted[0]])
-        open_to_all = chosen(start, count, public_fraction)
-        start += count
-        kept, rows = ~open_to_all, encode(schema, batch)
-        if schema.unit_column is not None:
-            kept &= people.add(batch[schema.unit_column], kept)
+        rows, unit = encode(schema, batch), batch.get(schema.unit_column or "")
+        words = packed(layout.fields, rows) if unit is None else texts(unit).to_pylist()
+        open_to_all = chosen(words, public_fraction)
+        kept = ~open_to_all
+        if unit is not None:
+            kept &= people.add(unit, kept)
         spool.add({name: values[kept] for name, values in rows.items()})
         if public_fraction:
             public.add({name: values[open_to_all] for name, values in rows.items()})
@@ -119,11 +121,14 @@ def check_columns(origin: Origin, wanted: list[str]) -> None:
     names has a person's record there.
 
     Raises:
-      ValueError: names the columns that it lacks.
+      ValueError: names the columns that it lacks, or has twice.
 
     Example:
       >>> check_columns(open_origin({"x": np.arange(2)}), ["x"])
     """
+    twice = [name for name in wanted if origin.names.count(name) > 1]
+    if twice:
+        raise ValueError(f"schema: the source has two columns {twice[0]!r}: rename one")
     lacking = [name for name in wanted if name not in origin.names]
     if lacking:
         raise ValueError(
@@ -132,15 +137,27 @@ def check_columns(origin: Origin, wanted: list[str]) -> None:
         )
 
 
-def chosen(start: int, count: int, fraction: float) -> np.ndarray:
-    """Which rows of some are among a fraction that is spread evenly by row number.
+def chosen(words: Any, fraction: float) -> np.ndarray:
+    """Which records are among a fraction that is drawn by hash: each by itself.
+
+    Args:
+      words: what each record is, or whose: the same words share their fate.
+      fraction: in [0, 1].
 
     Example:
-      >>> chosen(0, 8, 0.25).tolist()
-      [False, False, False, True, False, False, False, True]
+      >>> chosen(["ann", "bob", "ann"], 1.0).tolist()
+      [True, True, True]
     """
-    numbers = np.arange(start, start + count)
-    return np.floor((numbers + 1) * fraction) > np.floor(numbers * fraction)
+    if not fraction:
+        return np.zeros(len(words), bool)
+    limit = int(fraction * 2**64)
+    return np.array([_number(word) < limit for word in words], bool)
+
+
+def _number(word: Any) -> int:
+    """A hash of 64 bits."""
+    content = word if isinstance(word, bytes) else str(word).encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def _unlabelled(schema: Schema) -> Schema:
@@ -152,8 +169,6 @@ def _followed(
     origin: Origin, wanted: list[str], on_progress: Callable[[str], None] | None
 ) -> Iterator[Mapping[str, Any]]:
     """The batches of a source; the share that was read is told in tenths."""
-    import pyarrow as pa
-
     done, told = 0, 0
     try:
         for batch in origin.read(wanted):
@@ -163,11 +178,13 @@ def _followed(
             if on_progress is not None and share > told:
                 on_progress(f"read {10 * share} % of the rows")
                 told = share
-    except (pa.ArrowException, EOFError) as error:
-        # What it says may quote a record.
+    except NothingReadable:
+        raise
+    except Exception as error:  # what it says may quote a record
         raise ValueError(
             f"the source can't be read to its end ({type(error).__name__}): is the "
-            "file damaged, or does a line have another number of values than the first?"
+            "file damaged, does a line have another number of values than the first, "
+            "or more than 16 MB?"
         ) from None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -40,6 +41,11 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self._state = self.private / "run.json"
+
+    @property
+    def config_sha256(self) -> str:
+        """A digest of the configuration's file, comments and all."""
+        return hashlib.sha256(self.config.read_bytes()).hexdigest()
 
     @property
     def finished(self) -> bool:

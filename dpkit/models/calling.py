@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -149,7 +150,15 @@ def _equinox(module: Any, equinox: Any) -> Model:
         tree = jax.tree.unflatten(structure, [values[name] for name in names])
         return equinox.combine(tree, rest)
 
-    return Model(lambda key: start, lambda values, x, key: filled(values)(x), filled)
+    keyed = "key" in inspect.signature(type(module).__call__).parameters
+
+    def apply(values: Mapping[str, Any], x: Any, key: jax.Array | None) -> jax.Array:
+        made = filled(values)
+        if key is None:
+            made = equinox.nn.inference_mode(made)
+        return made(x, key=key) if keyed else made(x)
+
+    return Model(lambda key: start, apply, filled)
 
 
 def _refuse_state(others: set[str]) -> None:

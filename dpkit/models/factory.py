@@ -7,11 +7,12 @@ have written.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -60,8 +61,31 @@ def build_own(
     """
     make = find(factory, folder) if isinstance(factory, str) else factory
     key = jax.random.key(seed)
-    module = make(layout, key, **(settings or {}))
-    return Network(module, layout, class_weights(layout, weights))
+    with _named(factory):
+        module = make(layout, key, **(settings or {}))
+        return Network(module, layout, class_weights(layout, weights))
+
+
+@contextlib.contextmanager
+def _named(factory: Any) -> Iterator[None]:
+    """One line about what fails in the user's own code; ours says so itself."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if str(error).startswith(("the model ", "the factory ", "class_weights")):
+            raise
+        raise _failed(factory, error) from error
+    except Exception as error:
+        raise _failed(factory, error) from error
+
+
+def _failed(factory: Any, error: Exception) -> ValueError:
+    """What to say of a user's function that raised."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return ValueError(
+        f"factory={factory!r} failed with {type(error).__name__}: {text} "
+        "(--debug shows where)"
+    )
 
 
 def find(name: str, folder: Path | None) -> Callable[..., Any]:
@@ -130,7 +154,8 @@ def _module(name: str, folder: Path | None) -> ModuleType:
         return sys.modules[spec.name]
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    with _named(name):
+        spec.loader.exec_module(module)
     return module
 
 

@@ -75,8 +75,8 @@ class DataSection(Settings, frozen=True, kw_only=True):
     public_fraction: Annotated[
         Chance | None,
         Meta(
-            description="Instead of `test`: this share of the rows, spread evenly by "
-            "row number, is public, and isn't trained on."
+            description="Instead of `test`: this share of the rows, drawn by a hash of "
+            "each record, or of whose it is, is public, and isn't trained on."
         ),
     ] = None
     schema: Annotated[

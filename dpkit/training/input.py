@@ -171,6 +171,7 @@ class Own:
         if schema is None:
             raise ValueError("schema is missing from the configuration")
         self.schema = schema
+        self._refuse_training_rows()
         self.layout = Layout.of(schema)
 
     @property
@@ -210,6 +211,21 @@ class Own:
                 "how many there are"
             )
         return most
+
+    def _refuse_training_rows(self) -> None:
+        """Refuses to publish scores on the rows that are trained on."""
+        section = self._section
+        if section.test is None or section.evaluation != "public":
+            return
+        own, other = (section.split or "train", section.test)
+        if self._published is None:
+            places = (str(section.path), section.test)
+            own, other = ((self._folder / place).resolve() for place in places)
+        if own == other:
+            raise ValueError(
+                f"test={section.test!r} is what is trained on, and scores on it would "
+                "be published without protection: name rows that are public"
+            )
 
     def prepare(self) -> None:
         """Reads all rows."""

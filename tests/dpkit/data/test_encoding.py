@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from dpkit.data.encoding import encode, entries, known, missing, unscaled
+from dpkit.data.encoding import encode, known, unscaled
 from dpkit.data.layout import Layout
 from dpkit.data.schema import (
     Array,
@@ -24,6 +24,7 @@ from dpkit.data.schema import (
     Schema,
     Text,
 )
+from dpkit.data.values import entries, missing
 
 
 def one(column, values, field):
@@ -173,6 +174,29 @@ def test_pictures():
     assert (found[0, ..., 0] == pixels).all()
     assert (found[1] == 255).all()
     assert not found[2].any()
+
+
+def test_pictures_of_16_bits_views_and_dictionaries():
+    column = Image(shape=(4, 6, 1))
+    deep = (np.arange(24, dtype=np.uint16) * 257).reshape(4, 6)
+    flat = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    content = png(deep)
+    for values in (
+        [content],
+        pa.array([content], pa.binary_view()),
+        pa.array([content]).dictionary_encode(),
+        pa.array([{"bytes": content, "path": None}]),
+        pa.array([content], pa.binary(len(content))),
+    ):
+        assert (one(column, values, "x")[0, ..., 0] == flat).all()
+    assert (one(column, [flat[..., None]], "x")[0, ..., 0] == flat).all()
+
+
+def test_lists_of_moments_are_no_numbers_with_or_without_a_null():
+    column = Array(shape=(1,), low=0, high=10)
+    some = pa.array([[3], [4]], pa.list_(pa.timestamp("s"), 1))
+    null = pa.array([[3], [4], None], pa.list_(pa.timestamp("s"), 1))
+    assert one(column, some, "x").tolist() == one(column, null, "x")[:2].tolist()
 
 
 def test_text():

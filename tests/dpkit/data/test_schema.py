@@ -86,6 +86,9 @@ def test_the_digest_follows_every_setting():
         ),
         ({"kind": "text", "length": 8, "characters": "aa"}, "distinct"),
         (3, "must be a column"),
+        ({"kind": ["boolean"]}, "is not known"),
+        ({"kind": "ordinal", "low": 0, "high": 10**400}, "high"),
+        ({"kind": "image", "shape": [10**6, 10**6, 3]}, "at most 100,000,000 entries"),
     ],
 )
 def test_a_bad_column_is_named(column, message):
@@ -124,6 +127,12 @@ def test_a_layout_has_one_place_for_everything():
     assert layout.classes == ("no", "yes")  # no code for others
     with pytest.raises(ValueError, match=r"schema\.numbers: the name is taken"):
         Layout.of(Schema.read({"numbers": COLUMNS["trace"]}))
+
+
+def test_a_label_alone_predicts_nothing():
+    answer = {"answer": COLUMNS["answer"]}
+    with pytest.raises(ValueError, match="needs a column besides the label"):
+        Layout.of(Schema.read(answer, label="answer"))
 
 
 def test_the_size_of_a_category_counts_other_and_missing():

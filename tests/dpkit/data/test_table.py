@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from dpkit.data import as_rows
 from dpkit.data.origins import open_origin
 from dpkit.data.random_access import ArrayRows
-from dpkit.data.schema import Schema
+from dpkit.data.schema import Numeric, Schema
 from dpkit.data.spool import FileRows, Spool
 from dpkit.data.table import chosen, read
 
@@ -221,18 +221,191 @@ def test_users_are_numbered_and_nobodys_rows_left_out(tmp_path):
     assert many.unit_ids.tolist() == [rank[who] for who in PEOPLE["who"]]
 
 
-def test_a_public_fraction_is_spread_by_row_number_alone():
-    table: Any = read(PEOPLE, SCHEMA, public_fraction=0.3)
-    public = chosen(0, COUNT, 0.3)
-    assert public.sum() == 6000
-    assert max(np.diff(np.flatnonzero(public))) <= 4
-    age, _, _ = wanted()
-    private = table.rows.take(np.arange(len(table.rows)))["numbers"][:, 0]
-    np.testing.assert_allclose(private, age[~public], atol=1e-6)
-    shown = table.public.take(np.arange(6000))["numbers"][:, 0]
-    np.testing.assert_allclose(shown, age[public], atol=1e-6)
-    pieces = np.concatenate([chosen(0, 77, 0.3), chosen(77, COUNT - 77, 0.3)])
-    assert (pieces == public).all()
+def test_a_public_fraction_is_drawn_by_hash_and_no_record_moves_another():
+    ages = [float(age) for age in PEOPLE["age"]]
+    rows = {"age": ages, "colour": ["teal"] * COUNT, "answer": [0] * COUNT}
+    wide = {**SCHEMA.columns, "age": Numeric(low=0, high=120)}
+    schema = Schema(columns=wide, label="answer")
+    table: Any = read(rows, schema, public_fraction=0.3)
+    assert len(table.rows) + len(table.public) == COUNT
+    # Of 1,201 ages each is public with probability .3; 6 standard deviations.
+    assert abs(len(table.public) - 6000) < 6 * np.sqrt(0.21 / 1201) * COUNT
+    without = {name: values[1:] for name, values in rows.items()}
+    less: Any = read(without, schema, public_fraction=0.3)
+    for part in ("rows", "public"):
+        before, after = (
+            sorted(t.take(np.arange(len(t)))["numbers"][:, 0].tolist())
+            for t in (getattr(table, part), getattr(less, part))
+        )
+        extra = len(before) - len(after)
+        assert extra in (0, 1)
+        for value in after:
+            before.remove(value) if extra else None
+        assert len(before) == (1 if extra else len(after))
+
+
+def test_a_persons_rows_are_on_one_side():
+    table: Any = read(
+        PEOPLE, Schema.read(SCHEMA, unit_column="who"), public_fraction=0.5
+    )
+    private = len(np.unique(table.unit_ids))
+    assert 180 < private < 320  # of 500
+    public = chosen([str(who) for who in PEOPLE["who"]], 0.5)
+    assert len(table.public) == public.sum()
+    assert private == len(set(PEOPLE["who"][~public]))
+
+
+def encoded(rows, schema=SCHEMA):
+    table = read(rows, schema)
+    return table, table.rows.take(np.arange(len(table.rows)))
+
+
+STRANGERS = [
+    "n/a",
+    None,
+    True,
+    10**30,
+    b"\xff",
+    [1],
+    {"a": 1},
+    object(),
+    "\ud800",
+    1e400,
+]
+
+
+@pytest.mark.parametrize("stranger", STRANGERS, ids=range(len(STRANGERS)))
+@pytest.mark.parametrize("form", ["dict", "rows"])
+def test_a_stranger_changes_nobody_elses_row(stranger, form):
+    schema = Schema.read(
+        {
+            "grade": {"kind": "categorical", "categories": [1, 2.5, True]},
+            "age": {"kind": "numeric", "low": 0, "high": 10, "nullable": True},
+            "born": {"kind": "datetime", "low": "1900-01-01", "high": "2100-01-01"},
+            "trace": {"kind": "array", "shape": [2], "low": 0, "high": 1},
+            "note": {"kind": "text", "length": 4},
+            "ok": {"kind": "boolean"},
+        },
+        unit_column="who",
+    )
+    rows = {
+        "grade": [1.0, 1, "1.00", 2.5, True] * 2000,
+        "age": [7, 7.0, "7", 2**53 + 1, False] * 2000,
+        "born": ["2000-01-01"] * 10_000,
+        "trace": [[0.5, 1], [0, 0.25], None, [1], [1, 1]] * 2000,
+        "note": ["a", "b", "", "c", "d"] * 2000,
+        "ok": [True, "yes", 1, 0, "no"] * 2000,
+        "who": [7.0, 7, "7", "7.0", 8] * 2000,
+    }
+
+    def source(columns):
+        if form == "dict":
+            return columns
+        return [
+            dict(zip(columns, row, strict=True))
+            for row in zip(*columns.values(), strict=True)
+        ]
+
+    table, before = encoded(source(rows), schema)
+    more = {name: [*values, stranger] for name, values in rows.items()}
+    more["who"][-1] = "stranger"
+    other, after = encoded(source(more), schema)
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, after[name][: len(values)], err_msg=name)
+    assert table.unit_ids.tolist() == other.unit_ids[:-1].tolist()
+    assert set(table.unit_ids) == {0, 1}
+    assert all(np.isfinite(values).all() for values in after.values())
+
+
+def test_a_number_is_the_same_person_and_category_however_it_is_written(tmp_path):
+    (tmp_path / "a.csv").write_text("who,grade\n7,1\n7.0,1.0\n 7.00 ,01\n")
+    schema = Schema.read(
+        {"grade": {"kind": "categorical", "categories": [1, "True"]}}, unit_column="who"
+    )
+    table, rows = encoded(tmp_path / "a.csv", schema)
+    assert table.unit_ids.tolist() == [0, 0, 0]
+    assert rows["codes"][:, 0].tolist() == [0, 0, 2]  # 01 is a code, no number
+    for values in (["true"], ["True"], [True], pa.array([True])):
+        _, rows = (
+            encoded({"who": [1], "grade": values}, schema)
+            if isinstance(values, list)
+            else encoded(pa.table({"who": [1], "grade": values}), schema)
+        )
+        assert rows["codes"].tolist() == [[1]]
+
+
+def test_floats_are_compared_as_they_are_written():
+    categories = [1e-5, 0.1, 1.5e-7, 1e22]
+    schema = Schema.read({"x": {"kind": "categorical", "categories": categories}})
+    for dtype in ("float64", "float32"):
+        _, rows = encoded(pa.table({"x": pa.array(categories, dtype)}), schema)
+        found = rows["codes"][:, 0].tolist()
+        assert found[:3] == [0, 1, 2]
+        assert dtype == "float32" or found[3] == 3
+
+
+def test_no_record_stops_a_run_or_is_quoted(tmp_path):
+    nanoseconds = pa.array([1599999999123456789, 2**62, None], pa.timestamp("ns"))
+    dates = pa.array([1599999999123, 2**60, None], pa.date64())
+    zones = pa.array([1, 2, 3], pa.timestamp("s", tz="Nowhere/Land"))
+    for values in (nanoseconds, dates, zones):
+        for kind in (
+            {"kind": "categorical", "categories": ["a"]},
+            {"kind": "numeric", "low": 0, "high": 1},
+            {"kind": "datetime", "low": "2020-01-01", "high": "2021-01-01"},
+            {"kind": "text", "length": 3},
+            {"kind": "array", "shape": [1], "low": 0, "high": 1},
+            {"kind": "boolean"},
+        ):
+            schema = Schema.read({"x": kind}, unit_column="who")
+            table, _ = encoded(pa.table({"x": values, "who": values}), schema)
+            assert len(table.rows) <= 3
+
+
+class Broken:
+    def __arrow_c_stream__(self, requested_schema=None):
+        raise pa.ArrowInvalid("Could not convert 'SECRET 4711' with type str")
+
+
+def test_an_object_that_fails_is_not_quoted():
+    with pytest.raises(ValueError, match="gives no Arrow stream") as caught:
+        read(Broken(), SCHEMA)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_first_line_may_be_long(tmp_path):
+    names = [f"a_rather_long_name_of_a_column_{n}" for n in range(3000)]
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(names) + "\n" + ",".join(["1"] * 3000) + "\n")
+    schema = Schema.read({names[-1]: {"kind": "numeric", "low": 0, "high": 2}})
+    assert encoded(path, schema)[1]["numbers"].tolist() == [[0.5]]
+
+
+def test_a_table_of_which_no_line_is_a_record_is_refused(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("age,colour,answer\n1,20,teal,0\n2,30,rust,1\n")
+    with pytest.raises(ValueError, match="no line has as many values"):
+        read(path, SCHEMA)
+
+
+def test_blank_lines_of_a_single_column_are_records(tmp_path):
+    path = tmp_path / "one.csv"
+    path.write_text("x\n1\n\n2\n")
+    schema = Schema.read({"x": {"kind": "numeric", "low": 0, "high": 2}})
+    assert encoded(path, schema)[1]["numbers"].tolist() == [[0.5], [0], [1]]
+
+
+def test_hidden_folders_are_not_read(tmp_path):
+    for place in (tmp_path, tmp_path / ".ipynb_checkpoints"):
+        place.mkdir(exist_ok=True)
+        (place / "a.csv").write_text("age,colour,answer\n20,teal,0\n")
+    assert len(read(tmp_path, SCHEMA).rows) == 1
+
+
+def test_two_columns_of_one_name_are_refused():
+    twice = pa.table([pa.array([1]), pa.array([2])], names=["x", "x"])
+    with pytest.raises(ValueError, match="two columns 'x'"):
+        read(twice, Schema.read({"x": {"kind": "numeric", "low": 0, "high": 2}}))
 
 
 def test_a_file_without_names_is_refused_without_showing_a_person(tmp_path):
@@ -263,7 +436,7 @@ def test_lines_that_are_no_records_are_passed_over_or_refused(tmp_path):
         ("a.parquet", b"PAR1 secret", "can't be read"),
         ("a.npz", b"secret", "can't be read"),
         ("a.arrow", b"secret secret", "can't be read"),
-        ("a.csv", b"age,age\n1,2\n", "has one twice"),
+        ("a.csv", b"age,age\n1,2\n", "two columns 'age'"),
     ],
 )
 def test_files_that_are_none(tmp_path, name, content, message):
@@ -326,7 +499,7 @@ def test_texts_line_by_line(tmp_path):
 def test_a_folder_of_several_kinds_or_columns(tmp_path):
     (tmp_path / "a.csv").write_text("x\n1\n")
     (tmp_path / "b.csv").write_text("y\n1\n")
-    with pytest.raises(ValueError, match="other columns"):
+    with pytest.raises(ValueError, match="differ in their columns"):
         open_origin(tmp_path)
     (tmp_path / "c.parquet").write_text("")
     with pytest.raises(ValueError, match=r"several kinds, \.csv, \.parquet"):

@@ -101,6 +101,22 @@ def test_dropout_of_nnx_has_a_new_mask_for_each_key():
     assert (call(params, EXAMPLE, None) != 0).all()
 
 
+def test_dropout_of_equinox_has_a_key_in_training_alone():
+    class Dropped(equinox.Module):
+        dense: equinox.nn.Linear
+        dropout: equinox.nn.Dropout
+
+        def __call__(self, x, *, key=None):
+            return self.dropout(self.dense(x), key=key)
+
+    dense = equinox.nn.Linear(3, 64, key=jax.random.key(0))
+    model = as_model(Dropped(dense, equinox.nn.Dropout(0.5)), X)
+    params = model.init(jax.random.key(0))
+    dropped = model.apply(params, EXAMPLE, jax.random.key(1)) == 0
+    assert 10 < dropped.sum() < 54
+    assert (model.apply(params, EXAMPLE, None) != 0).all()
+
+
 def test_statistics_of_a_batch_are_refused():
     class Mixed(linen.Module):
         @linen.compact

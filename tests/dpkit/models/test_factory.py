@@ -97,6 +97,21 @@ def test_a_file_called_like_a_result_is_no_run(folder):
     assert find("mine:make", folder)(LAYOUT, None).width == 5
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def make(layout, key): return layout.none",
+        "import no_such_package",
+        "make = 1/0",
+    ],
+)
+def test_faults_of_the_users_code_are_one_line(folder, code):
+    (folder / "mine.py").write_text(code)
+    with pytest.raises(ValueError, match=r"failed with \w+Error: .*--debug") as caught:
+        build_own("mine:make", LAYOUT, folder=folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_factory_that_makes_no_model():
     with pytest.raises(TypeError, match="must return a module"):
         build_own(lambda layout, key: 3, LAYOUT, folder=None)

@@ -31,7 +31,7 @@ training = { steps = 3, expected_batch_size = 20, learning_rate = 1.0 }
 insecure_seed = 1
 [data]
 path = "toy.csv"
-test = "toy.csv"
+test = "public.csv"
 evaluation = "public"
 label = "ill"
 max_records = 100
@@ -58,6 +58,7 @@ def toy(tmp_path):
         pet = draws.choice(["cat", "dog", "newt"])
         lines.append(f"{age},{pet},{'yes' if age > 50 else 'no'},p{n % 30},{age / 2}")
     (tmp_path / "toy.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "public.csv").write_text("\n".join(lines[:60]) + "\n")
     (tmp_path / "toy.toml").write_text(TOY)
     return tmp_path
 
@@ -91,6 +92,7 @@ def test_a_dry_run_reads_no_rows(toy):
     ("change", "message"),
     [
         ("data.path=none.csv", "none.csv' doesn't exist"),
+        ("data.test=./toy.csv", "is what is trained on"),
         ("data.label=weight", "no column of the schema"),
         ("data.max_records=", "must be"),
         ("data.unit_column=who", r"privacy\.unit='example' a row alone"),
@@ -138,7 +140,7 @@ def test_a_schema_of_a_file_is_that_of_the_configuration(toy):
 def test_scores_that_are_not_public(toy, evaluation, shown):
     changes = [f"data.evaluation={evaluation}"]
     if evaluation == "none":
-        (toy / "toy.toml").write_text(TOY.replace('test = "toy.csv"\n', ""))
+        (toy / "toy.toml").write_text(TOY.replace('test = "public.csv"\n', ""))
     done = trained(toy, *changes)
     assert done.result["test_accuracy"] is shown
     assert "%" not in str(done.result["shown"])
