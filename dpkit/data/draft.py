@@ -27,7 +27,7 @@ from dpkit.data.schema import (
     Text,
     moment,
 )
-from dpkit.data.values import entries, floats, missing, plain, texts
+from dpkit.data.values import entries, floats, missing, stored, texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,7 +82,7 @@ def _joined(parts: list[Values]) -> pa.Array:
     arrays = []
     for part in parts:
         try:
-            arrays.append(plain(pa.array(part) if isinstance(part, list) else part))
+            arrays.append(stored(pa.array(part) if isinstance(part, list) else part))
         except pa.ArrowException:
             arrays.append(texts(part))
     if len({array.type for array in arrays}) > 1:
@@ -154,8 +154,8 @@ def _picture(values: pa.Array) -> tuple[Kind | None, str]:
 
     from PIL import Image as Pillow
 
-    first = values[0].as_py()
-    content = first.get("bytes") if isinstance(first, dict) else first
+    first: Any = values[0].as_py()
+    content: Any = first.get("bytes") if isinstance(first, dict) else first
     try:
         with Pillow.open(io.BytesIO(content)) as picture:
             grey = picture.mode in ("1", "L", "I", "I;16")

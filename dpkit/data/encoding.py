@@ -36,7 +36,7 @@ from dpkit.data.values import (
     floats,
     missing,
     moments,
-    plain,
+    stored,
     texts,
 )
 
@@ -219,10 +219,10 @@ def _images(column: Image, values: Values) -> np.ndarray:
     """Pictures of the column's shape, uint8."""
     import pyarrow as pa
 
-    values = plain(values)
-    if isinstance(values, pa.Array):
+    if not isinstance(values, list):
+        values = stored(values)
         if pa.types.is_struct(values.type):  # of a file's bytes, and its path
-            values = plain(values.field("bytes"))
+            values = stored(values.field("bytes"))
         kind = values.type
         if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
             return _pixels(column, values)

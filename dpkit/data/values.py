@@ -197,22 +197,30 @@ def contents(values: Values) -> list[str]:
 
 
 def plain(values: Values) -> Values:
-    """Values without dictionaries, views and names of types.
+    """An array as `stored`; a list as it is.
+
+    Example:
+      >>> plain(["a", 1])
+      ['a', 1]
+    """
+    return values if isinstance(values, list) else stored(values)
+
+
+def stored(values: pa.Array) -> pa.Array:
+    """An array without dictionaries, views and names of types.
 
     Example:
       >>> import pyarrow as pa
-      >>> plain(pa.array(["a", "a"]).dictionary_encode()).to_pylist()
-      ['a', 'a']
+      >>> str(stored(pa.array(["a"], pa.string_view())).type)
+      'large_string'
     """
     import pyarrow as pa
 
-    if not isinstance(values, pa.Array):
-        return values
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
     types = pa.types
     if types.is_dictionary(values.type):
-        return plain(values.dictionary).take(values.indices)
+        return stored(values.dictionary).take(values.indices)
     if types.is_string_view(values.type):
         return values.cast(pa.large_string())
     if types.is_binary_view(values.type) or types.is_fixed_size_binary(values.type):

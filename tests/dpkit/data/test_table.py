@@ -255,7 +255,7 @@ def test_a_persons_rows_are_on_one_side():
     assert private == len(set(PEOPLE["who"][~public]))
 
 
-def encoded(rows, schema=SCHEMA):
+def encoded(rows, schema=SCHEMA) -> tuple[Any, Any]:
     table = read(rows, schema)
     return table, table.rows.take(np.arange(len(table.rows)))
 
