@@ -1,5 +1,6 @@
 """Runs to be used: a table, models for it, and run folders made in no time."""
 
+import hashlib
 import json
 import tomllib
 
@@ -25,7 +26,7 @@ ROWS = {
 CONFIG = """
 [data]
 path = "people.csv"
-test = "people.csv"
+test = "public.csv"
 evaluation = "public"
 label = "LABEL"
 max_records = 300
@@ -86,6 +87,7 @@ def config_of(model='name = "linear"', label="answer"):
 def train(folder, **settings):
     """A finished run in `folder / "run"`, beside its table and its configuration."""
     as_csv(ROWS, folder / "people.csv")
+    as_csv(ROWS, folder / "public.csv")
     (folder / "my.toml").write_text(config_of(**settings))
     return run(load_config(folder / "my.toml"), folder / "run")
 
@@ -109,6 +111,7 @@ def by_hand(folder, text, params, *, schema: Schema | None = None, **more):
         (folder / "schema.json").write_text(schema.text)
         result["schema_sha256"] = schema.sha256
     (folder / "config.toml").write_text(text)
+    result["config_file_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     for name, content in as_files(params).items():
         (folder / name).write_bytes(content)
     (folder / "result.json").write_text(json.dumps(result | more))

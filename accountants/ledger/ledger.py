@@ -87,7 +87,7 @@ class Ledger(Sole):
             each; else it is "approx", in which plans count by the tightest accountant.
             Or "zcdp", or "pure".
           adaptive: part of the budget kept for charges chosen along the way; without
-            it the first such charge takes all that is left.
+            it the first such charge takes all that is left, or shares it ("auto").
           scopes: budgets of named, index-based blocks of the data. "all" counts every
             charge; a scope counts those that name it and those on "all".
           author: who charges through this object, in a line of free text; it stands in
@@ -101,6 +101,8 @@ class Ledger(Sole):
         """
         if author is not None:
             one_line(author=author)
+        if filter == "auto" and adaptive is not None and adaptive == budget:
+            adaptive = None  # all of it: what "auto" does by itself
         store = Store(lines.location(path))
         needed = dict(budget=budget, relation=relation, unit=unit, dataset=dataset)
         more = dict(regime=regime, filter=filter, adaptive=adaptive, scopes=scopes)

@@ -174,7 +174,7 @@ def calibrate(
         epochs=epochs,
     )
     asked = {"epsilon": epsilon, "delta": delta}
-    asked |= {name: flags.facts()[name] for name in flags.given}
+    asked |= {name: getattr(flags, name) for name in flags.given}
     if asked.get(solve) is not None:
         raise ValueError(f"{solve}={asked[solve]!r}: it is what --solve asks for")
     run = declared(config, flags, relation=relation, unit=unit, free=solve)

@@ -100,8 +100,9 @@ def _drafted(values: pa.Array) -> tuple[Kind | None, str]:
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         return _array(values)
     words = texts(values)
-    lost = bool(missing(values).any())
     found = words.drop_null().unique().to_pylist()
+    lost = bool(missing(values).any()) or any(_says_missing(word) for word in found)
+    found = [word for word in found if not _says_missing(word)]
     if not found:
         return None, "left out: no value in the sample"
     if any({w.lower() for w in found} == pair for pair in _YES_NO):
@@ -163,6 +164,11 @@ def _picture(values: pa.Array) -> tuple[Kind | None, str]:
             return Image(shape=shape), "the size of the sample's first picture"
     except (OSError, TypeError, ValueError):
         return None, "left out: no picture that can be read"
+
+
+def _says_missing(word: str) -> bool:
+    """Whether a text stands for a missing value."""
+    return word.lower() in ("na", "n/a", "nan", "null", "none", "?", "-")
 
 
 def _number(word: str) -> float | None:

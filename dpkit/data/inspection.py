@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from dpkit.data.encoding import known
 from dpkit.data.origins import open_origin
-from dpkit.data.schema import Array, Image, Schema, Text
+from dpkit.data.schema import Array, Image, Numeric, Ordinal, Schema, Text
 from dpkit.data.table import check_columns
-from dpkit.data.values import absent, missing
+from dpkit.data.values import absent, floats, missing
 
 
 @dataclasses.dataclass
@@ -17,8 +19,8 @@ class Fit:
     """How the values of one column fit: counts of records, private.
 
     Attributes:
-      missing: null, NaN or blank.
-      strange: not among the categories, out of bounds, or unreadable.
+      missing: null, NaN or blank; of numbers also what is none.
+      strange: not among the categories, or out of bounds.
       meaning: what becomes of strange ones.
 
     Example:
@@ -64,6 +66,8 @@ def inspect(source: Any, schema: Schema) -> tuple[int, dict[str, Fit]]:
         for name, fit in fits.items():
             whole = isinstance(schema.columns.get(name), Array | Image | Text)
             lost = absent(batch[name]) if whole else missing(batch[name])
+            if isinstance(schema.columns.get(name), Numeric | Ordinal):
+                lost |= np.isnan(floats(batch[name]))
             fit.missing += int(lost.sum())
             if name in schema.columns:
                 found = known(schema.columns[name], batch[name])
@@ -75,12 +79,13 @@ def _meaning(schema: Schema, name: str) -> str:
     """What becomes of values that don't fit."""
     if name == schema.unit_column:
         return "left out: nobody's"
-    kind = type(schema.columns[name]).__name__.lower()
+    column = schema.columns[name]
+    kind = type(column).__name__.lower()
     if name == schema.label and kind in ("categorical", "boolean"):
         return "contributes nothing: an unknown label"
     return {
-        "categorical": "other",
-        "boolean": "false",
+        "categorical": "other" if getattr(column, "other", True) else "the first",
+        "boolean": "missing" if column.nullable else "false",
         "array": "all low",
         "image": "black",
         "text": "blank",

@@ -296,9 +296,15 @@ def _of_npz(path: Path) -> Origin:
     """Arrays by name."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return _of_arrays({name: file[name] for name in file.files})
+            names = tuple(file.files)
     except ValueError:
-        raise ValueError("it holds no plain arrays of one length") from None
+        raise ValueError("it holds no arrays") from None
+
+    def read(wanted: Sequence[str]) -> Batches:
+        with np.load(path, allow_pickle=False) as file:
+            yield from _of_arrays({name: file[name] for name in wanted}).read(wanted)
+
+    return Origin(names, read)
 
 
 def _of_npy(paths: Sequence[Path]) -> Origin:

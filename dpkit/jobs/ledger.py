@@ -286,6 +286,7 @@ def _missing(name: str, terms: Mapping[str, Any], budget: Budget) -> str:
     options = {"epsilon": budget.epsilon, "delta": budget.delta, **terms}
     words = [f"--{key} {shlex.quote(str(value))}" for key, value in options.items()]
     return (
-        f"ledger={name!r} doesn't exist; make it once, with the budget of all its "
-        f"runs: dpkit ledger init {shlex.quote(name)} {' '.join(words)}"
+        f"ledger={name!r} doesn't exist; make it once, with the epsilon and the delta "
+        "that all its runs may spend together (these are what this one asks for): "
+        f"dpkit ledger init {shlex.quote(name)} {' '.join(words)}"
     )

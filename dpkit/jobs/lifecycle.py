@@ -256,7 +256,6 @@ def run(
                     if ledgers.may_be_charged(folder, book):
                         undo.pop_all()
             result = summary(job.name, config, session, book, done)
-            result["config_file_sha256"] = folder.config_sha256
         publish(folder, config, done, result)
     folder.delete_private()
     return Run(result, folder.path, already_finished=False)

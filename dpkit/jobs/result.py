@@ -69,6 +69,7 @@ def summary(
         "finished": now() if done.timed else None,
         "insecure_seed": config.test is not None,
         "config_sha256": config.sha256,
+        "config_file_sha256": session.folder and session.folder.config_sha256,
         "versions": versions(),
         "shown": [list(row) for row in done.shown],
         "falsified": done.falsified,
@@ -145,7 +146,7 @@ def guarantee(result: Mapping[str, Any], released: str = "") -> Guarantee | None
 
 
 def ledger_total(result: Mapping[str, Any]) -> str | None:
-    """What a ledger counts that others have charged too, in words; None: nobody has.
+    """What a ledger counts, in words; None: no more than the run costs by itself.
 
     Example:
       >>> spent = {"epsilon": 1.25, "delta": 1e-5, "others": 2,
@@ -154,21 +155,22 @@ def ledger_total(result: Mapping[str, Any]) -> str | None:
       'epsilon ≤ 1.25 of 3, at delta 1e-5, with 2 charges beside this run'
     """
     spent = result.get("ledger_spent") or {}
-    if not spent.get("others"):
+    others, own = spent.get("others", 0), as_float(result.get("epsilon")) or 0.0
+    if not others and (as_float(spent.get("epsilon")) or 0.0) <= own * (1 + 1e-9):
         return None
     limit, total = (
         number(as_float(told["epsilon"]) or 0.0, side=side)
         for told, side in ((spent["budget"], "down"), (spent, "up"))
     )
     at = f"at delta {number(spent['delta'], side='up')}"
-    charges = f"{spent['others']:,} charge{'s' if spent['others'] > 1 else ''}"
+    charges = f"{others:,} charge{'' if others == 1 else 's'}"
     return f"epsilon ≤ {total} of {limit}, {at}, with {charges} beside this run"
 
 
 def _beside(result: Mapping[str, Any], own: Guarantee | None) -> list[Section]:
     """What else was charged to the run's ledger, and what all of it costs."""
     total = ledger_total(result)
-    if total is None:
+    if total is None or not result["ledger_spent"]["others"]:
         return []
     by_itself = "" if own is None else f"By itself this run cost {own.headline}. "
     text = (

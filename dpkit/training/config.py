@@ -6,6 +6,7 @@ and what it means beside it; the page docs/config.md is made of both.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -130,6 +131,11 @@ class DataSection(Settings, frozen=True, kw_only=True):
             raise ValueError(
                 f"{state}: give one of name (a data set of ours), path (a file or "
                 "folder of your own) and tfds"
+            )
+        if self.name is not None and re.search(r"[./\\]", self.name):
+            raise ValueError(
+                f"name={self.name!r} looks like a file, and name is for data sets of "
+                "ours: say path instead"
             )
         own = ("test", "public_fraction", "schema", "label", "unit_column")
         misplaced = {
@@ -338,9 +344,11 @@ class PrivacySection(Settings, frozen=True, kw_only=True):
             if getattr(self, name) == ():
                 raise ValueError(f"{name}=[] must have at least one piece")
         if (self.unit == "example") != (self.rows_per_unit is None):
+            hint = "say how many rows of a unit count at most"
+            if self.unit == "example":
+                hint = "each row is a unit: name another, such as 'user'"
             raise ValueError(
-                f"unit={self.unit!r} with rows_per_unit={self.rows_per_unit!r}: say "
-                "how many rows of a unit count at most, unless each row is a unit"
+                f"unit={self.unit!r} with rows_per_unit={self.rows_per_unit!r}: {hint}"
             )
         if self.clipping == "flat":
             return

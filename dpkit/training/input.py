@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from dpkit.data import Dataset, load
-from dpkit.data.layout import Layout
+from dpkit.data.layout import LABEL, Layout
 from dpkit.data.loading import described
 from dpkit.data.published import open_published
 from dpkit.data.random_access import Rows, as_rows
@@ -59,11 +59,19 @@ class Input(Protocol):
         ...
 
 
-def open_input(config: Config, *, offline: bool, tell: Tell | None, data: bool) -> Any:
+def open_input(
+    config: Config,
+    given: Mapping[str, Any],
+    *,
+    offline: bool,
+    tell: Tell | None,
+    data: bool,
+) -> Any:
     """The input that a configuration names.
 
     Args:
       config: checked.
+      given: `rows` and `test_rows`, objects in the place of files, or None.
       offline: fetch nothing.
       tell: is told in one line of what takes time.
       data: False: read no rows, their public facts will do.
@@ -72,13 +80,15 @@ def open_input(config: Config, *, offline: bool, tell: Tell | None, data: bool) 
       ValueError: something is missing, or can't be read.
       DataUnavailable, DataCorrupt: from a data set by name.
     """
+    if config.data.path is None and any(rows is not None for rows in given.values()):
+        raise ValueError("rows and test_rows go with data.path, in the place of files")
     if config.data.name is not None:
         allowed = config.data.allow_download and not offline
         if not data:
             return Named(config.data, described(config.data.name))
         found = load(config.data.name, allow_download=allowed, on_progress=tell)
         return Named(config.data, found)
-    made = Own(config.data, config.folder, tell)
+    made = Own(config.data, config.folder, tell, **given)
     if data:
         made.prepare()
     return made
@@ -149,8 +159,17 @@ class Named:
 class Own:
     """Rows of the user's own, or of a data set of TensorFlow Datasets."""
 
-    def __init__(self, section: DataSection, folder: Path, tell: Tell | None) -> None:
+    def __init__(
+        self,
+        section: DataSection,
+        folder: Path,
+        tell: Tell | None,
+        *,
+        rows: Any = None,
+        test_rows: Any = None,
+    ) -> None:
         self._section, self._folder = section, folder
+        self._given = {section.path: rows, section.test: test_rows}
         self._tell = tell or (lambda text: None)
         self._published: Any = None
         facts = {
@@ -218,7 +237,7 @@ class Own:
         if section.test is None or section.evaluation != "public":
             return
         own, other = (section.split or "train", section.test)
-        if self._published is None:
+        if self._published is None and self._given[section.path] is None:
             places = (str(section.path), section.test)
             own, other = ((self._folder / place).resolve() for place in places)
         if own == other:
@@ -230,6 +249,23 @@ class Own:
     def prepare(self) -> None:
         """Reads all rows."""
         self._table, self.test()
+        self._refuse_unknown_labels()
+
+    def _refuse_unknown_labels(self) -> None:
+        """Refuses public rows of which none has a label that the schema knows."""
+        rows, target = self.test(), self.layout.target
+        if rows is None or self._section.evaluation != "public" or target is None:
+            return
+        for start in range(0, len(rows), 8192):
+            some = rows.take(np.arange(start, min(start + 8192, len(rows))))
+            label = some[LABEL]
+            if ((label >= 0) if self.layout.classes else ~np.isnan(label)).any():
+                return
+        known = ", ".join(map(repr, self.layout.classes)) or "numbers"
+        raise ValueError(
+            f"label={self.schema.label!r}: no public row has one that the schema "
+            f"knows, {known}; they must agree letter by letter, or nothing is learnt"
+        )
 
     def train(self) -> Rows:
         """The rows to train on."""
@@ -268,7 +304,9 @@ class Own:
         """The rows of a file, or of a split."""
         source: Any = None
         if self._published is None:
-            source = self._folder / str(path)
+            source = self._given.get(path)
+            if source is None:
+                source = self._folder / str(path)
             self._tell(f"reading {path}")
         else:
             source = self._published.rows(split or "train")

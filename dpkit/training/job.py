@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import msgspec
 import optax
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.bounds import Budget
-from dpkit.accountants.answers.errors import NotCertified
+from dpkit.accountants.answers.errors import BudgetExceeded, NotCertified
 from dpkit.accountants.ledger import Ledger
 from dpkit.data.layout import Layout
 from dpkit.jobs import Outcome, Prepared, Run, Session, lifecycle
@@ -44,8 +45,17 @@ from dpkit.training.result import outcome
 from dpkit.training.trainer import Evaluation, FitResult, Progress, fit
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Job:
-    """`dpkit train`: see `run`."""
+    """`dpkit train`: see `run`.
+
+    Args:
+      rows: in the place of data.path.
+      test_rows: in the place of data.test.
+    """
+
+    rows: Any = None
+    test_rows: Any = None
 
     name = "train"
     config = Config
@@ -61,7 +71,8 @@ class _Job:
         """Makes everything that needs no folder, and refuses what can't be made."""
         _use_devices(config.training.devices)
         with naming(Config, "data"):
-            found = open_input(config, offline=offline, tell=tell, data=data)
+            given = {"rows": self.rows, "test_rows": self.test_rows}
+            found = open_input(config, given, offline=offline, tell=tell, data=data)
         network = network_of(config, found.layout)
         with naming(Config, "data", "privacy", "training"):
             plan = _plan(config, found)
@@ -84,6 +95,8 @@ def run(
     config: Config,
     out: str | os.PathLike[str],
     *,
+    rows: Any = None,
+    test_rows: Any = None,
     ledger: str | Path | None = None,
     offline: bool = False,
     on_progress: OnProgress | None = None,
@@ -97,6 +110,10 @@ def run(
     Args:
       config: from `load_config`.
       out: the run's folder; see `dpkit.jobs.run` for this and what follows.
+      rows: what is trained on, in the place of the file that `data.path` names: an
+        object with `__arrow_c_stream__`, such as a DataFrame, or a dict of arrays;
+        private. See `dpkit.data.read`.
+      test_rows: what is scored on, in the place of `data.test`.
 
     Raises:
       DataUnavailable, DataCorrupt: from the data set. See `dpkit.jobs.run` for others.
@@ -126,7 +143,7 @@ def run(
       (True, 2)
     """
     return lifecycle.run(
-        TRAINING,
+        _Job(rows, test_rows),
         config,
         out,
         ledger=ledger,
@@ -189,7 +206,10 @@ class Training(Prepared):
 
     def run(self, session: Session, ledger: Ledger, on_progress: OnProgress) -> Outcome:
         """The training itself."""
-        done = _fit(self, session, ledger, on_progress)
+        try:
+            done = _fit(self, session, ledger, on_progress)
+        except BudgetExceeded as error:
+            raise _advised(error, self, ledger) from None
         facts = {**self._language_score(done), **self.facts}
         return outcome(self.config, done, self.input, self.terms, facts)
 
@@ -241,6 +261,29 @@ def _evaluation(job: Training) -> Evaluation | None:
         every=job.config.training.evaluate_every or max(1, job.plan.steps // 20),
         name=name,
     )
+
+
+def _advised(error: BudgetExceeded, job: Training, ledger: Ledger) -> BudgetExceeded:
+    """The refusal of a run, with the largest target that would fit, which was tried."""
+    target, fits = job.config.privacy.epsilon, 0.0
+    if target is None or job.config.share is not None:
+        return error
+    low, high = 0.0, target
+    for _ in range(6):
+        middle = float(number((low + high) / 2, digits=2, side="down"))
+        privacy = msgspec.structs.replace(job.config.privacy, epsilon=middle)
+        config = msgspec.structs.replace(job.config, privacy=privacy)
+        try:
+            event = _plan(config, job.input).event(ledger.relation)
+            admitted = middle > 0 and ledger.remaining(event) >= 1
+        except (ValueError, NotCertified):
+            admitted = False
+        low, high = (middle, high) if admitted else (low, middle)
+        fits = low
+    if not fits:
+        return error
+    advice = f"{error.advice}; with privacy.epsilon={fits!r} the run would fit"
+    return BudgetExceeded(error.asked, error.spent, error.budget, error.scope, advice)
 
 
 def _told(progress: Progress, config: Config) -> Told:

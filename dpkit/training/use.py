@@ -192,7 +192,7 @@ def load_run(
     """
     place = RunFolder(folder)
     result, config = _result(place), load(Config, place.config)
-    if place.config_sha256 != result.get("config_file_sha256", place.config_sha256):
+    if place.config_sha256 != result.get("config_file_sha256"):
         raise ValueError(f"{_of(place)}: config.toml was changed since the run ended")
     if config.data.name is None:
         schema = _schema(place, result)

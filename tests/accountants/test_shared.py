@@ -408,3 +408,15 @@ def test_sums_beyond_all_floats_are_refused_or_infinite(huge, first, epsilon):
                 ask(huge, count=10**15, label="x")
     assert epsilon < math.inf or spent(ledger) > 1e300
     ledger.verify(recount=True)
+
+
+def test_all_of_the_budget_kept_for_charges_is_what_auto_does():
+    kept = Budget(3.0, 1e-5)
+    terms = dict(relation="add_remove", unit="example", dataset="toy")
+    event = dp.SelfComposedDpEvent(*RUN)
+    left = []
+    for adaptive in (None, kept):
+        ledger = Ledger.open(None, budget=kept, adaptive=adaptive, **terms)
+        ledger.reserve(event, label="run")
+        left.append(ledger.remaining(event))
+    assert left[0] == left[1] >= 40

@@ -1,6 +1,7 @@
 """From a file of one's own to a model: the documented configurations, as documented."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sklearn import datasets
 
 from dpkit import jobs
 from dpkit.accountants import Budget, Ledger
-from dpkit.accountants.answers.errors import Incompatible
+from dpkit.accountants.answers.errors import BudgetExceeded, Incompatible
 from dpkit.training import load_config, run
 from dpkit.training.config import Config
 from dpkit.training.job import TRAINING
@@ -95,6 +96,7 @@ def test_a_dry_run_reads_no_rows(toy):
         ("data.test=./toy.csv", "is what is trained on"),
         ("data.label=weight", "no column of the schema"),
         ("data.max_records=", "must be"),
+        ("data.schema.ill.categories=['No', 'Yes']", "no public row has one"),
         ("data.unit_column=who", r"privacy\.unit='example' a row alone"),
         ("privacy.unit=user", "rows_per_unit"),
         ("data.evaluation=none", "evaluation='none' with test="),
@@ -109,6 +111,12 @@ def test_what_is_refused_leaves_nothing(toy, change, message):
     with pytest.raises(ValueError, match=message):
         trained(toy, change)
     assert not (toy / "out").exists()
+
+
+def test_a_file_is_no_name(toy):
+    (toy / "toy.toml").write_text(TOY.replace('path = "toy.csv"', 'name = "toy.csv"'))
+    with pytest.raises(ValueError, match="looks like a file.*say path instead"):
+        trained(toy)
 
 
 def test_max_records_must_be_said(toy):
@@ -226,6 +234,42 @@ def test_a_model_of_ones_own(toy, name):
     page = (done.folder / "report.html").read_text()
     assert f"mine:{name}" in page
     assert done.result["factory_sha256"] in page
+
+
+def test_objects_in_the_place_of_files(toy):
+    of_files = trained(toy)
+    table, other = (
+        pyarrow.csv.read_csv(toy / name) for name in ("toy.csv", "public.csv")
+    )
+    for name in ("toy.csv", "public.csv"):
+        (toy / name).unlink()
+    done = trained(toy, out="objects", rows=table, test_rows=other.to_pydict())
+    for fact in ("params_sha256", "test_accuracy", "dataset"):
+        assert done.result[fact] == of_files.result[fact]
+    with pytest.raises(ValueError, match=r"go with data\.path"):
+        text = TOY[: TOY.index("[data]")] + TOY[TOY.index("[privacy]") :]
+        (toy / "toy.toml").write_text(
+            text + '[data]\nname = "digits"\nevaluation = "public"\n'
+        )
+        trained(toy, out="c", rows=table)
+
+
+@pytest.mark.slow
+@pytest.mark.guard
+def test_a_run_that_does_not_fit_is_told_the_target_that_would(toy):
+    terms = dict(relation="add_remove", unit="example", dataset="unnamed")
+    Ledger.open(toy / "team.db", budget=Budget(2.0, 1e-3), **terms).close()
+    text = TOY.replace("[test]\ninsecure_seed = 1\n", "")
+    text = text.replace("noise_multiplier = 1.0", "epsilon = 1.0")
+    (toy / "toy.toml").write_text(text)
+    trained(toy, ledger=str(toy / "team.db"))
+    with pytest.raises(BudgetExceeded) as caught:
+        trained(toy, "privacy.epsilon=1.9", ledger=str(toy / "team.db"), out="b")
+    told = re.search(r"privacy\.epsilon=([0-9.]+) the run would fit", str(caught.value))
+    assert told is not None
+    change = f"privacy.epsilon={told[1]}"
+    done = trained(toy, change, ledger=str(toy / "team.db"), out="c")
+    assert done.result["epsilon"] <= float(told[1])
 
 
 def test_a_shared_ledger_names_the_data(toy):
