@@ -44,7 +44,8 @@ EVENT = PureDpEvent(0.125)
 def entries(count: int) -> list[Entry]:
     """A whole ledger of `count` entries, as that many charges would have made it."""
     ledger = Ledger.open(None, **TERMS)
-    ledger.charge(EVENT, label="charge", key="key 1")
+    for number in range(1, min(count, 3)):  # the first one opens a filter
+        ledger.charge(EVENT, label="charge", key=f"key {number}")
     made = ledger.entries()
     while len(made) < count:
         last = made[-1]

@@ -81,7 +81,7 @@ CASES = [
 FRAME = (
     "schema_version job epsilon certified delta accountant relation unit dataset "
     "ledger ledger_head ledger_spent run_id started finished insecure_seed "
-    "config_sha256 versions shown falsified"
+    "config_sha256 config_file_sha256 versions shown falsified"
 ).split()
 
 

@@ -115,7 +115,7 @@ def test_what_is_refused_leaves_nothing(toy, change, message):
 
 def test_a_file_is_no_name(toy):
     (toy / "toy.toml").write_text(TOY.replace('path = "toy.csv"', 'name = "toy.csv"'))
-    with pytest.raises(ValueError, match="looks like a file.*say path instead"):
+    with pytest.raises(ValueError, match=r"looks like a file.*say path instead"):
         trained(toy)
 
 
