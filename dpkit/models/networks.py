@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -171,11 +172,15 @@ class Network:
           chunk: how many at a time.
         """
         rows = as_rows(rows)
-        one = jax.jit(jax.vmap(self.logits, (None, 0)))
         for start in range(0, len(rows), chunk):
             some = rows.take(np.arange(start, min(start + chunk, len(rows))))
             inputs = {name: some[name] for name in self.layout.inputs}
-            yield np.asarray(one(params, inputs)), some
+            yield np.asarray(self._all(params, inputs)), some
+
+    @functools.cached_property
+    def _all(self) -> Callable[..., jax.Array]:
+        """The logits of several rows, compiled once."""
+        return jax.jit(jax.vmap(self.logits, (None, 0)))
 
     def predictions(self, params: Any, rows: Any) -> Iterator[tuple[Any, Any]]:
         """What is predicted for rows, some at a time; post-processing of `params`.

