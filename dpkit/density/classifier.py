@@ -1,0 +1,3 @@
+"""The nearest class by private sums: an estimator in scikit-learn's manner."""
+
+from __future__ import annotations

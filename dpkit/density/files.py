@@ -1,0 +1,115 @@
+"""Released structures as one file: what is public, and nothing else.
+
+The format is safetensors: named arrays, and JSON beside them. There is no code in it,
+and no room for a key or a record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from dpkit.mechanisms import density
+
+VERSION = 1
+_STRUCTURES = (
+    "CdfDistances",
+    "ClassSums",
+    "HatDistances",
+    "KernelSketch",
+    "LandmarkSketch",
+    "ProjectedDistances",
+    "SplineGrid",
+    "SquaredDistances",
+)
+_NOISES = {"gaussian": "noise_multiplier", "radial": "epsilon", "laplace": "epsilon"}
+
+
+def write(
+    path: Path, structure: density.Structure, values: np.ndarray, facts: dict[str, Any]
+) -> None:
+    """Writes a released structure; what was there is replaced.
+
+    Raises:
+      OSError: it can't be written.
+    """
+    arrays: dict[str, np.ndarray] = {"values": values}
+    told = {
+        "version": VERSION,
+        "structure": _described(structure, arrays),
+        "facts": facts,
+    }
+    text = json.dumps(told, allow_nan=False, sort_keys=True)
+    save_file(arrays, path, metadata={"dpkit_density": text})
+
+
+def read(path: str | Path) -> tuple[density.Structure, np.ndarray, dict[str, Any]]:
+    """What `write` wrote.
+
+    Raises:
+      ValueError: no such file of ours; a newer version.
+      OSError: it can't be read.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            told = json.loads((file.metadata() or {})["dpkit_density"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no released structure ({error})") from None
+    if told.get("version") != VERSION:
+        raise ValueError(
+            f"{path} is of version {told.get('version')}: this dpkit reads {VERSION}"
+        )
+    structure = _made(told["structure"], arrays)
+    values = arrays["values"]
+    if values.shape != (structure.size,):
+        raise ValueError(f"{path} is damaged: {values.shape} values")
+    return structure, values, told["facts"]
+
+
+def _described(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """A field as JSON; arrays go into `arrays`."""
+    match value:
+        case density.PublicArray():
+            name = f"array_{len(arrays)}"
+            arrays[name] = value.array
+            return {"array": name}
+        case density.Kernel():
+            return {"kernel": value.name, "bandwidth": value.bandwidth}
+        case density.Gaussian() | density.Radial() | density.Laplace():
+            name = type(value).__name__.lower()
+            return {"noise": name, "size": getattr(value, _NOISES[name])}
+        case density.Structure():
+            fields = {
+                field.name: _described(getattr(value, field.name), arrays)
+                for field in dataclasses.fields(value)
+            }
+            return {"class": type(value).__name__, **fields}
+        case tuple():
+            return [_described(item, arrays) for item in value]
+    return value
+
+
+def _made(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The field that was described."""
+    if isinstance(value, list):
+        return tuple(_made(item, arrays) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        return density.PublicArray(arrays[value["array"]])
+    if "noise" in value and "size" in value and "class" not in value:
+        return getattr(density, value["noise"].capitalize())(value["size"])
+    if "class" not in value:
+        return density.Kernel(value["kernel"], value["bandwidth"])
+    if value["class"] not in _STRUCTURES:
+        raise ValueError(f"structure {value['class']!r} is not known")
+    fields = {name: _made(v, arrays) for name, v in value.items() if name != "class"}
+    return getattr(density, value["class"])(**fields)

@@ -1,0 +1,318 @@
+"""One call from private points to a release: choose, charge, sum, add noise."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from dpkit.accountants import Budget, Ledger, Relation
+from dpkit.accountants import epsilon as epsilon_of
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.errors import Incompatible
+from dpkit.accountants.answers.relations import as_relation
+from dpkit.density.choice import Choice, choose, noise_multiplier
+from dpkit.density.released import Release
+from dpkit.density.shards import Shard, as_points, kept_rows
+from dpkit.jobs.roots import secret_key
+from dpkit.mechanisms.density import (
+    Curator,
+    ExactKernel,
+    Gaussian,
+    Kernel,
+)
+from dpkit.mechanisms.noise import host_generator
+
+
+def release(
+    points: Any,
+    *,
+    kernel: str = "gaussian",
+    bandwidth: float | None = None,
+    domain: Any = None,
+    epsilon: float,
+    delta: float,
+    relation: Relation | str | None = None,
+    ledger: Ledger | None = None,
+    key: jax.Array | None = None,
+    weights: Any = None,
+    max_weight: float | None = None,
+    unit_ids: Any = None,
+    points_per_unit: int | None = None,
+    dimension: int | None = None,
+    label: str = "density",
+    **settings: Any,
+) -> Release:
+    """Releases a structure over private points, which then answers for ever.
+
+    Privacy: (epsilon, delta) for one record, or one unit, under the relation; charged
+    to the ledger before the noise is drawn. Queries cost nothing. Rows that are not
+    finite count for none.
+
+    Args:
+      points: private; (n, d), or an iterable of such batches, which is read once.
+      kernel, bandwidth, domain, and settings (landmarks, landmarks_public, records,
+        features, feature_seed, power, structure): public; see `choose`.
+      epsilon, delta: what the release may cost; delta 0 for pure noise.
+      relation: that of the ledger; without a ledger, add_remove if left out.
+      ledger: it is charged; None: one in memory, with just this budget.
+      key: of the noise, used for this call alone; None: from the operating system.
+      weights: (n,), how much each point counts. max_weight: the most that it may;
+        public, needed with weights.
+      unit_ids: (n,), whose each point is. points_per_unit: the most points of one unit;
+        more are left out at random; needed with unit_ids.
+      dimension: d, needed for an iterable.
+      label: of the ledger's entry.
+
+    Returns:
+      The release.
+
+    Raises:
+      ValueError, TypeError: from `choose`; points of another shape; weights or
+        unit_ids without their public limits. Nothing is charged.
+      BudgetExceeded: the ledger can't pay. Nothing is drawn.
+      Incompatible: another relation than the ledger's.
+
+    Example:
+      >>> points = np.random.default_rng(0).normal(4, 1, (10_000, 1))
+      >>> made = release(points, bandwidth=1.0, domain=[(0, 9)], epsilon=1.0,
+      ...                delta=1e-6, key=jax.random.key(0))
+      >>> made.facts["relation"], made.facts["structure"]
+      ('add_remove', 'SplineGrid')
+    """
+    _together(weights=weights, max_weight=max_weight)
+    _together(unit_ids=unit_ids, points_per_unit=points_per_unit)
+    source = _source(points, dimension)
+    choice = choose(
+        source if isinstance(source, int) else source.shape[1],
+        kernel=kernel,
+        bandwidth=bandwidth,
+        domain=domain,
+        epsilon=epsilon,
+        delta=delta,
+        relation=_relation(ledger, relation),
+        max_weight=1.0 if max_weight is None else max_weight,
+        points_per_unit=1 if points_per_unit is None else points_per_unit,
+        **settings,
+    )
+    key = _key(key)
+    draw, keep = jax.random.split(key)
+    shard = Shard(choice.structure)
+
+    def fill() -> None:
+        """Reads the points."""
+        rows, counted = points if isinstance(source, int) else source, weights
+        if unit_ids is not None:
+            if np.shape(unit_ids) != rows.shape[:1]:
+                raise ValueError(
+                    f"unit_ids of shape {np.shape(unit_ids)}: needed one for each of "
+                    f"{len(rows)} points"
+                )
+            generator = host_generator(keep)
+            kept = kept_rows(unit_ids, choice.structure.points_per_unit, generator)
+            rows = rows[kept]
+            counted = None if weights is None else np.asarray(weights)[kept]
+        shard.add(rows, weights=counted)
+
+    with _ledger(ledger, epsilon, delta, relation) as book:
+        return _released(choice, shard, draw, book, delta, label, fill)
+
+
+def release_shards(
+    *shards: Shard,
+    ledger: Ledger,
+    key: jax.Array | None = None,
+    delta: float | None = None,
+    label: str = "density",
+) -> Release:
+    """Releases the records of several parts together: one noise, at the end.
+
+    Privacy: the event of the parts' structure, charged to the ledger first.
+
+    Args:
+      shards: parts of one structure; a record is in one of them.
+      ledger: it is charged.
+      key: as for `release`.
+      delta: at which the cost is stated; left out, the ledger's.
+      label: of the ledger's entry.
+
+    Raises:
+      ValueError: no parts, parts of different structures, or one that was released.
+      BudgetExceeded: the ledger can't pay. Nothing is drawn.
+    """
+    if not shards:
+        raise ValueError("shards: needed at least one")
+    if any(shard._released for shard in shards):
+        raise ValueError(
+            "shards: one of them was released before; a second release of the same "
+            "records is a second charge: add them to a new Shard"
+        )
+    whole = shards[0].merge(*shards[1:])
+    structure, delta = whole.structure, ledger.budget.delta if delta is None else delta
+    expected, floor = structure.expected_error(100_000), structure.floor
+    choice = Choice(structure, "it was asked for", expected, floor, {})
+    made = _released(choice, whole, _key(key), ledger, delta, label, lambda: None)
+    for shard in shards:
+        shard._released = True
+    return made
+
+
+def curate(
+    points: Any,
+    *,
+    kernel: str = "gaussian",
+    bandwidth: float,
+    epsilon: float,
+    delta: float,
+    relation: Relation | str | None = None,
+    ledger: Ledger | None = None,
+    key: jax.Array | None = None,
+    max_queries: int = 4096,
+    label: str = "density curator",
+) -> Curator:
+    """Answers exact kernel sums with one path of noise; the records stay here.
+
+    Privacy: (epsilon, delta) for all answers together; charged before the first.
+
+    Args:
+      max_queries: the most different queries; public.
+      others: as for `release`.
+
+    Raises:
+      as `release`.
+
+    Example:
+      >>> curator = curate(np.zeros((1000, 8)), bandwidth=1.0, epsilon=1.0, delta=1e-6,
+      ...                  key=jax.random.key(0))
+      >>> curator.query(np.zeros((1, 8))).stddev.round(1)
+      array([4.2])
+    """
+    points = as_points(points)
+    relation = _relation(ledger, relation)
+    multiplier = noise_multiplier(
+        checks.positive(epsilon=epsilon),
+        checks.open_probability(delta=delta),
+        relation,
+    )
+    exact = ExactKernel(Kernel(kernel, bandwidth), Gaussian(multiplier), max_queries)
+    if relation is Relation.REPLACE_ONE:
+        share = exact.reach.l2_replaced / (2 * exact.reach.l2) * (1 + 1e-12)
+        exact = ExactKernel(exact.kernel, Gaussian(multiplier * share), max_queries)
+    key = _key(key)
+    with _ledger(ledger, epsilon, delta, relation) as book:
+        with book.reserve(exact.event(relation), delta=delta, label=label) as grant:
+            grant.commit(1)
+    return exact.begin(key, points)
+
+
+def _released(
+    choice: Choice,
+    shard: Shard,
+    key: jax.Array,
+    ledger: Ledger,
+    delta: float,
+    label: str,
+    fill: Any,
+) -> Release:
+    """Charges, then reads the points, then draws; gives back what a bad file cost."""
+    structure, relation = choice.structure, ledger.relation
+    event = structure.event(relation)
+    with ledger.reserve(event, delta=delta, label=label) as grant:
+        try:
+            fill()
+        except (ValueError, TypeError):
+            grant.abort(nothing_released=True)
+            raise
+        values = structure.privatize(key, shard.private_total)
+        grant.commit(1)
+    bound = epsilon_of(event, delta, relation=relation)
+    return Release(structure, values, facts_of(choice, ledger, bound.upper, delta))
+
+
+def facts_of(
+    choice: Choice, ledger: Ledger, epsilon: float | None, delta: float
+) -> dict[str, Any]:
+    """What a release says of itself; JSON values, all public."""
+    structure = choice.structure
+    kernel: Kernel | None = getattr(structure, "kernel", None)
+    return {
+        "structure": type(structure).__name__,
+        "kernel": None if kernel is None else kernel.name,
+        "bandwidth": None if kernel is None else kernel.bandwidth,
+        "epsilon": epsilon,
+        "delta": delta,
+        "relation": str(ledger.relation),
+        "unit": ledger.unit,
+        "dataset": ledger.dataset,
+        "ledger": ledger.id,
+        "ledger_head": ledger.head,
+        "expected_error": choice.expected_error,
+        "floor": choice.floor,
+        "reason": choice.reason,
+        "others": choice.others,
+    }
+
+
+def _source(points: Any, dimension: int | None) -> Any:
+    """Points as an array, or the dimension of what comes in batches."""
+    if hasattr(points, "shape") or isinstance(points, list | tuple):
+        return as_points(points, dimension)
+    if isinstance(points, Iterator) or hasattr(points, "__iter__"):
+        if dimension is None:
+            raise ValueError("dimension is missing: needed for points in batches")
+        return checks.integer_at_least(1, dimension=dimension)
+    raise TypeError(f"points={type(points).__name__}: needed an array, or batches")
+
+
+def _together(**given: Any) -> None:
+    """Private values go with their public limit."""
+    (first, value), (second, limit) = given.items()
+    if (value is None) != (limit is None):
+        missing = first if value is None else second
+        raise ValueError(
+            f"{missing} is missing: {first} (private) and {second} (public, the most "
+            "that may be) go together"
+        )
+
+
+def _relation(ledger: Ledger | None, relation: Relation | str | None) -> Relation:
+    """The ledger's relation, with which a given one agrees."""
+    if ledger is None:
+        return as_relation("add_remove" if relation is None else relation)
+    if relation is not None and as_relation(relation) is not ledger.relation:
+        raise Incompatible(
+            f"relation={str(relation)!r}: the ledger counts {ledger.relation}; leave "
+            "it out, or use another ledger"
+        )
+    return ledger.relation
+
+
+def _key(key: jax.Array | None) -> jax.Array:
+    """The key, or one from the operating system."""
+    if key is not None:
+        return key
+    return secret_key()
+
+
+@contextlib.contextmanager
+def _ledger(
+    ledger: Ledger | None,
+    epsilon: float,
+    delta: float,
+    relation: Relation | str | None,
+) -> Iterator[Ledger]:
+    """The ledger, or one in memory with just this budget."""
+    if ledger is not None:
+        yield ledger
+        return
+    with Ledger.open(
+        None,
+        budget=Budget(epsilon, delta),
+        relation=_relation(None, relation),
+        unit="record",
+        dataset="points",
+    ) as made:
+        yield made
