@@ -37,11 +37,11 @@ class SentenceEncoder:
     The mean of BERT's states over a text's tokens, scaled to length 1.
 
     Privacy: none is spent. Weights and tokenizer are fixed and made of public data, so
-    a vector is post-processing of its own record alone. Within a process that holds bit
-    for bit: each text is one run of a program that its own length chooses, so what other
-    texts hold, and where they stand, changes no digit. It is total: no text can stop it,
-    and a missing one, or one without any token, is the zero vector. How long it takes
-    tells of lengths.
+    a vector is post-processing of its own record alone. Within a process that holds
+    bit for bit: each text is one run of a program that its own length chooses, so what
+    other texts hold, and where they stand, changes no digit. It is total: no text can
+    stop it, and a missing one, or one without any token, is the zero vector. How long
+    it takes tells of lengths.
 
     Args:
       params: as `read_bert` gives them.
