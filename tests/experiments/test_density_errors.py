@@ -2,9 +2,9 @@
 
 Each reference is a root mean square over uniform queries (the mixture's own draws for
 `LSQ_RFF`, and there of the mean, not the sum) by other code, on other draws. Seeds are
-fixed. With other noise, the mean square over the runs here has the relative deviation in
-the comment (measured over 200 runs, 12 for `LSQ_RFF`): every band is five of those wide
-on either side, so that other seeds would fail with some 1e-6 each.
+fixed. With other noise, the mean square over the runs here has the relative deviation
+in the comment (measured over 200 runs, 12 for `LSQ_RFF`): every band is five of those
+wide on either side, so that other seeds would fail with some 1e-6 each.
 """
 
 import numpy as np
