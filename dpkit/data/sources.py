@@ -3,7 +3,8 @@
 Every number here is public and published: sizes, class counts, the scale of a pixel and
 the hashes of the original files. None is ever computed from the rows, so reading a
 record costs no privacy. No other module knows the name of a package, but for
-`dpkit.data.shakespeare`, which holds a long record.
+`dpkit.data.shakespeare`, which holds a long record, and `dpkit.data.files`, whose
+records are not of arrays.
 """
 
 from collections.abc import Mapping

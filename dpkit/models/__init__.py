@@ -1,4 +1,7 @@
-"""Networks that the command line can train by name; any other works by library."""
+"""Networks that the command line can train by name; any other works by library.
+
+`SentenceEncoder` is trained already, and public: it makes vectors of texts.
+"""
 
 from dpkit.models.calling import Model, as_model
 from dpkit.models.decoder import Decoder
@@ -7,6 +10,7 @@ from dpkit.models.language import LanguageModel, build_language
 from dpkit.models.lora import merge
 from dpkit.models.networks import MODELS, Network, build, build_for
 from dpkit.models.parameters import load_params
+from dpkit.models.sentence import SentenceEncoder
 
 __all__ = [
     "MODELS",
@@ -14,6 +18,7 @@ __all__ = [
     "LanguageModel",
     "Model",
     "Network",
+    "SentenceEncoder",
     "as_model",
     "build",
     "build_for",
