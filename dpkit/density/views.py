@@ -6,10 +6,10 @@ an edge is soft by about `grid.unit`; empty places have noise too, and so have b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dpkit.accountants.answers import checks
 from dpkit.density.released import Release, grid_of
@@ -30,7 +30,7 @@ class HeatMap(NamedTuple):
     answers: Answers
 
 
-def histogram(release: Release, edges: Sequence[float], *, axis: int = 0) -> Answers:
+def histogram(release: Release, edges: ArrayLike, *, axis: int = 0) -> Answers:
     """How many records are between edges along an axis, (len(edges) - 1,).
 
     Args:
@@ -39,15 +39,15 @@ def histogram(release: Release, edges: Sequence[float], *, axis: int = 0) -> Ans
     Raises:
       TypeError: the release is no grid. ValueError: edges that don't ascend.
     """
-    edges = np.asarray(edges, np.float64)
-    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
-        raise ValueError(f"edges={edges}: needed at least two, ascending")
+    limits = np.asarray(edges, np.float64)
+    if limits.ndim != 1 or len(limits) < 2 or not (np.diff(limits) > 0).all():
+        raise ValueError(f"edges={limits}: needed at least two, ascending")
     grid = grid_of(release)
-    below = _below(grid, edges, axis)
+    below = _below(grid, limits, axis)
     return _linear(release, np.diff(below, axis=0), axis)
 
 
-def cdf(release: Release, places: Sequence[float], *, axis: int = 0) -> Answers:
+def cdf(release: Release, places: ArrayLike, *, axis: int = 0) -> Answers:
     """How many records are at or below places along an axis, (len(places),).
 
     Raises:
@@ -57,7 +57,7 @@ def cdf(release: Release, places: Sequence[float], *, axis: int = 0) -> Answers:
     return _linear(release, _below(grid, np.asarray(places, np.float64), axis), axis)
 
 
-def quantile(release: Release, fractions: Sequence[float], *, axis: int = 0) -> Answers:
+def quantile(release: Release, fractions: ArrayLike, *, axis: int = 0) -> Answers:
     """Places below which fractions of the records are, with bands, (len(fractions),).
 
     The distribution function is made to ascend; where it and its band cross the
@@ -66,14 +66,14 @@ def quantile(release: Release, fractions: Sequence[float], *, axis: int = 0) -> 
     Raises:
       TypeError: the release is no grid. ValueError: a fraction outside [0, 1].
     """
-    fractions = np.asarray(fractions, np.float64)
-    if not ((fractions >= 0) & (fractions <= 1)).all():
-        raise ValueError(f"fractions={fractions}: needed numbers in [0, 1]")
+    parts = np.asarray(fractions, np.float64)
+    if not ((parts >= 0) & (parts <= 1)).all():
+        raise ValueError(f"fractions={parts}: needed numbers in [0, 1]")
     grid = grid_of(release)
     low, high = grid.domain[axis]
     places = np.linspace(low, high, 2049)
     found, count = cdf(release, places, axis=axis), release.count.values[0]
-    wanted = fractions * max(float(count), 1.0)
+    wanted = parts * max(float(count), 1.0)
 
     def crossing(curve: np.ndarray) -> np.ndarray:
         """The first place at which a curve is as large as wanted."""
@@ -103,7 +103,7 @@ def heat_map(
     if len(set(axes)) != 2 or not all(0 <= axis < grid.dimension for axis in axes):
         raise ValueError(f"axes={axes}: needed two different ones of {grid.dimension}")
     checks.integer_at_least(2, size=size)
-    places = [np.linspace(*grid.domain[axis], size) for axis in axes]
+    places = [_line(grid, axis, size) for axis in axes]
     first, second = (
         _kernel_along(grid, place, axis)
         for place, axis in zip(places, axes, strict=True)
@@ -126,7 +126,7 @@ def curve(release: Release, *, axis: int = 0, size: int = 256) -> HeatMap:
       TypeError: the release is no grid.
     """
     grid = grid_of(release)
-    places = np.linspace(*grid.domain[axis], checks.integer_at_least(2, size=size))
+    places = _line(grid, axis, checks.integer_at_least(2, size=size))
     found = _linear(release, _kernel_along(grid, places, axis), axis)
     return HeatMap(places, np.zeros(1), Answers(*(part[:, None] for part in found)))
 
@@ -157,6 +157,12 @@ def sample(release: Release, size: int, *, seed: int) -> np.ndarray:
     places += (around - (grid.degree + 1) / 2) * grid.unit
     low, high = np.array(grid.domain).T
     return places.clip(low, high)
+
+
+def _line(grid: SplineGrid, axis: int, size: int) -> np.ndarray:
+    """Places from one end of an axis to the other."""
+    low, high = grid.domain[axis]
+    return np.linspace(low, high, size)
 
 
 def _below(grid: SplineGrid, places: np.ndarray, axis: int) -> np.ndarray:

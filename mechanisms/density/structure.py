@@ -2,9 +2,9 @@ r"""What every similarity structure is: a sum of features, released once.
 
 It then answers for ever. Each record becomes a vector of features, bounded whatever it
 holds; the vectors are rounded to a public grid and added as integers; the sum is
-published with noise (`grid_noise`). Every answer is then linear in what was published, S(y) = <Z, c(y)>, so
-that its error is known: the noise and the structure's own randomness as a standard
-deviation, the rest as a bound.
+published with noise (`grid_noise`). Every answer is then linear in what was published,
+S(y) = <Z, c(y)>, so that its error is known: the noise and the structure's own
+randomness as a standard deviation, the rest as a bound.
 
 A new structure is one class: its size, the reach of a point, the features of points,
 and the answer to a query; and a row in the conformance list. Sums on the device, in
