@@ -239,6 +239,21 @@ class Classifier(ClassifierMixin, BaseEstimator):
         facts = {**made.facts, "classes": classes.tolist()}
         return Release(structure, made.values, facts)
 
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        """The parameters, but not the key: whoever has it can take the noise away."""
+        if self.key is None:
+            return super().__repr__(N_CHAR_MAX)
+        shown = type(self)(**{**self.get_params(deep=False), "key": None})
+        return super(Classifier, shown).__repr__(N_CHAR_MAX)[:-1] + ", key=<secret>)"
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        """Notebooks show the same."""
+        return {"text/plain": repr(self)}
+
+    @property
+    def _repr_html_(self) -> Any:
+        raise AttributeError("a page would show the key")
+
     def __sklearn_tags__(self) -> Any:
         """Rows may hold NaN, which count for none; and noise makes scores poor."""
         tags: Any = super().__sklearn_tags__()  # pyrefly: ignore[missing-attribute]
