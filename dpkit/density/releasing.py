@@ -18,6 +18,7 @@ from dpkit.density.choice import Choice, choose, noise_multiplier
 from dpkit.density.released import Release
 from dpkit.density.shards import Shard, as_points, kept_rows
 from dpkit.jobs.roots import secret_key
+from dpkit.mechanisms import _check
 from dpkit.mechanisms.density import (
     Curator,
     ExactKernel,
@@ -86,6 +87,8 @@ def release(
     _together(weights=weights, max_weight=max_weight)
     _together(unit_ids=unit_ids, points_per_unit=points_per_unit)
     source = _source(points, dimension)
+    _one_each(source, weights=weights, unit_ids=unit_ids)
+    key = _key(key)
     choice = choose(
         source if isinstance(source, int) else source.shape[1],
         kernel=kernel,
@@ -98,7 +101,6 @@ def release(
         points_per_unit=1 if points_per_unit is None else points_per_unit,
         **settings,
     )
-    key = _key(key)
     draw, keep = jax.random.split(key)
     shard = Shard(choice.structure)
 
@@ -106,11 +108,6 @@ def release(
         """Reads the points."""
         rows, counted = points if isinstance(source, int) else source, weights
         if unit_ids is not None:
-            if np.shape(unit_ids) != rows.shape[:1]:
-                raise ValueError(
-                    f"unit_ids of shape {np.shape(unit_ids)}: needed one for each of "
-                    f"{len(rows)} points"
-                )
             generator = host_generator(keep)
             kept = kept_rows(unit_ids, choice.structure.points_per_unit, generator)
             rows = rows[kept]
@@ -150,11 +147,11 @@ def release_shards(
             "shards: one of them was released before; a second release of the same "
             "records is a second charge: add them to a new Shard"
         )
-    whole = shards[0].merge(*shards[1:])
+    key, whole = _key(key), shards[0].merge(*shards[1:])
     structure, delta = whole.structure, ledger.budget.delta if delta is None else delta
     expected, floor = structure.expected_error(100_000), structure.floor
     choice = Choice(structure, "it was asked for", expected, floor, {})
-    made = _released(choice, whole, _key(key), ledger, delta, label, lambda: None)
+    made = _released(choice, whole, key, ledger, delta, label, lambda: None)
     for shard in shards:
         shard._released = True
     return made
@@ -190,7 +187,7 @@ def curate(
       >>> curator.query(np.zeros((1, 8))).stddev.round(1)
       array([4.2])
     """
-    points = as_points(points)
+    points, key = as_points(points), _key(key)
     relation = _relation(ledger, relation)
     multiplier = noise_multiplier(
         checks.positive(epsilon=epsilon),
@@ -201,7 +198,6 @@ def curate(
     if relation is Relation.REPLACE_ONE:
         share = exact.reach.l2_replaced / (2 * exact.reach.l2) * (1 + 1e-12)
         exact = ExactKernel(exact.kernel, Gaussian(multiplier * share), max_queries)
-    key = _key(key)
     with _ledger(ledger, epsilon, delta, relation) as book:
         with book.reserve(exact.event(relation), delta=delta, label=label) as grant:
             grant.commit(1)
@@ -223,7 +219,7 @@ def _released(
     with ledger.reserve(event, delta=delta, label=label) as grant:
         try:
             fill()
-        except (ValueError, TypeError):
+        except BaseException:  # whatever it was, nothing left this function
             grant.abort(nothing_released=True)
             raise
         values = structure.privatize(key, shard.private_total)
@@ -290,11 +286,26 @@ def _relation(ledger: Ledger | None, relation: Relation | str | None) -> Relatio
     return ledger.relation
 
 
+def _one_each(source: Any, **given: Any) -> None:
+    """Weights and whose each point is go with one array of points."""
+    for name, values in given.items():
+        if values is None:
+            continue
+        if isinstance(source, int):
+            raise ValueError(
+                f"{name} with points in batches: needed one array of points; or add "
+                "batches with their weights to a Shard"
+            )
+        if np.shape(values) != source.shape[:1]:
+            raise ValueError(
+                f"{name} of shape {np.shape(values)}: needed one for each of "
+                f"{len(source)} points"
+            )
+
+
 def _key(key: jax.Array | None) -> jax.Array:
     """The key, or one from the operating system."""
-    if key is not None:
-        return key
-    return secret_key()
+    return secret_key() if key is None else _check.typed_key(key)
 
 
 @contextlib.contextmanager

@@ -121,23 +121,29 @@ class CdfDistances(Structure):
     ) -> np.ndarray:
         """The same sum in time that doesn't grow with the cells."""
         del labels
-        with np.errstate(all="ignore"):
-            placed = np.asarray(self.placed(points.astype(np.float64)), np.float32)
-        return self.counted(placed, weights)
+        return self.counted(self.located(points), weights)
 
-    def counted(self, placed: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    def counted(
+        self,
+        placed: np.ndarray,
+        weights: np.ndarray | None,
+        max_weight: float | None = None,
+    ) -> np.ndarray:
         """The sum of features, cell by cell: +w left of a point's own, -w right of it.
 
         Args:
           placed: float32 (rows, d), in cells; rows that are not finite count for none.
+          max_weight: of the weights, if not the structure's own.
         """
         usable = np.isfinite(placed).all(axis=1)
         share = np.ones(len(placed), np.float32)
         if weights is not None:
-            weights = np.asarray(weights, np.float32)
-            usable &= np.isfinite(weights)
-            ratio = weights / np.float32(self.max_weight)
-            share = np.where(usable, ratio, 0).clip(0, 1).astype(np.float32)
+            most = np.float32(self.max_weight if max_weight is None else max_weight)
+            with np.errstate(all="ignore"):  # no warning may depend on a record
+                weights = np.asarray(weights, np.float32)
+                usable &= np.isfinite(weights)
+                share = np.where(usable, weights / most, 0).clip(0, 1)
+            share = share.astype(np.float32)
         placed, share = placed[usable], share[usable]
         scale = np.float32(1 / self.step)
         count = np.float32(math.sqrt(self.cells)) * share * scale

@@ -222,9 +222,10 @@ class HatDistances(Structure):
                 answers += found @ hats
                 variance += (found**2).sum(axis=1)
         count = max(self.count_answer(values).high[0], 0.0) / self.max_weight
-        # Half a leaf for p = 1 at v off the mesh; elsewhere the chord's error.
+        # Of the chord over v's leaf at v itself, for p = 1; elsewhere, at most a leaf's.
         leaf = 2.0**-self.levels
-        rest = np.minimum(v / leaf % 1, 1 - v / leaf % 1) if p == 1 else 1.0
+        part = v / leaf % 1
+        rest = 2 * part * (1 - part) if p == 1 else 1.0
         return answers, variance, count * rest * leaf**p
 
     def _on_level(self, v: np.ndarray, level: int) -> np.ndarray:

@@ -94,6 +94,7 @@ class KernelSketch(Structure):
       ValueError, TypeError: a field out of range, or of another shape.
 
     Example:
+      >>> from dpkit.mechanisms.density.grid_noise import Gaussian
       >>> sketch = KernelSketch.draw(Kernel("gaussian", 1.0), 2, features=256,
       ...                            noise=Gaussian(4.0))
       >>> sketch.event("add_remove"), sketch.size
@@ -271,6 +272,7 @@ def _means(
     groups = count // block
     means = single[:, : groups * block].reshape(len(placed), groups, block).mean(axis=2)
     if groups < 5:  # too few to tell by: single ones are sums of waves, at most n
-        return mean, jnp.full_like(mean, records**2 / count)
+        own = records**2 + jnp.float32(sketch.stddev**2)
+        return mean, jnp.full_like(mean, own / count)
     spread = jnp.var(means, axis=1, ddof=1) / groups
     return mean, spread * (groups - 1) / (groups - 3)
