@@ -102,8 +102,8 @@ class CdfDistances(Structure):
 
     def placed(self, points: Any) -> Any:
         """u in [0, m] on every axis."""
-        low = np.array([a for a, _ in self.domain], points.dtype)
-        unit = (self.lengths / self.cells).astype(points.dtype)
+        low = np.array([[a for a, _ in self.domain]], points.dtype)
+        unit = (self.lengths / self.cells)[None].astype(points.dtype)
         return ((points - low) / unit).clip(0, self.cells)
 
     def features(self, placed: Any, labels: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -112,7 +112,7 @@ class CdfDistances(Structure):
         edges = jnp.arange(self.cells, dtype=jnp.float32)
         parts = [jnp.full((len(placed), 1), math.sqrt(self.cells))]
         for axis, weight in enumerate(self.weights):
-            signs = jnp.clip(2 * (placed[:, axis, None] - edges) - 1, -1, 1)
+            signs = jnp.clip(2 * (placed[:, axis, None] - edges[None]) - 1, -1, 1)
             parts.append(signs * jnp.float32(weight))
         return None, tuple(parts)
 

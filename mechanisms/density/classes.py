@@ -124,9 +124,10 @@ class ClassSums(Structure):
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             labels = jnp.where(labels == jnp.floor(labels), labels, jnp.float32(-1))
         known = (labels >= 0) & (labels < self.classes)
-        values = jnp.concatenate([found, count], axis=1) * known[:, None]
+        values = jnp.concatenate([found, count], axis=1)
+        values = jnp.where(known[:, None], values, 0.0)
         row = jnp.where(known, labels, 0).astype(jnp.int32)
-        index = row[:, None] * self.active + jnp.arange(self.active)
+        index = row[:, None] * self.active + jnp.arange(self.active)[None]
         return index, (values,)
 
     def batch_total(

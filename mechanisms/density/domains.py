@@ -65,4 +65,4 @@ def checked_centre(centre: Any, dimension: int) -> tuple[float, ...]:
 
 def shifted(points: Any, centre: tuple[float, ...]) -> Any:
     """Points as seen from a centre."""
-    return points - np.array(centre, points.dtype) if centre else points
+    return points - np.array([centre], points.dtype) if centre else points

@@ -265,7 +265,7 @@ def _means(
     """
     count, block = sketch.count, sketch.block
     cosine, sine = sketch._waves(placed)
-    single = cosine * values[:count] + sine * values[count:]
+    single = cosine * values[None, :count] + sine * values[None, count:]
     mean = single.mean(axis=1)
     if count // block < 16:
         block = 1  # an upper bound: they are drawn to cancel
