@@ -122,7 +122,7 @@ class ClassSums(Structure):
             found = jnp.concatenate(self.sketch._waves(placed), axis=1)
         count = jnp.full((len(placed), 1), COUNT_WEIGHT * self._length)
         if not jnp.issubdtype(labels.dtype, jnp.integer):
-            labels = jnp.where(labels == jnp.floor(labels), labels, jnp.float32(-1))
+            labels = jnp.where(labels == jnp.floor(labels), labels, -1.0)
         known = (labels >= 0) & (labels < self.classes)
         values = jnp.concatenate([found, count], axis=1)
         values = jnp.where(known[:, None], values, 0.0)

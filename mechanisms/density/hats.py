@@ -222,7 +222,7 @@ class HatDistances(Structure):
                 answers += found @ hats
                 variance += (found**2).sum(axis=1)
         count = max(self.count_answer(values).high[0], 0.0) / self.max_weight
-        # Of the chord over v's leaf at v itself, for p = 1; elsewhere, at most a leaf's.
+        # For p = 1, of the chord over v's leaf at v itself; elsewhere, at most a leaf.
         leaf = 2.0**-self.levels
         part = v / leaf % 1
         rest = 2 * part * (1 - part) if p == 1 else 1.0
