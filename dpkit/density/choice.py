@@ -259,8 +259,8 @@ def _spline(asked: _Asked, kernel: Kernel) -> Structure:
 
 def _sketch(asked: _Asked, kernel: Kernel, features: int | None) -> Structure:
     """Random waves: as many as there is time for; with pure noise, fewer."""
-    counts = [features] if features else [_MOST_FEATURES]
-    if not features and not asked.delta:
+    counts = [_MOST_FEATURES if features is None else features]
+    if features is None and not asked.delta:
         counts = [2**k for k in range(6, 14)]
     made = [
         asked.priced(

@@ -89,6 +89,8 @@ def release(
     _together(weights=weights, max_weight=max_weight)
     _together(unit_ids=unit_ids, points_per_unit=points_per_unit)
     source = _source(points, dimension)
+    _one_each(source, weights=weights, unit_ids=unit_ids)
+    key = _key(key)
     choice = choose(
         source if isinstance(source, int) else source.shape[1],
         kernel=kernel,
@@ -101,18 +103,12 @@ def release(
         points_per_unit=1 if points_per_unit is None else points_per_unit,
         **settings,
     )
-    key = _key(key)
     shard = Shard(choice.structure)
 
     def fill() -> None:
         """Reads the points."""
         rows, counted = points if isinstance(source, int) else source, weights
         if unit_ids is not None:
-            if np.shape(unit_ids) != rows.shape[:1]:
-                raise ValueError(
-                    f"unit_ids of shape {np.shape(unit_ids)}: needed one for each of "
-                    f"{len(rows)} points"
-                )
             generator = host_generator(jax.random.fold_in(key, 0))
             kept = kept_rows(unit_ids, choice.structure.points_per_unit, generator)
             rows = rows[kept]
@@ -152,7 +148,7 @@ def release_shards(
             "shards: one of them was released before; a second release of the same "
             "records is a second charge: add them to a new Shard"
         )
-    whole = shards[0].merge(*shards[1:])
+    key, whole = _key(key), shards[0].merge(*shards[1:])
     structure, delta = whole.structure, ledger.budget.delta if delta is None else delta
     expected, floor = structure.expected_error(100_000), structure.floor
     choice = Choice(structure, "it was asked for", expected, floor, {})
@@ -192,7 +188,7 @@ def curate(
       >>> curator.query(np.zeros((1, 8))).stddev.round(1)
       array([4.2])
     """
-    points = as_points(points)
+    points, key = as_points(points), _key(key)
     relation = relation_of(ledger, relation)
     multiplier = noise_multiplier(
         checks.positive(epsilon=epsilon),
@@ -203,11 +199,10 @@ def curate(
     if relation is Relation.REPLACE_ONE:
         share = exact.reach.l2_replaced / (2 * exact.reach.l2) * (1 + 1e-12)
         exact = ExactKernel(exact.kernel, Gaussian(multiplier * share), max_queries)
-    key = _key(key)
     with ledger_for(ledger, epsilon, delta, relation) as book:
         with book.reserve(exact.event(relation), delta=delta, label=label) as grant:
             grant.commit(1)
-    return exact.begin(key, points)
+    return exact.begin(noise_key(key, points), points)
 
 
 def released(
@@ -237,7 +232,7 @@ def released(
         try:
             if fill is not None:
                 fill()
-        except (ValueError, TypeError):
+        except BaseException:  # whatever it was, nothing left this function
             grant.abort(nothing_released=True)
             raise
         total = shard.private_total
@@ -257,7 +252,7 @@ def noise_key(key: jax.Array, total: np.ndarray) -> jax.Array:
     Rogaway and Shrimpton, 2006.)
 
     Args:
-      key: secret. total: private.
+      key: secret. total: private; the sum, or the points themselves.
 
     Returns:
       A key, secret too.
@@ -324,6 +319,23 @@ def relation_of(ledger: Ledger | None, relation: Relation | str | None) -> Relat
             "it out, or use another ledger"
         )
     return ledger.relation
+
+
+def _one_each(source: Any, **given: Any) -> None:
+    """Weights and whose each point is go with one array of points."""
+    for name, values in given.items():
+        if values is None:
+            continue
+        if isinstance(source, int):
+            raise ValueError(
+                f"{name} with points in batches: needed one array of points; or add "
+                "batches with their weights to a Shard"
+            )
+        if np.shape(values) != source.shape[:1]:
+            raise ValueError(
+                f"{name} of shape {np.shape(values)}: needed one for each of "
+                f"{len(source)} points"
+            )
 
 
 def _key(key: jax.Array | None) -> jax.Array:
