@@ -140,6 +140,18 @@ def release_shards(
     Raises:
       ValueError: no parts, parts of different structures, or one that was released.
       BudgetExceeded: the ledger can't pay. Nothing is drawn.
+
+    Example:
+      >>> from dpkit.mechanisms.density import SquaredDistances
+      >>> moments = SquaredDistances(radius=2.0, dimension=1, noise=Gaussian(5.0))
+      >>> parts = [Shard(moments), Shard(moments)]
+      >>> for part in parts:
+      ...     part.add(np.ones((500, 1)))
+      >>> with Ledger.open(None, budget=Budget(1.0, 1e-6), relation="add_remove",
+      ...                  unit="record", dataset="toy") as ledger:
+      ...     made = release_shards(*parts, ledger=ledger, key=jax.random.key(0))
+      >>> made.count.values.round(-2)
+      array([1000.])
     """
     if not shards:
         raise ValueError("shards: needed at least one")
