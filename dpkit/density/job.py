@@ -111,12 +111,11 @@ class Build(Prepared):
         grant = session.reserve(
             ledger, self.cost(), 1, label=label, delta=privacy.delta
         )
-        on_progress(Progress(0, 1, "adding noise", None))
         values = structure.privatize(session.secrets.key("density"), total)
         grant.commit(1)
+        on_progress(Progress(1, 1, "adding noise", grant.bound.upper))
         facts = self._facts()
         sections = told(self.config, Release(structure, values, facts))
-        on_progress(Progress(1, 1, "adding noise", grant.bound.upper))
         facts |= {"seconds": round(time.monotonic() - began, 3)}
 
         def content(result: Mapping[str, Any]) -> bytes:
@@ -150,7 +149,7 @@ def _points(config: Config) -> Points:
     """The source of the points."""
     data = config.data
     return open_points(
-        config.folder / data.path,
+        _place(config, data.path),
         columns=data.columns,
         weight=data.weight_column,
         owner=data.unit_column,
@@ -161,9 +160,14 @@ def _landmarks(config: Config) -> np.ndarray | None:
     """The public points of a file."""
     if config.density.landmarks is None:
         return None
-    found = open_points(config.folder / config.density.landmarks, strict=True)
+    found = open_points(_place(config, config.density.landmarks), strict=True)
     parts = [batch.points for batch in found.batches()]
     return np.concatenate([np.zeros((0, found.dimension)), *parts])
+
+
+def _place(config: Config, path: str) -> Path:
+    """A path of the configuration, whose folder may not be there yet."""
+    return (config.folder / path).resolve()
 
 
 def _choice(
@@ -177,9 +181,8 @@ def _choice(
         dimension = len(asked.domain or ()) or np.shape(landmarks)[1]
     if asked.domain is not None and len(asked.domain) != dimension:
         raise ValueError(
-            f"domain has {len(asked.domain)} axes, and a point {dimension} "
-            "coordinates: give a low and a high for each, or name the coordinates by "
-            "data.columns"
+            f"domain={[list(pair) for pair in asked.domain]}: needed low and high for "
+            f"each of a point's {dimension} coordinates; or name these by data.columns"
         )
     if dimension > 2 and max(asked.axes) >= dimension:
         raise ValueError(f"axes={list(asked.axes)} must be of {dimension}, from 0 on")
