@@ -41,7 +41,7 @@ _NOT_COVERED = (
 )
 
 
-def told(config: Config, release: Release) -> dict[str, Any]:
+def told(config: Config, release: Release, title: str) -> dict[str, Any]:
     """What a build tells the frame of reports, as fields of an `Outcome`."""
     facts = release.facts
     expected, floor = facts["expected_error"], facts["floor"]
@@ -62,7 +62,7 @@ def told(config: Config, release: Release) -> dict[str, Any]:
     if isinstance(release.structure, SplineGrid):
         sections.insert(1, Section("Along each axis", *_histograms(config, release)))
     return {
-        "title": f"Private density of {len(_names(config, release))} coordinates",
+        "title": f"Private density of {title}",
         "sections": sections,
         "shown": shown,
         "released": _RELEASED,
@@ -92,11 +92,13 @@ def _pictures(config: Config, release: Release) -> list[Part]:
         flat = release.query(places)
         answers = Answers(*(part.reshape(_SIZE, _SIZE) for part in flat))
         where = ", through the middle of all other axes" if len(domain) > 2 else ""
-    labels = Axes(names[first], names[second])
-    return [
-        _map(x, y, answers.values, labels, f"The {what}{where}."),
-        _map(x, y, answers.stddev, labels, "The standard deviation of each answer."),
-    ]
+    labels, errors = Axes(names[first], names[second]), answers.stddev
+    picture = _map(x, y, answers.values, labels, f"The {what}{where}.")
+    if errors.max() <= 1.02 * errors.min():
+        same = f"The standard deviation is {number(float(errors.max()))} everywhere."
+        return [picture, Text(same)]
+    caption = "The standard deviation of each answer."
+    return [picture, _map(x, y, errors, labels, caption)]
 
 
 def _map(x: Any, y: Any, values: np.ndarray, axes: Axes, caption: str) -> Map:
@@ -147,7 +149,8 @@ def _reasons(config: Config, release: Release) -> list[Part]:
         f"{number(expected / floor, digits=3)} times the floor."
     )
     others = [(name, number(error)) for name, error in facts["others"].items()]
-    compared = [Table(others, ["structure", "expected error"])] if others else []
+    heads = ["structure", "expected error"]
+    compared = [Table(others, heads)] if len(others) > 1 else []
     return [Text(text), *compared]
 
 

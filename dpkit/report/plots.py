@@ -179,7 +179,7 @@ def _shade(x: Any, y: Any, values: Any, wanted: Axes, name: str) -> str:
     if not high > low * (1 + 1e-6):
         low = 0.0
     levels = np.linspace(low, max(high * (1 + 1e-6), 1e-9), _SHADES + 1)
-    colours = [(*to_rgb(_MARK), share) for share in np.linspace(0.04, 1, _SHADES)]
+    colours = [(*to_rgb(_MARK), share) for share in np.linspace(0, 1, _SHADES)]
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.6, 3.7), layout="constrained")
         axes = figure.add_subplot()
