@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from dp_accounting import GaussianDpEvent
@@ -32,6 +32,7 @@ from dpkit.mechanisms.density import (
 )
 from dpkit.mechanisms.density.spline import spacing_for
 
+S = TypeVar("S", bound=Structure)
 DISTANCES = ("l1", "l2", "l2_squared", "lp")
 STRUCTURES = ("spline", "sketch", "landmarks")
 _MOST_FEATURES = 8192
@@ -167,22 +168,9 @@ class _Asked:
     seed: int
     shared: dict[str, Any]
 
-    def priced(self, make: Callable[[Any], Structure], pure: Any) -> Structure:
+    def priced(self, make: Callable[[Any], S], pure: Any) -> S:
         """A structure whose noise costs what may be spent, under the relation."""
-        if self.delta:
-            multiplier = noise_multiplier(self.epsilon, self.delta, self.relation)
-            made = make(Gaussian(multiplier))
-            if self.relation is Relation.REPLACE_ONE:
-                share = made.reach.l2_replaced / (2 * made.reach.l2)
-                made = make(Gaussian(multiplier * share * (1 + 1e-12)))
-            return made
-        made = make(pure(self.epsilon))
-        if self.relation is Relation.REPLACE_ONE:
-            near, far = made.reach.l1, made.reach.l1_replaced
-            if pure is Radial:
-                near, far = made.reach.l2, made.reach.l2_replaced
-            made = make(pure(self.epsilon * near / far * (1 - 1e-12)))
-        return made
+        return priced(make, pure, self.epsilon, self.delta, self.relation)
 
     def box(self, wanted_by: str) -> Any:
         """The domain, which must be there."""
@@ -197,6 +185,35 @@ class _Asked:
                 "each coordinate"
             )
         return tuple(tuple(pair) for pair in self.domain)
+
+
+def priced(
+    make: Callable[[Any], S],
+    pure: Any,
+    epsilon: float,
+    delta: float,
+    relation: Relation,
+) -> S:
+    """A structure whose noise costs what may be spent, under the relation.
+
+    Args:
+      make: from noise to the structure.
+      pure: the noise where delta is 0, `Laplace` or `Radial`; else it is `Gaussian`.
+    """
+    if delta:
+        multiplier = noise_multiplier(epsilon, delta, relation)
+        made = make(Gaussian(multiplier))
+        if relation is Relation.REPLACE_ONE:
+            share = made.reach.l2_replaced / (2 * made.reach.l2)
+            made = make(Gaussian(multiplier * share * (1 + 1e-12)))
+        return made
+    made = make(pure(epsilon))
+    if relation is Relation.REPLACE_ONE:
+        near, far = made.reach.l1, made.reach.l1_replaced
+        if pure is Radial:
+            near, far = made.reach.l2, made.reach.l2_replaced
+        made = make(pure(epsilon * near / far * (1 - 1e-12)))
+    return made
 
 
 @functools.lru_cache(maxsize=64)
@@ -231,8 +248,8 @@ def _spline(asked: _Asked, kernel: Kernel) -> Structure:
 
 def _sketch(asked: _Asked, kernel: Kernel, features: int | None) -> Structure:
     """Random waves: as many as there is time for; with pure noise, fewer."""
-    counts = [features] if features else [_MOST_FEATURES]
-    if not features and not asked.delta:
+    counts = [_MOST_FEATURES if features is None else features]
+    if features is None and not asked.delta:
         counts = [2**k for k in range(6, 14)]
     made = [
         asked.priced(

@@ -33,7 +33,7 @@ class Release:
       >>> made = release(points, kernel="gaussian", bandwidth=1.0, domain=[(0, 9)],
       ...                epsilon=1.0, delta=1e-6, key=jax.random.key(0))
       >>> made.query([[4.0]]).stddev.round(1)
-      array([4.4])
+      array([4.7])
     """
 
     structure: Structure

@@ -16,6 +16,7 @@ import functools
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,6 +63,9 @@ class ClassSums(Structure):
         """Refuses what doesn't fit together."""
         checks.integer_at_least(1, classes=self.classes)
         checks.integer_at_least(1, dimension=self.dimension)
+        checks.flag(normalise=self.normalise)
+        if not isinstance(self.sketch, KernelSketch | None):
+            raise TypeError(f"sketch={self.sketch!r}: needed a KernelSketch, or None")
         if self.sketch is not None and self.sketch.dimension != self.dimension:
             raise ValueError(
                 f"sketch has dimension {self.sketch.dimension}: needed "
@@ -104,11 +108,7 @@ class ClassSums(Structure):
     def placed(self, points: Any) -> Any:
         """Points of length 1, and in the sketch's bandwidths."""
         if self.sketch is None or self.normalise:
-            xp = np if isinstance(points, np.ndarray) else jnp
-            largest = xp.abs(points).max(axis=-1, keepdims=True)
-            points = points / xp.maximum(largest, 1e-30)
-            norm = xp.sqrt((points**2).sum(axis=-1, keepdims=True))
-            points = points / xp.maximum(norm, 1e-30)
+            points = _normalised(points)
         return points if self.sketch is None else self.sketch.placed(points)
 
     def features(self, placed: Any, labels: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -118,20 +118,21 @@ class ClassSums(Structure):
         else:
             found = jnp.concatenate(self.sketch._waves(placed), axis=1)
         count = jnp.full((len(placed), 1), COUNT_WEIGHT * self._length)
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            labels = jnp.where(labels == jnp.floor(labels), labels, -1.0)
         known = (labels >= 0) & (labels < self.classes)
-        values = jnp.concatenate([found, count], axis=1) * known[:, None]
+        values = jnp.concatenate([found, count], axis=1)
+        values = jnp.where(known[:, None], values, 0.0)
         row = jnp.where(known, labels, 0).astype(jnp.int32)
-        index = row[:, None] * self.active + jnp.arange(self.active)
+        index = row[:, None] * self.active + jnp.arange(self.active)[None]
         return index, (values,)
 
     def batch_total(
         self, points: np.ndarray, weights: np.ndarray | None, labels: Any
     ) -> np.ndarray:
-        """The same sum as a product of matrices; exact, as it stays below 2^53."""
+        """The same sum, row by row; within int32 as all sums of a batch are."""
         batch = self.padded(points, weights, labels)
-        steps = np.asarray(steps_of(self, *batch), np.float64)
-        chosen = np.arange(self.classes)[:, None] == batch[2]
-        return np.rint(chosen.astype(np.float64) @ steps).astype(np.int64).reshape(-1)
+        return np.asarray(_by_class(self, *batch), np.int64).reshape(-1)
 
     def table(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sums (C, width) and counts (C,), in units of a feature's length."""
@@ -178,3 +179,23 @@ class ClassSums(Structure):
         """The noise of a sum of one class in one direction."""
         del records
         return self.max_weight * self.stddev / self._length
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _by_class(table: ClassSums, placed: Any, weights: Any, labels: Any) -> jax.Array:
+    """The sums of a batch, (C, active) int32; a label that is no class adds zeros."""
+    steps = steps_of(table, placed, weights, labels)
+    row = jnp.clip(labels, 0, table.classes - 1)
+    return jnp.zeros((table.classes, table.active), jnp.int32).at[row].add(steps)
+
+
+def _normalised(points: Any) -> Any:
+    """Points of length 1; those of length 0, or too small or large for it, of less."""
+    if isinstance(points, np.ndarray) and points.dtype == np.float64:
+        with np.errstate(over="ignore"):
+            norm = np.sqrt(np.vecdot(points, points))
+    else:  # squares of float32 leave its range sooner
+        largest = jnp.abs(points).max(axis=-1, keepdims=True)
+        points = points / jnp.maximum(largest, 1e-30)
+        norm = jnp.sqrt((points**2).sum(axis=-1))
+    return points / norm.clip(1e-30)[..., None]
