@@ -14,6 +14,7 @@ from dp_accounting import GaussianDpEvent
 from dpkit.accountants import Relation, calibrate
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import as_relation
+from dpkit.density.config import FROM_DATA
 from dpkit.mechanisms.density import (
     KERNELS,
     CdfDistances,
@@ -35,18 +36,6 @@ S = TypeVar("S", bound=Structure)
 DISTANCES = ("l1", "l2", "l2_squared", "lp")
 STRUCTURES = ("spline", "sketch", "landmarks")
 _MOST_FEATURES = 8192
-# What people compute from the points, or ask a library to.
-_FROM_DATA = (
-    "auto",
-    "data",
-    "median",
-    "scott",
-    "silverman",
-    "minmax",
-    "quantile",
-    "std",
-    "range",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,7 +363,7 @@ def _reason(best: str, found: dict[str, Structure], asked: _Asked) -> str:
 def _public(name: str, value: Any) -> Any:
     """A public setting; refused by name where it asks to be computed."""
     if isinstance(value, str):
-        if value.lower() in _FROM_DATA:
+        if value.lower() in FROM_DATA:
             raise ValueError(
                 f"{name}={value!r} would be computed from the private points, which "
                 "publishes them in part: give a public one, known without them, or "

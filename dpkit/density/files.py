@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from dpkit.mechanisms import density
 
@@ -39,6 +39,13 @@ def write(
     Raises:
       OSError: it can't be written.
     """
+    path.write_bytes(content(structure, values, facts))
+
+
+def content(
+    structure: density.Structure, values: np.ndarray, facts: dict[str, Any]
+) -> bytes:
+    """What the file of a released structure holds."""
     arrays: dict[str, np.ndarray] = {"values": values}
     told = {
         "version": VERSION,
@@ -46,7 +53,7 @@ def write(
         "facts": facts,
     }
     text = json.dumps(told, allow_nan=False, sort_keys=True)
-    save_file(arrays, path, metadata={"dpkit_density": text})
+    return save(arrays, metadata={"dpkit_density": text})
 
 
 def read(path: str | Path) -> tuple[density.Structure, np.ndarray, dict[str, Any]]:
