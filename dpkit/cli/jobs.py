@@ -56,7 +56,9 @@ Changes = Annotated[
 ]
 Offline = Annotated[
     bool,
-    typer.Option("--offline", help="Never fetch data, even where the CONFIG allows it."),
+    typer.Option(
+        "--offline", help="Never fetch data, even where the CONFIG allows it."
+    ),
 ]
 DryRun = Annotated[
     bool,

@@ -39,7 +39,11 @@ class DataSection(Settings, frozen=True, kw_only=True):
     first line is all numbers has no names: that line is a record.
     """
 
-    INSTEAD: ClassVar = {"file": "path", "weights": "weight_column", "schema": "columns"}
+    INSTEAD: ClassVar = {
+        "file": "path",
+        "weights": "weight_column",
+        "schema": "columns",
+    }
 
     path: Annotated[
         str,
@@ -141,9 +145,7 @@ class DensitySection(Settings, frozen=True, kw_only=True):
     feature_seed: Annotated[
         Place, Meta(description="Of a sketch's waves; it isn't the noise's.")
     ] = 0
-    power: Annotated[
-        Positive | None, Meta(description="p of lp, from 1 to 2.")
-    ] = None
+    power: Annotated[Positive | None, Meta(description="p of lp, from 1 to 2.")] = None
     landmarks: Annotated[
         str | None,
         Meta(

@@ -115,7 +115,9 @@ class Build(Prepared):
         grant.commit(1)
         on_progress(Progress(1, 1, "adding noise", grant.bound.upper))
         facts = self._facts()
-        sections = told(self.config, Release(structure, values, facts), self.terms["dataset"])
+        sections = told(
+            self.config, Release(structure, values, facts), self.terms["dataset"]
+        )
         facts |= {"seconds": round(time.monotonic() - began, 3)}
 
         def content(result: Mapping[str, Any]) -> bytes:

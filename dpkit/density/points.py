@@ -139,7 +139,9 @@ def open_points(
             "columns: one of them holds neither numbers nor lists of one public length"
         )
     if not found:
-        raise ValueError("columns: the source has none of numbers; name the coordinates")
+        raise ValueError(
+            "columns: the source has none of numbers; name the coordinates"
+        )
     return Points(origin, found, weight, owner)
 
 
