@@ -71,9 +71,7 @@ class Origin:
     types: Callable[[], Mapping[str, pa.DataType]] | None = None
 
 
-def open_origin(
-    source: Any, *, strict: bool = False, nameless: bool = False
-) -> Origin:
+def open_origin(source: Any, *, strict: bool = False, nameless: bool = False) -> Origin:
     """A source of rows, of any kind in the list above.
 
     Args:
@@ -193,7 +191,9 @@ def _of_csv(path: Path, strict: bool, nameless: bool) -> Origin:
 
         stream = arrow.open_csv(
             pa.input_stream(str(path)),
-            arrow.ReadOptions(block_size=_BLOCK, column_names=names, skip_rows=int(named)),
+            arrow.ReadOptions(
+                block_size=_BLOCK, column_names=names, skip_rows=int(named)
+            ),
             arrow.ParseOptions(
                 delimiter=delimiter,
                 newlines_in_values=True,

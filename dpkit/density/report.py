@@ -29,13 +29,13 @@ _BARS = (
     "is cut off at zero.",
 )
 _RELEASED = (
-    "It holds for the structure in density.safetensors and for all answers that are ever "
-    "computed from it, however many: they are post-processing, and cost nothing more."
+    "It holds for the structure in density.safetensors and for all answers that are "
+    "ever computed from it, however many: they are post-processing, and cost nothing."
 )
 _NOT_COVERED = (
     "What was declared public: the domain, the bandwidth, the number and the names of "
-    "columns, landmarks. If they were chosen by looking at the points, that was a release "
-    "of its own, which nobody charged.",
+    "columns, landmarks. If they were chosen by looking at the points, that was a "
+    "release of its own, which nobody charged.",
     "How long it took to read the points, for whoever watched: it tells how many there "
     "are. The times in this folder begin after that.",
 )
@@ -144,8 +144,8 @@ def _reasons(config: Config, release: Release) -> list[Part]:
     expected, floor = facts["expected_error"], facts["floor"]
     text = (
         f"{facts['structure']}: {facts['reason']}. An answer is expected to be off by "
-        f"{number(expected)}, were there {config.density.records:,} records; one single "
-        f"answer by such noise would be off by {number(floor)}, so it is "
+        f"{number(expected)}, were there {config.density.records:,} records; one "
+        f"single answer by such noise would be off by {number(floor)}, so it is "
         f"{number(expected / floor, digits=3)} times the floor."
     )
     others = [(name, number(error)) for name, error in facts["others"].items()]

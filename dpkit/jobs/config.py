@@ -311,9 +311,13 @@ def in_words(kind: inspect.Type) -> str:
             return "text"
         case inspect.VarTupleType(item_type=inspect.TupleType(item_types=(first, _))):
             steps = isinstance(first, inspect.IntType)
-            return f"{'pieces [[steps, value]' if steps else 'pairs [[low, high]'}, ...]"
+            return (
+                f"{'pieces [[steps, value]' if steps else 'pairs [[low, high]'}, ...]"
+            )
         case inspect.TupleType():
-            return f"{len(kind.item_types)} of them, each {in_words(kind.item_types[0])}"
+            return (
+                f"{len(kind.item_types)} of them, each {in_words(kind.item_types[0])}"
+            )
         case inspect.DictType():
             return "a table, { name = … }"
         case inspect.VarTupleType():

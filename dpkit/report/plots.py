@@ -96,7 +96,13 @@ def chart(lines: Sequence[Line], axes: Axes, *, name: str, note: str) -> str:
 
 
 def heat(
-    x: Sequence[float], y: Sequence[float], values: Any, axes: Axes, *, name: str, note: str
+    x: Sequence[float],
+    y: Sequence[float],
+    values: Any,
+    axes: Axes,
+    *,
+    name: str,
+    note: str,
 ) -> str:
     """Values over a rectangle as shades, in eight steps beside a scale; an SVG element.
 
