@@ -163,8 +163,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def of(cls, release: Release) -> Classifier:
         """A fitted classifier from its release; it can predict."""
         facts = release.facts
-        cost = {name: facts.get(name) for name in ("epsilon", "delta")}
-        made = cls(classes=facts["classes"], **cost)
+        epsilon, delta = facts.get("epsilon"), facts.get("delta")
+        made = cls(classes=facts["classes"], epsilon=epsilon, delta=delta)
         made.classes_ = np.unique(facts["classes"])
         vars(made)["n_features_in_"] = release.structure.dimension
         made.release_ = release

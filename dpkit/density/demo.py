@@ -96,7 +96,7 @@ def _told(release: Release, title: str, found: Dataset) -> dict[str, Any]:
     images, labels = _rows(found, "test")
     predicted = Classifier.of(release).predict(images)
     accuracy = float((predicted == labels).mean())
-    table = release.structure
+    table: Any = release.structure
     counts = table.counts(release.values)
     rows = [
         (
@@ -122,16 +122,15 @@ def _told(release: Release, title: str, found: Dataset) -> dict[str, Any]:
 
 def _means(release: Release, found: Dataset) -> list[Map]:
     """The mean images of the classes in rows, where those were released."""
-    table, (height, width) = release.structure, found.schema.shape[:2]
+    table: Any = release.structure
     if table.sketch is not None:
         return []
     sums, counts = table.table(release.values)
     across = math.ceil(math.sqrt(len(counts)))
     down = math.ceil(len(counts) / across)
-    means = np.zeros((down * across, height, width))
-    means[: len(counts)] = (sums / np.maximum(counts, 1)[:, None]).reshape(
-        -1, height, width
-    )
+    means = (sums / np.maximum(counts, 1)[:, None]).reshape(-1, *found.schema.shape[:2])
+    means = np.pad(means, ((0, down * across - len(means)), (1, 1), (1, 1)))
+    height, width = means.shape[1:]
     rows = means.reshape(down, across, height, width).transpose(0, 2, 1, 3)
     picture = rows.reshape(down * height, across * width)[::-1].T
     x, y = (

@@ -54,7 +54,7 @@ class _Job:
             choice = _choice(config, points, landmarks)
         digest = None
         if landmarks is not None:
-            digest = hashlib.sha256(np.ascontiguousarray(landmarks)).hexdigest()
+            digest = hashlib.sha256(landmarks.tobytes()).hexdigest()
         name = config.data.dataset
         made = Build(
             choice,
@@ -198,10 +198,11 @@ def _choice(
 ) -> Choice:
     """The structure for what is public: the dimension, and the settings."""
     asked, privacy, data = config.density, config.privacy, config.data
+    dimension = len(asked.domain or ())
     if points is not None:
         dimension = points.dimension
-    else:
-        dimension = len(asked.domain or ()) or np.shape(landmarks)[1]
+    elif landmarks is not None and not dimension:
+        dimension = landmarks.shape[1]
     if asked.domain is not None and len(asked.domain) != dimension:
         raise ValueError(
             f"domain={[list(pair) for pair in asked.domain]}: needed low and high for "
