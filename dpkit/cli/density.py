@@ -156,6 +156,11 @@ def query(
     from dpkit.density import load
 
     found = load(release)
+    if "classes" in found.facts:
+        raise ValueError(
+            f"{release} was released by class: ask it in Python, by "
+            f"dpkit.density.Classifier.load({str(release)!r}).predict(rows)"
+        )
     answers = found.query(_read(queries, found))
     _write(answers, out)
     told = {"queries": len(answers.values), "out": str(out)}

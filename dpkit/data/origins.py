@@ -303,14 +303,15 @@ def _of_stream(source: Any) -> Origin:
             ) from None
 
     first = [reader()]
-    names = tuple(first[0].schema.names)
+    schema = first[0].schema
+    names = tuple(schema.names)
 
     def read(wanted: Sequence[str]) -> Batches:
         opened = first.pop() if first else reader()
         places = [names.index(name) for name in wanted]
         return _named(batch.select(places) for batch in opened)
 
-    return Origin(names, read)
+    return Origin(names, read, types=lambda: _types_of(schema))
 
 
 def _of_npz(path: Path) -> Origin:
