@@ -10,7 +10,7 @@ from dpkit.cli import jobs
 from dpkit.cli.errors import Command
 from dpkit.cli.files import beside, place
 from dpkit.cli.options import Delta, Json, Relation
-from dpkit.cli.output import emit, facts
+from dpkit.cli.output import emit, facts, note
 
 if TYPE_CHECKING:
     from dpkit.density import Answers, Release
@@ -163,6 +163,8 @@ def query(
         )
     answers = found.query(_read(queries, found))
     _write(answers, out)
+    if found.facts.get("insecure_seed"):
+        note(f"dpkit: {release}: NO PRIVACY: its noise came from a known seed")
     told = {"queries": len(answers.values), "out": str(out)}
     named = ("structure", "kernel", "epsilon", "delta", "relation", "unit")
     told |= {name: found.facts.get(name) for name in named}

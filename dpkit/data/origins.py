@@ -175,10 +175,12 @@ def _of_csv(path: Path, strict: bool, nameless: bool) -> Origin:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
+    from dpkit.data.values import floats
+
     line = _first_line(path)
     delimiter = "\t" if ".tsv" in path.suffixes else _delimiter(line)
     names = next(csv.reader([line], delimiter=delimiter), [])
-    named = not (nameless and names and all(map(_is_number, names)))
+    named = not nameless or bool(np.isnan(floats(names)).any())
     if not named:
         names = [str(number) for number in range(1, len(names) + 1)]
 
@@ -218,15 +220,6 @@ def _of_csv(path: Path, strict: bool, nameless: bool) -> Origin:
             )
 
     return Origin(tuple(names), read)
-
-
-def _is_number(text: str) -> bool:
-    """Whether a name is none, but a number in a record."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _first_line(path: Path) -> str:

@@ -266,8 +266,8 @@ class ClassesConfig(JobConfig, frozen=True, kw_only=True):
     """The configuration of the demo: the classes of images from one release.
 
     Example:
-      >>> list(ClassesConfig.__struct_fields__)
-      ['data', 'classes', 'privacy', 'ledger', 'test']
+      >>> list(ClassesConfig.__struct_fields__)[2:]
+      ['data', 'classes', 'privacy']
     """
 
     data: ImagesSection

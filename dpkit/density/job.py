@@ -183,8 +183,11 @@ def _landmarks(config: Config) -> np.ndarray | None:
     """The public points of a file."""
     if config.density.landmarks is None:
         return None
-    found = open_points(_place(config, config.density.landmarks), strict=True)
-    parts = [batch.points for batch in found.batches()]
+    try:
+        found = open_points(_place(config, config.density.landmarks), strict=True)
+        parts = [batch.points for batch in found.batches()]
+    except ValueError as error:
+        raise ValueError(f"landmarks={config.density.landmarks!r}: {error}") from None
     return np.concatenate([np.zeros((0, found.dimension)), *parts])
 
 

@@ -227,6 +227,7 @@ def test_the_points_are_read_before_anything_is_on_disk_or_timed(here, monkeypat
         (["data.columns=['z']"], "data.columns: the source has no column 'z'"),
         (["data.path=none.csv"], "data.path=.*doesn't exist"),
         (["density.landmarks=points.csv"], "landmarks_public=False: needed True"),
+        (["density.landmarks=none.csv"], "density.landmarks='none.csv': .*none.csv"),
         (["density.features=7", "density.structure=sketch"], "density.features=7"),
         (["density.bandwidth=1e-4", "density.structure=spline"], "needed at most"),
     ],

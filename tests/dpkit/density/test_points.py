@@ -59,6 +59,8 @@ def test_columns_by_name_in_the_order_that_is_asked_for(tmp_path):
     path.write_text("x,who,y\n1,ann,2\n")
     assert points(path, columns=["y", "x"]).tolist() == [[2.0, 1.0]]
     assert open_points(path).dimension == 3  # nothing tells that names are none
+    path.write_text("2020_1,2020_2\n1,2\n")
+    assert points(path).tolist() == [[1.0, 2.0]]
     path.write_text("5,6,7\n")
     assert points(path, columns=["3", "1"]).tolist() == [[7.0, 5.0]]
     wide = {"x": np.ones(3), "e": np.zeros((3, 4))}
