@@ -118,7 +118,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         )
         check_classification_targets(y)
         relation = relation_of(self.ledger, self.relation)
-        shard = Shard(self._structure(X.shape[1], len(classes), relation))
+        shard = Shard(self.structure_for(X.shape[1], len(classes), relation))
         shard.add(X, labels=self._codes(y, classes))
         self.release_ = self._released(shard, relation, classes)
         self.classes_ = classes
@@ -157,10 +157,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
         release = load(path)
         if not isinstance(release.structure, ClassSums):
             raise ValueError(f"{path} is no classifier's release")
+        return cls.of(release)
+
+    @classmethod
+    def of(cls, release: Release) -> Classifier:
+        """A fitted classifier from its release; it can predict."""
         facts = release.facts
-        made = cls(
-            classes=facts["classes"], epsilon=facts["epsilon"], delta=facts["delta"]
-        )
+        epsilon, delta = facts.get("epsilon"), facts.get("delta")
+        made = cls(classes=facts["classes"], epsilon=epsilon, delta=delta)
         made.classes_ = np.unique(facts["classes"])
         vars(made)["n_features_in_"] = release.structure.dimension
         made.release_ = release
@@ -185,7 +189,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
             )
         return classes
 
-    def _structure(self, dimension: int, classes: int, relation: Relation) -> ClassSums:
+    def structure_for(
+        self, dimension: int, classes: int, relation: Relation
+    ) -> ClassSums:
         """The table, with noise that costs what may be spent."""
         sketch = None
         if self.kernel != "linear":

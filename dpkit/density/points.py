@@ -164,7 +164,7 @@ def _refuse_lacking(origin: Origin, wanted: Sequence[str]) -> None:
         if name not in origin.names:
             raise ValueError(
                 f"columns: the source has no column {name!r}; names must agree letter "
-                "by letter, and of a CSV whose first line is all numbers they are 1, 2, …"
+                "by letter; of a CSV whose first line is all numbers they are 1, 2, …"
             )
         if origin.names.count(name) > 1 or wanted.count(name) > 1:
             raise ValueError("columns: two have the same name: rename one")
