@@ -306,6 +306,9 @@ def test_no_warning_depends_on_a_record(structure):
         np.testing.assert_array_equal(total, 2 * one)
 
 
+MANY = pytest.param(65_536, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("dimension", [512, MANY])
 def test_many_coordinates_are_no_longer_than_one(dimension):
     """Squares too small to be seen beside a large one, one by one, are seen together.
