@@ -1,11 +1,13 @@
 """Which structure: by what is public, and how far from the floor it says it is."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from dpkit.accountants import PureDpEvent
 from dpkit.density import choose
 from dpkit.mechanisms.density import Gaussian, Laplace, Radial
 
@@ -15,7 +17,8 @@ SMOOTH = {"kernel": "gaussian", "bandwidth": 1.0}
 
 
 def chosen(dimension=1, **settings):
-    return choose(dimension, **({**COST, **settings}))
+    given: dict[str, Any] = {**COST, **settings}
+    return choose(dimension, **given)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,8 @@ def test_pure_noise_costs_what_was_asked(settings, relation):
         scale = structure.stddev / math.sqrt(structure.size + 1)
         loss = (reach.l2_replaced if far else reach.l2) / scale
     assert 1 - 1e-9 < loss <= 1 + 1e-12
-    assert structure.event(relation).epsilon <= 1 + 1e-12
+    event = structure.event(relation)
+    assert isinstance(event, PureDpEvent) and event.epsilon <= 1 + 1e-12
 
 
 @pytest.mark.parametrize(

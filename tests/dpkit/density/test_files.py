@@ -1,5 +1,7 @@
 """A release as a file: the same answers, no key, no row, and nothing else is taken."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from dpkit.mechanisms.density import (
 
 POINTS = np.random.default_rng(0).normal(4, 1.5, (900, 1))
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "grid": {"bandwidth": 1.0, "domain": [(0, 9)]},
     "sketch": {"bandwidth": 1.0, "structure": "sketch", "features": 64},
     "landmarks": {
@@ -36,7 +38,7 @@ SETTINGS = {
 def test_a_file_answers_the_same_and_holds_no_secret(settings, tmp_path):
     points = POINTS.copy()
     points[7] = 3.14159265358979
-    given = {"epsilon": 1.0, "delta": 1e-6, "records": 900, **settings}
+    given: dict[str, Any] = {"epsilon": 1.0, "delta": 1e-6, "records": 900, **settings}
     out = release(points, key=jax.random.key(771_345_123), **given)
     path = tmp_path / "density.safetensors"
     out.save(path)
@@ -100,7 +102,7 @@ def test_tables_of_classes_and_numbers_of_numpy(tmp_path):
         dimension=2,
         sketch=sketch,
         max_weight=np.float64(2.0),
-        noise=Radial(np.float32(0.5)),
+        noise=Radial(np.float64(0.5)),
     )
     values = np.arange(table.size, dtype=np.float64)
     files.write(tmp_path / "a", table, values, {"epsilon": None})

@@ -1,6 +1,7 @@
 """One call: refused before it is charged, charged before it is drawn, charged once."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from tests.oracles import density as oracle
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(4, 1, (2_000, 1))
 RELATIONS = ["add_remove", "replace_one", "zero_out"]
-COST = {"epsilon": 1.0, "delta": 1e-6}
+COST: dict[str, Any] = {"epsilon": 1.0, "delta": 1e-6}
 
 
 def opened(relation="add_remove", budget=(10.0, 1e-4)):
@@ -38,7 +39,7 @@ def kinds(ledger):
 
 def made(ledger=None, points=POINTS, seed=0, **settings):
     """A grid's release."""
-    given = {"bandwidth": 1.0, "domain": [(0, 9)], **COST, **settings}
+    given: dict[str, Any] = {"bandwidth": 1.0, "domain": [(0, 9)], **COST, **settings}
     given.setdefault("key", jax.random.key(seed))
     return release(points, ledger=ledger, **given)
 
@@ -60,7 +61,7 @@ def test_a_release_is_one_entry_and_queries_are_none(relation, delta):
     # What it says is what the event says at this delta, under the ledger's relation.
     event = out.structure.event(relation)
     claimed = delta_of(event, 1.0, relation=relation).upper
-    assert claimed <= delta * (1 + 1e-6) + 1e-12
+    assert claimed is not None and claimed <= delta * (1 + 1e-6) + 1e-12
     made(ledger, delta=delta, seed=1)
     assert kinds(ledger) == ["reserve", "commit"] * 2
 
@@ -340,14 +341,15 @@ def test_a_ledger_of_its_own():
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_a_curator_is_one_entry(relation):
     ledger = opened(relation)
-    given = {"bandwidth": 1.0, **COST, "ledger": ledger}
+    given: dict[str, Any] = {"bandwidth": 1.0, **COST, "ledger": ledger}
     curator = curate(POINTS, key=jax.random.key(0), **given)
     assert kinds(ledger) == ["reserve", "commit"]
     curator.query([[4.0], [5.0]])
     curator.query([[4.0]])
     assert kinds(ledger) == ["reserve", "commit"]
     event = curator.mechanism.event(relation)
-    assert delta_of(event, 1.0, relation=relation).upper <= 1e-6 * (1 + 1e-6)
+    claimed = delta_of(event, 1.0, relation=relation).upper
+    assert claimed is not None and claimed <= 1e-6 * (1 + 1e-6)
     expected = 4.22467889 * (math.sqrt(2) if relation == "replace_one" else 1)
     assert curator.mechanism.stddev == pytest.approx(expected, rel=1e-4)
 
@@ -368,7 +370,13 @@ def test_a_curator_is_one_entry(relation):
 )
 def test_a_curator_that_is_refused_costs_nothing(settings, said):
     ledger = opened()
-    given = {"points": POINTS, "bandwidth": 1.0, **COST, "ledger": ledger, **settings}
+    given: dict[str, Any] = {
+        "points": POINTS,
+        "bandwidth": 1.0,
+        **COST,
+        "ledger": ledger,
+        **settings,
+    }
     given.setdefault("key", jax.random.key(0))
     with pytest.raises((ValueError, TypeError, Incompatible), match=said):
         curate(given.pop("points"), **given)

@@ -106,11 +106,11 @@ def test_other_refusals_cost_nothing():
     with pytest.raises(ValueError, match="same structure"):
         release_shards(shard, Shard(other), ledger=ledger)
     with pytest.raises(TypeError, match="needed a Shard"):
-        shard.merge(shard.private_total)
+        shard.merge(shard.private_total)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="key="):
         release_shards(shard, ledger=ledger, key=jax.random.PRNGKey(0))
     with pytest.raises(TypeError, match="structure="):
-        Shard("SplineGrid")
+        Shard("SplineGrid")  # type: ignore[arg-type]
     assert len(ledger.entries()) == 1
 
 

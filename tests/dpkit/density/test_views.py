@@ -4,6 +4,7 @@ Bands of two deviations and a bias hold 95 % and more; keys are fixed.
 """
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,7 +30,11 @@ on_lines = pytest.mark.parametrize("points", LINES.values(), ids=LINES.keys())
 
 def made(points, seed=0, **settings):
     d = points.shape[1]
-    given = {"bandwidth": 1.0, "domain": [(0, 9), (0, 4)][:d], "epsilon": 1.0}
+    given: dict[str, Any] = {
+        "bandwidth": 1.0,
+        "domain": [(0, 9), (0, 4)][:d],
+        "epsilon": 1.0,
+    }
     given |= {"delta": 1e-6, "structure": "spline", "records": len(points)}
     return release(points, key=jax.random.key(seed), **(given | settings))
 
@@ -160,7 +165,7 @@ def test_samples():
     assert (drawn != out.sample(20_000, seed=4)).any()
     assert drawn.min() >= 0 and drawn.max() <= 9
     # The spline spreads each point by sqrt((r + 1) / 12) steps, and drawing as much.
-    spread = math.hypot(1.0, out.structure.unit)
+    spread = math.hypot(1.0, out.structure.unit)  # type: ignore[attr-defined]
     assert drawn.mean() == pytest.approx(4.0, abs=0.06)
     assert drawn.std() == pytest.approx(spread, rel=0.05)
     assert stats.kstest(drawn[:, 0], stats.norm(4, spread).cdf).statistic < 0.03
@@ -263,7 +268,7 @@ def test_where_no_density_is_told():
 
 def test_means_and_counts():
     points = LINES["bumps"]
-    exact = Kernel("gaussian", 1.0).between([[4.0]], points).mean()
+    exact = Kernel("gaussian", 1.0).between(np.array([[4.0]]), points).mean()
     assert over_seeds(lambda o: o.mean([[4.0]]), points, exact) >= 0.93  # +- .015
     assert over_seeds(lambda o: o.count, points, 10_000) >= 0.93
     empty = made(points[:0], records=1).mean([[4.0]])

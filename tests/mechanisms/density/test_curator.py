@@ -3,10 +3,12 @@
 import copy
 import math
 import pickle
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from dp_accounting import GaussianDpEvent
 
 from dpkit.accountants import Relation
 from dpkit.mechanisms.density import KERNELS, ExactKernel, Gaussian, Kernel, Laplace
@@ -95,9 +97,11 @@ def test_a_record_moves_all_answers_within_the_reach():
 
 
 def test_its_event():
-    assert EXACT.event("add_remove").noise_multiplier == 4.0
-    assert EXACT.event(Relation.ZERO_OUT).noise_multiplier == 4.0
-    replaced = EXACT.event("replace_one").noise_multiplier
+    assert EXACT.event("add_remove") == GaussianDpEvent(4.0)
+    assert EXACT.event(Relation.ZERO_OUT) == GaussianDpEvent(4.0)
+    event = EXACT.event("replace_one")
+    assert isinstance(event, GaussianDpEvent)
+    replaced = event.noise_multiplier
     # of two reaches, which accountants take, the points move sqrt(2) alone
     assert replaced == pytest.approx(4.0 * math.sqrt(2), rel=1e-6)
     assert replaced <= 4.0 * math.sqrt(2)
@@ -141,7 +145,7 @@ def test_queries_that_are_none(queries, said):
     ],
 )
 def test_what_it_is_not_made_of(fields, error):
-    given = {"kernel": GAUSS, "noise": Gaussian(4.0), **fields}
+    given: dict[str, Any] = {"kernel": GAUSS, "noise": Gaussian(4.0), **fields}
     with pytest.raises(error, match=next(iter(fields))):
         ExactKernel(**given)
 

@@ -8,6 +8,7 @@ none of these tests passes because a bound is far too large.
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -317,12 +318,11 @@ def test_many_coordinates_are_no_longer_than_one(dimension):
     """
     x = np.full(dimension, 0.99 * 2**-12.5, np.float32)
     x[0] = 1.0
+    row: dict[str, Any] = {"points": x, "labels": np.int32(0)}
     for structure, record in (
         (SquaredDistances(radius=1.0, dimension=dimension, noise=NOISE), 1.5 * x),
-        (ClassSums(classes=1, dimension=dimension, noise=NOISE), {"points": x}),
+        (ClassSums(classes=1, dimension=dimension, noise=NOISE), row),
     ):
-        if isinstance(record, dict):
-            record["labels"] = np.int32(0)
         record = jax.tree.map(jnp.asarray, record)
         message = np.asarray(jax.jit(structure.contribute)(None, record), np.float64)
         length = np.linalg.norm(message) * structure.step
