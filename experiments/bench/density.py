@@ -71,9 +71,9 @@ def page(found: dict[str, Any], plot: str | None) -> str:
     return f"""# Private similarity structures: errors, time, memory
 
 Each figure is a ratio within one run, an accuracy, or a peak of memory. An error is the
-root mean square over queries and over releases with noise of their own; the
-floor is the error of one single answer by the same noise. Time is the least of several rounds
-in which contestants take turns; CPU time is that of all threads. DP-SGD trains a linear
+root mean square over queries and over releases with noise of their own; the floor is
+the error of one single answer by the same noise. Time is the least of several rounds in
+which contestants take turns; CPU time is that of all threads. DP-SGD trains a linear
 model on the same rows with the same epsilon and delta by `dpkit.fit`, at the best of
 three learning rates; its time is one run's.
 

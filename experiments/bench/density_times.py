@@ -84,7 +84,7 @@ def exact(points: jax.Array, queries: jax.Array) -> jax.Array:
 
 
 def queried(
-    sizes: Sequence[int] = SIZES, rounds: int = 9
+    sizes: Sequence[int] = SIZES, rounds: int = 7
 ) -> dict[str, dict[str, Least]]:
     """The time of 200 queries by number of points: of the sketch, and exactly."""
     drawn, ours = density_data.Mixture.drawn(DIM, rng(0)), sketch()
@@ -103,7 +103,7 @@ def queried(
     every = {
         f"{name} {n}": work for n, c in contests.items() for name, work in c.items()
     }
-    least = in_turns(every, rounds, repeats=3)
+    least = in_turns(every, rounds, repeats=10)
     for n, contest in contests.items():
         found[str(n)] = {name: least[f"{name} {n}"] for name in contest}
     return found
