@@ -28,7 +28,44 @@ if TYPE_CHECKING:
 
 # By command: where the struct of the configuration is, and where the job is. The first
 # loads no arrays.
-JOBS = {"train": ("dpkit.training.config:Config", "dpkit.training.job:TRAINING")}
+JOBS = {
+    "train": ("dpkit.training.config:Config", "dpkit.training.job:TRAINING"),
+    "density": ("dpkit.density.config:Config", "dpkit.density.job:DENSITY"),
+}
+
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The run's folder; resumed if unfinished."),
+]
+Ledger = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LEDGER",
+        help="A ledger to share, by its file or URL, in the place of the"
+        " CONFIG's. [default: one in the run's folder]",
+        show_default=False,
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="In the place of the CONFIG's; may be given several times.",
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", help="Never fetch data, even where the CONFIG allows it."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only tell what it would cost and take; nothing is spent."
+    ),
+]
 
 _LINES = 20  # of a run that nobody watches on a terminal
 
@@ -66,61 +103,54 @@ def job_command(name: str, text: str) -> Callable[..., None]:
             Path,
             typer.Argument(metavar="CONFIG.toml", help="What to do, and how private."),
         ],
-        out: Annotated[
-            Path | None,
-            typer.Option(
-                metavar="DIR", help="The run's folder; resumed if unfinished."
-            ),
-        ] = None,
-        ledger: Annotated[
-            str | None,
-            typer.Option(
-                metavar="LEDGER",
-                help="A ledger to share, by its file or URL, in the place of the"
-                " CONFIG's. [default: one in the run's folder]",
-                show_default=False,
-            ),
-        ] = None,
-        changes: Annotated[
-            list[str] | None,
-            typer.Option(
-                "--set",
-                metavar="SECTION.KEY=VALUE",
-                help="In the place of the CONFIG's; may be given several times.",
-            ),
-        ] = None,
-        offline: Annotated[
-            bool,
-            typer.Option(
-                "--offline", help="Never fetch data, even where the CONFIG allows it."
-            ),
-        ] = False,
-        dry_run: Annotated[
-            bool,
-            typer.Option(
-                "--dry-run",
-                help="Only tell what it would cost and take; nothing is spent.",
-            ),
-        ] = False,
+        out: Out = None,
+        ledger: Ledger = None,
+        changes: Changes = None,
+        offline: Offline = False,
+        dry_run: DryRun = False,
         json: Json = False,
     ) -> None:
         from dpkit import jobs
 
-        if out is None and not dry_run:
-            raise ValueError("missing option --out: name the run's folder")
+        need_folder(out, dry_run)
         read = jobs.load(config_type(name), config, changes or ())
-        if out is None or dry_run:
-            _show_cost(jobs.dry_run(job_of(name), read, ledger=ledger), as_json=json)
-        else:
-            run_job(name, read, out, ledger=ledger, offline=offline, as_json=json)
+        run_or_tell(name, read, out, ledger, offline, dry_run, json)
 
     command.__doc__ = text
     return command
 
 
+def need_folder(out: Path | None, dry_run: bool) -> None:
+    """Refuses a run without a folder.
+
+    Example:
+      >>> need_folder(None, dry_run=True)
+    """
+    if out is None and not dry_run:
+        raise ValueError("missing option --out: name the run's folder")
+
+
+def run_or_tell(
+    name: str,
+    config: "JobConfig",
+    out: Path | None,
+    ledger: str | None,
+    offline: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Do what a configuration says, or only tell what it would cost."""
+    from dpkit import jobs
+
+    if out is None or dry_run:
+        _show_cost(jobs.dry_run(job_of(name), config, ledger=ledger), as_json=as_json)
+    else:
+        run_job(name, config, out, ledger=ledger, offline=offline, as_json=as_json)
+
+
 def schema(
     job: Annotated[
-        str, typer.Argument(metavar="JOB", help="Whose configuration: train.")
+        str, typer.Argument(metavar="JOB", help="Whose configuration: train, density.")
     ],
     markdown: Annotated[
         bool,

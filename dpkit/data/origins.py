@@ -56,6 +56,8 @@ class Origin:
       names: the columns that there are; never shown, where they may be a person's row.
       read: a stream of the named columns, batch by batch.
       total: how many records there are, where that is told beforehand; private.
+      types: of what type each column is, where the file says so; None: each value is
+        what it looks like.
 
     Example:
       >>> origin = open_origin({"x": np.arange(3)})
@@ -66,15 +68,18 @@ class Origin:
     names: tuple[str, ...]
     read: Callable[[Sequence[str]], Batches]
     total: int | None = None
+    types: Callable[[], Mapping[str, pa.DataType]] | None = None
 
 
-def open_origin(source: Any, *, strict: bool = False) -> Origin:
+def open_origin(source: Any, *, strict: bool = False, nameless: bool = False) -> Origin:
     """A source of rows, of any kind in the list above.
 
     Args:
       source: a path, or an object.
       strict: whether a line of CSV with another number of values raises; else it is no
         record.
+      nameless: whether a CSV may lack names: a first line of numbers alone is then a
+        record, and columns are called 1, 2, ….
 
     Raises:
       ValueError: no such file, a file of no known kind, or a damaged one.
@@ -85,7 +90,7 @@ def open_origin(source: Any, *, strict: bool = False) -> Origin:
       ('x', 'y')
     """
     if isinstance(source, str | os.PathLike):
-        return _of_path(Path(source), strict)
+        return _of_path(Path(source), (strict, nameless))
     if hasattr(source, "__arrow_c_stream__"):
         return _of_stream(source)
     if isinstance(source, Mapping):
@@ -99,16 +104,16 @@ def open_origin(source: Any, *, strict: bool = False) -> Origin:
     )
 
 
-def _of_path(path: Path, strict: bool) -> Origin:
-    """A file, or a folder."""
+def _of_path(path: Path, lines: tuple[bool, bool]) -> Origin:
+    """A file, or a folder; `lines` is strict and nameless, for CSV."""
     if path.is_dir():
-        return _of_folder(path, strict)
+        return _of_folder(path, lines)
     if not path.exists():
         raise ValueError(f"path={str(path)!r} doesn't exist")
     kind = _kind_of(path)
     readers = {
-        ".csv": lambda path: _of_csv(path, strict),
-        ".tsv": lambda path: _of_csv(path, strict),
+        ".csv": lambda path: _of_csv(path, *lines),
+        ".tsv": lambda path: _of_csv(path, *lines),
         ".parquet": _of_parquet,
         ".arrow": _of_arrow,
         ".feather": _of_arrow,
@@ -131,7 +136,7 @@ def _kind_of(path: Path) -> str:
     return (endings or [""])[-2 if packed else -1]
 
 
-def _of_folder(path: Path, strict: bool) -> Origin:
+def _of_folder(path: Path, lines: tuple[bool, bool]) -> Origin:
     """Files of one kind, or pictures by class."""
     found = sorted(
         p
@@ -153,7 +158,7 @@ def _of_folder(path: Path, strict: bool) -> Origin:
         )
     if kinds == {".npy"}:
         return _of_npy(found)
-    parts = [_of_path(p, strict) for p in found]
+    parts = [_of_path(p, lines) for p in found]
     if any(sorted(part.names) != sorted(parts[0].names) for part in parts):
         raise ValueError(f"path={str(path)!r}: its files differ in their columns")
     totals = [part.total for part in parts if part.total is not None]
@@ -161,10 +166,11 @@ def _of_folder(path: Path, strict: bool) -> Origin:
         parts[0].names,
         lambda names: itertools.chain.from_iterable(p.read(names) for p in parts),
         sum(totals) if len(totals) == len(parts) else None,
+        parts[0].types,
     )
 
 
-def _of_csv(path: Path, strict: bool) -> Origin:
+def _of_csv(path: Path, strict: bool, nameless: bool) -> Origin:
     """Text with a first line of names; every column is read as bytes."""
     import pyarrow as pa
     from pyarrow import csv as arrow
@@ -172,6 +178,9 @@ def _of_csv(path: Path, strict: bool) -> Origin:
     line = _first_line(path)
     delimiter = "\t" if ".tsv" in path.suffixes else _delimiter(line)
     names = next(csv.reader([line], delimiter=delimiter), [])
+    named = not (nameless and names and all(map(_is_number, names)))
+    if not named:
+        names = [str(number) for number in range(1, len(names) + 1)]
 
     def read(wanted: Sequence[str]) -> Batches:
         passed = []
@@ -182,7 +191,9 @@ def _of_csv(path: Path, strict: bool) -> Origin:
 
         stream = arrow.open_csv(
             pa.input_stream(str(path)),
-            arrow.ReadOptions(block_size=_BLOCK, column_names=names, skip_rows=1),
+            arrow.ReadOptions(
+                block_size=_BLOCK, column_names=names, skip_rows=int(named)
+            ),
             arrow.ParseOptions(
                 delimiter=delimiter,
                 newlines_in_values=True,
@@ -207,6 +218,15 @@ def _of_csv(path: Path, strict: bool) -> Origin:
             )
 
     return Origin(tuple(names), read)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a name is none, but a number in a record."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _first_line(path: Path) -> str:
@@ -241,8 +261,8 @@ def _of_parquet(path: Path) -> Origin:
                 yield from _named(file.iter_batches(_BATCH, **some))
 
     with parquet.ParquetFile(path) as file:
-        names, total = file.schema_arrow.names, file.metadata.num_rows
-    return Origin(tuple(names), read, total)
+        schema, total = file.schema_arrow, file.metadata.num_rows
+    return Origin(tuple(schema.names), read, total, lambda: _types_of(schema))
 
 
 def _of_arrow(path: Path) -> Origin:
@@ -265,6 +285,7 @@ def _of_arrow(path: Path) -> Origin:
     return Origin(
         tuple(schema.names),
         lambda wanted: _named(batch.select(list(wanted)) for batch in batches()),
+        types=lambda: _types_of(schema),
     )
 
 
@@ -304,7 +325,11 @@ def _of_npz(path: Path) -> Origin:
         with np.load(path, allow_pickle=False) as file:
             yield from _of_arrays({name: file[name] for name in wanted}).read(wanted)
 
-    return Origin(names, read)
+    def types() -> Mapping[str, pa.DataType]:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: _type_of(file[name]) for name in names}
+
+    return Origin(names, read, types=types)
 
 
 def _of_npy(paths: Sequence[Path]) -> Origin:
@@ -333,7 +358,10 @@ def _of_arrays(columns: Mapping[str, Any]) -> Origin:
         for start in range(0, total, _BATCH):
             yield {n: _column(values[n][start : start + _BATCH]) for n in wanted}
 
-    return Origin(tuple(columns), read, total)
+    def types() -> Mapping[str, pa.DataType]:
+        return {name: _type_of(column) for name, column in values.items()}
+
+    return Origin(tuple(columns), read, total, types)
 
 
 def _of_rows(source: Any) -> Origin:
@@ -366,7 +394,7 @@ def _of_pictures(folder: Path, paths: Sequence[Path]) -> Origin:
             }
             yield {name: columns[name]() for name in wanted}
 
-    return Origin(("image", "label", "file"), read, len(paths))
+    return Origin(("image", "label", "file"), read, len(paths), dict)
 
 
 def _of_texts(paths: Sequence[Path]) -> Origin:
@@ -385,7 +413,7 @@ def _of_texts(paths: Sequence[Path]) -> Origin:
             columns = {"text": texts, "file": files}
             yield {name: list(columns[name]) for name in wanted}
 
-    return Origin(("text", "file"), read)
+    return Origin(("text", "file"), read, types=dict)
 
 
 def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -406,6 +434,19 @@ def _column(values: Any) -> pa.Array | list[Any]:
     size = int(np.prod(values.shape[1:]))
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, size)
+
+
+def _type_of(values: Any) -> pa.DataType:
+    """The type of a column; null where each value has its own."""
+    import pyarrow as pa
+
+    column = _column(values[:0])
+    return pa.null() if isinstance(column, list) else column.type
+
+
+def _types_of(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The types of columns by name."""
+    return dict(zip(schema.names, schema.types, strict=True))
 
 
 def _named(batches: Iterable[pa.RecordBatch]) -> Batches:

@@ -96,7 +96,7 @@ def read(
         wanted.append(schema.unit_column)
     check_columns(origin, wanted)
     spool, public, people = Spool(layout.fields), Spool(layout.fields), _People()
-    for batch in _followed(origin, wanted, on_progress):
+    for batch in followed(origin, wanted, on_progress):
         rows, unit = encode(schema, batch), batch.get(schema.unit_column or "")
         words = packed(layout.fields, rows) if unit is None else texts(unit).to_pylist()
         open_to_all = chosen(words, public_fraction)
@@ -165,10 +165,19 @@ def _unlabelled(schema: Schema) -> Schema:
     return Schema(columns=schema.features)
 
 
-def _followed(
+def followed(
     origin: Origin, wanted: list[str], on_progress: Callable[[str], None] | None
 ) -> Iterator[Mapping[str, Any]]:
-    """The batches of a source; the share that was read is told in tenths."""
+    """The batches of a source; the share that was read is told in tenths.
+
+    Raises:
+      ValueError: the source is damaged; nothing of a record is repeated.
+
+    Example:
+      >>> [len(batch["x"]) for batch in
+      ...  followed(open_origin({"x": np.arange(3)}), ["x"], None)]
+      [3]
+    """
     done, told = 0, 0
     try:
         for batch in origin.read(wanted):

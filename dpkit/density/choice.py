@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from dp_accounting import GaussianDpEvent
@@ -14,6 +14,7 @@ from dp_accounting import GaussianDpEvent
 from dpkit.accountants import Relation, calibrate
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import as_relation
+from dpkit.density.config import FROM_DATA
 from dpkit.mechanisms.density import (
     KERNELS,
     CdfDistances,
@@ -31,21 +32,10 @@ from dpkit.mechanisms.density import (
 )
 from dpkit.mechanisms.density.spline import spacing_for
 
+S = TypeVar("S", bound=Structure)
 DISTANCES = ("l1", "l2", "l2_squared", "lp")
 STRUCTURES = ("spline", "sketch", "landmarks")
 _MOST_FEATURES = 8192
-# What people compute from the points, or ask a library to.
-_FROM_DATA = (
-    "auto",
-    "data",
-    "median",
-    "scott",
-    "silverman",
-    "minmax",
-    "quantile",
-    "std",
-    "range",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +106,12 @@ def choose(
     Raises:
       ValueError: a setting out of range, missing, or to be computed from the points.
       TypeError: a setting of the wrong kind.
+
+    Example:
+      >>> found = choose(16, kernel="gaussian", bandwidth=1.0, epsilon=1.0, delta=1e-6,
+      ...                relation="add_remove")
+      >>> type(found.structure).__name__, found.reason
+      ('KernelSketch', 'without a domain, random waves are all there is')
     """
     relation = as_relation(relation)
     asked = _Asked(
@@ -178,22 +174,9 @@ class _Asked:
     seed: int
     shared: dict[str, Any]
 
-    def priced(self, make: Callable[[Any], Structure], pure: Any) -> Structure:
+    def priced(self, make: Callable[[Any], S], pure: Any) -> S:
         """A structure whose noise costs what may be spent, under the relation."""
-        if self.delta:
-            multiplier = noise_multiplier(self.epsilon, self.delta, self.relation)
-            made = make(Gaussian(multiplier))
-            if self.relation is Relation.REPLACE_ONE:
-                share = made.reach.l2_replaced / (2 * made.reach.l2)
-                made = make(Gaussian(multiplier * share * (1 + 1e-12)))
-            return made
-        made = make(pure(self.epsilon))
-        if self.relation is Relation.REPLACE_ONE:
-            near, far = made.reach.l1, made.reach.l1_replaced
-            if pure is Radial:
-                near, far = made.reach.l2, made.reach.l2_replaced
-            made = make(pure(self.epsilon * near / far * (1 - 1e-12)))
-        return made
+        return priced(make, pure, self.epsilon, self.delta, self.relation)
 
     def box(self, wanted_by: str) -> Any:
         """The domain, which must be there."""
@@ -208,6 +191,35 @@ class _Asked:
                 "each coordinate"
             )
         return tuple(tuple(pair) for pair in self.domain)
+
+
+def priced(
+    make: Callable[[Any], S],
+    pure: Any,
+    epsilon: float,
+    delta: float,
+    relation: Relation,
+) -> S:
+    """A structure whose noise costs what may be spent, under the relation.
+
+    Args:
+      make: from noise to the structure.
+      pure: the noise where delta is 0, `Laplace` or `Radial`; else it is `Gaussian`.
+    """
+    if delta:
+        multiplier = noise_multiplier(epsilon, delta, relation)
+        made = make(Gaussian(multiplier))
+        if relation is Relation.REPLACE_ONE:
+            share = made.reach.l2_replaced / (2 * made.reach.l2)
+            made = make(Gaussian(multiplier * share * (1 + 1e-12)))
+        return made
+    made = make(pure(epsilon))
+    if relation is Relation.REPLACE_ONE:
+        near, far = made.reach.l1, made.reach.l1_replaced
+        if pure is Radial:
+            near, far = made.reach.l2, made.reach.l2_replaced
+        made = make(pure(epsilon * near / far * (1 - 1e-12)))
+    return made
 
 
 @functools.lru_cache(maxsize=64)
@@ -242,8 +254,8 @@ def _spline(asked: _Asked, kernel: Kernel) -> Structure:
 
 def _sketch(asked: _Asked, kernel: Kernel, features: int | None) -> Structure:
     """Random waves: as many as there is time for; with pure noise, fewer."""
-    counts = [features] if features else [_MOST_FEATURES]
-    if not features and not asked.delta:
+    counts = [_MOST_FEATURES if features is None else features]
+    if features is None and not asked.delta:
         counts = [2**k for k in range(6, 14)]
     made = [
         asked.priced(
@@ -351,7 +363,7 @@ def _reason(best: str, found: dict[str, Structure], asked: _Asked) -> str:
 def _public(name: str, value: Any) -> Any:
     """A public setting; refused by name where it asks to be computed."""
     if isinstance(value, str):
-        if value.lower() in _FROM_DATA:
+        if value.lower() in FROM_DATA:
             raise ValueError(
                 f"{name}={value!r} would be computed from the private points, which "
                 "publishes them in part: give a public one, known without them, or "

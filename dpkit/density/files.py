@@ -7,13 +7,14 @@ and no room for a key or a record.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from dpkit.mechanisms import density
 
@@ -39,6 +40,13 @@ def write(
     Raises:
       OSError: it can't be written.
     """
+    path.write_bytes(content(structure, values, facts))
+
+
+def content(
+    structure: density.Structure, values: np.ndarray, facts: dict[str, Any]
+) -> bytes:
+    """What the file of a released structure holds."""
     arrays: dict[str, np.ndarray] = {"values": values}
     told = {
         "version": VERSION,
@@ -46,7 +54,7 @@ def write(
         "facts": facts,
     }
     text = json.dumps(told, allow_nan=False, sort_keys=True)
-    save_file(arrays, path, metadata={"dpkit_density": text})
+    return save(arrays, metadata={"dpkit_density": text})
 
 
 def read(path: str | Path) -> tuple[density.Structure, np.ndarray, dict[str, Any]]:
@@ -72,6 +80,23 @@ def read(path: str | Path) -> tuple[density.Structure, np.ndarray, dict[str, Any
     if values.shape != (structure.size,):
         raise ValueError(f"{path} is damaged: {values.shape} values")
     return structure, values, told["facts"]
+
+
+def identity(structure: density.Structure) -> bytes:
+    """All of a structure, its noise included, in 32 bytes.
+
+    Example:
+      >>> moments = density.SquaredDistances(radius=1.0, dimension=2,
+      ...                                    noise=density.Gaussian(4.0))
+      >>> len(identity(moments))
+      32
+    """
+    arrays: dict[str, np.ndarray] = {}
+    text = json.dumps(_described(structure, arrays), sort_keys=True)
+    whole = hashlib.sha256(text.encode())
+    for array in arrays.values():
+        whole.update(np.ascontiguousarray(array).tobytes())
+    return whole.digest()
 
 
 def _described(value: Any, arrays: dict[str, np.ndarray]) -> Any:

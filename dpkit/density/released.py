@@ -33,7 +33,7 @@ class Release:
       >>> made = release(points, kernel="gaussian", bandwidth=1.0, domain=[(0, 9)],
       ...                epsilon=1.0, delta=1e-6, key=jax.random.key(0))
       >>> made.query([[4.0]]).stddev.round(1)
-      array([4.4])
+      array([4.7])
     """
 
     structure: Structure
@@ -146,6 +146,12 @@ def load(path: str | os.PathLike[str]) -> Release:
     Raises:
       ValueError: no such file of ours.
       OSError: it can't be read.
+
+    Example:
+      >>> load("no.safetensors")
+      Traceback (most recent call last):
+        ...
+      ValueError: no.safetensors doesn't exist: needed the file of a release
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path

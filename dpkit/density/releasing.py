@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dpkit.accountants import Budget, Ledger, Relation
@@ -14,10 +16,12 @@ from dpkit.accountants import epsilon as epsilon_of
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import Incompatible
 from dpkit.accountants.answers.relations import as_relation
+from dpkit.density import files
 from dpkit.density.choice import Choice, choose, noise_multiplier
 from dpkit.density.released import Release
 from dpkit.density.shards import Shard, as_points, kept_rows
 from dpkit.jobs.roots import secret_key
+from dpkit.mechanisms import _check
 from dpkit.mechanisms.density import (
     Curator,
     ExactKernel,
@@ -86,6 +90,8 @@ def release(
     _together(weights=weights, max_weight=max_weight)
     _together(unit_ids=unit_ids, points_per_unit=points_per_unit)
     source = _source(points, dimension)
+    _one_each(source, weights=weights, unit_ids=unit_ids)
+    key = _key(key)
     choice = choose(
         source if isinstance(source, int) else source.shape[1],
         kernel=kernel,
@@ -93,32 +99,25 @@ def release(
         domain=domain,
         epsilon=epsilon,
         delta=delta,
-        relation=_relation(ledger, relation),
+        relation=relation_of(ledger, relation),
         max_weight=1.0 if max_weight is None else max_weight,
         points_per_unit=1 if points_per_unit is None else points_per_unit,
         **settings,
     )
-    key = _key(key)
-    draw, keep = jax.random.split(key)
     shard = Shard(choice.structure)
 
     def fill() -> None:
         """Reads the points."""
         rows, counted = points if isinstance(source, int) else source, weights
         if unit_ids is not None:
-            if np.shape(unit_ids) != rows.shape[:1]:
-                raise ValueError(
-                    f"unit_ids of shape {np.shape(unit_ids)}: needed one for each of "
-                    f"{len(rows)} points"
-                )
-            generator = host_generator(keep)
+            generator = host_generator(jax.random.fold_in(key, 0))
             kept = kept_rows(unit_ids, choice.structure.points_per_unit, generator)
             rows = rows[kept]
             counted = None if weights is None else np.asarray(weights)[kept]
         shard.add(rows, weights=counted)
 
-    with _ledger(ledger, epsilon, delta, relation) as book:
-        return _released(choice, shard, draw, book, delta, label, fill)
+    with ledger_for(ledger, epsilon, delta, relation) as book:
+        return released(choice, shard, key, book, delta, label, fill)
 
 
 def release_shards(
@@ -142,6 +141,18 @@ def release_shards(
     Raises:
       ValueError: no parts, parts of different structures, or one that was released.
       BudgetExceeded: the ledger can't pay. Nothing is drawn.
+
+    Example:
+      >>> from dpkit.mechanisms.density import SquaredDistances
+      >>> moments = SquaredDistances(radius=2.0, dimension=1, noise=Gaussian(5.0))
+      >>> parts = [Shard(moments), Shard(moments)]
+      >>> for part in parts:
+      ...     part.add(np.ones((500, 1)))
+      >>> with Ledger.open(None, budget=Budget(1.0, 1e-6), relation="add_remove",
+      ...                  unit="record", dataset="toy") as ledger:
+      ...     made = release_shards(*parts, ledger=ledger, key=jax.random.key(0))
+      >>> made.count.values.round(-2)
+      array([1000.])
     """
     if not shards:
         raise ValueError("shards: needed at least one")
@@ -150,11 +161,11 @@ def release_shards(
             "shards: one of them was released before; a second release of the same "
             "records is a second charge: add them to a new Shard"
         )
-    whole = shards[0].merge(*shards[1:])
+    key, whole = _key(key), shards[0].merge(*shards[1:])
     structure, delta = whole.structure, ledger.budget.delta if delta is None else delta
     expected, floor = structure.expected_error(100_000), structure.floor
     choice = Choice(structure, "it was asked for", expected, floor, {})
-    made = _released(choice, whole, _key(key), ledger, delta, label, lambda: None)
+    made = released(choice, whole, key, ledger, delta, label)
     for shard in shards:
         shard._released = True
     return made
@@ -190,8 +201,8 @@ def curate(
       >>> curator.query(np.zeros((1, 8))).stddev.round(1)
       array([4.2])
     """
-    points = as_points(points)
-    relation = _relation(ledger, relation)
+    points, key = as_points(points), _key(key)
+    relation = relation_of(ledger, relation)
     multiplier = noise_multiplier(
         checks.positive(epsilon=epsilon),
         checks.open_probability(delta=delta),
@@ -201,35 +212,74 @@ def curate(
     if relation is Relation.REPLACE_ONE:
         share = exact.reach.l2_replaced / (2 * exact.reach.l2) * (1 + 1e-12)
         exact = ExactKernel(exact.kernel, Gaussian(multiplier * share), max_queries)
-    key = _key(key)
-    with _ledger(ledger, epsilon, delta, relation) as book:
+    with ledger_for(ledger, epsilon, delta, relation) as book:
         with book.reserve(exact.event(relation), delta=delta, label=label) as grant:
             grant.commit(1)
-    return exact.begin(key, points)
+    return exact.begin(noise_key(key, repr(exact).encode(), points), points)
 
 
-def _released(
+def released(
     choice: Choice,
     shard: Shard,
-    key: jax.Array,
+    key: jax.Array | None,
     ledger: Ledger,
     delta: float,
     label: str,
-    fill: Any,
+    fill: Callable[[], None] | None = None,
 ) -> Release:
-    """Charges, then reads the points, then draws; gives back what a bad file cost."""
+    """Charges, then reads the points, then draws; gives back what a bad file cost.
+
+    Args:
+      choice: of the structure, with its noise.
+      shard: the records.
+      key: of the noise; None: from the operating system.
+      ledger: it is charged.
+      delta: at which the cost is stated.
+      label: of the ledger's entry.
+      fill: adds records to the shard, after the charge.
+    """
     structure, relation = choice.structure, ledger.relation
     event = structure.event(relation)
+    key = _key(key)
     with ledger.reserve(event, delta=delta, label=label) as grant:
         try:
-            fill()
-        except (ValueError, TypeError):
+            if fill is not None:
+                fill()
+        except BaseException:  # whatever it was, nothing left this function
             grant.abort(nothing_released=True)
             raise
-        values = structure.privatize(key, shard.private_total)
+        total = shard.private_total
+        own = noise_key(key, files.identity(structure), total)
+        values = structure.privatize(own, total)
         grant.commit(1)
     bound = epsilon_of(event, delta, relation=relation)
     return Release(structure, values, facts_of(choice, ledger, bound.upper, delta))
+
+
+def noise_key(key: jax.Array, public: bytes, private: np.ndarray) -> jax.Array:
+    """A key for the noise of one release: another release has another key.
+
+    A key that serves two releases by mistake, as a copied estimator's does, would give
+    them the same noise, and their difference none. So the key is mixed by a keyed hash
+    with all that the release depends on: the same release is repeated, which tells
+    nothing new; any other has noise as independent as the hash is good. (As synthetic
+    nonces do for ciphers: Rogaway and Shrimpton, 2006.)
+
+    Args:
+      key: secret.
+      public: what the structure is, its noise included.
+      private: the sum, or the points themselves.
+
+    Returns:
+      A key, secret too.
+    """
+    secret = np.asarray(jax.random.key_data(key)).tobytes()
+    mixed = hashlib.blake2b(key=secret, digest_size=len(secret))
+    mixed.update(hashlib.sha256(public).digest())
+    mixed.update(repr((private.shape, private.dtype.str)).encode())
+    mixed.update(np.ascontiguousarray(private).tobytes())
+    words = np.frombuffer(mixed.digest(), np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl=jax.random.key_impl(key))
 
 
 def facts_of(
@@ -278,7 +328,7 @@ def _together(**given: Any) -> None:
         )
 
 
-def _relation(ledger: Ledger | None, relation: Relation | str | None) -> Relation:
+def relation_of(ledger: Ledger | None, relation: Relation | str | None) -> Relation:
     """The ledger's relation, with which a given one agrees."""
     if ledger is None:
         return as_relation("add_remove" if relation is None else relation)
@@ -290,15 +340,30 @@ def _relation(ledger: Ledger | None, relation: Relation | str | None) -> Relatio
     return ledger.relation
 
 
+def _one_each(source: Any, **given: Any) -> None:
+    """Weights and whose each point is go with one array of points."""
+    for name, values in given.items():
+        if values is None:
+            continue
+        if isinstance(source, int):
+            raise ValueError(
+                f"{name} with points in batches: needed one array of points; or add "
+                "batches with their weights to a Shard"
+            )
+        if np.shape(values) != source.shape[:1]:
+            raise ValueError(
+                f"{name} of shape {np.shape(values)}: needed one for each of "
+                f"{len(source)} points"
+            )
+
+
 def _key(key: jax.Array | None) -> jax.Array:
     """The key, or one from the operating system."""
-    if key is not None:
-        return key
-    return secret_key()
+    return secret_key() if key is None else _check.typed_key(key)
 
 
 @contextlib.contextmanager
-def _ledger(
+def ledger_for(
     ledger: Ledger | None,
     epsilon: float,
     delta: float,
@@ -311,7 +376,7 @@ def _ledger(
     with Ledger.open(
         None,
         budget=Budget(epsilon, delta),
-        relation=_relation(None, relation),
+        relation=relation_of(None, relation),
         unit="record",
         dataset="points",
     ) as made:

@@ -35,6 +35,7 @@ class Shard:
         self.structure = structure
         self._total = np.zeros(structure.size, np.int64)
         self._released = False
+        self._sources = frozenset([object()])  # which parts it is made of
 
     @classmethod
     def from_private(cls, structure: Structure, total: np.ndarray) -> Shard:
@@ -93,10 +94,12 @@ class Shard:
         """The part that holds all of these parts' records.
 
         Raises:
-          ValueError: parts of different structures.
+          ValueError: parts of different structures, or one that is there twice: its
+            records would count for more than their noise hides.
           TypeError: something else than a part.
         """
         merged = Shard(self.structure)
+        merged._sources = frozenset()
         for part in (self, *others):
             if not isinstance(part, Shard):
                 raise TypeError(f"others={type(part).__name__}: needed a Shard")
@@ -105,6 +108,9 @@ class Shard:
                     "others: needed parts of the same structure, its noise, "
                     "frequencies and domain included; make all from one"
                 )
+            if merged._sources & part._sources:
+                raise ValueError("others: one part is there twice; take each once")
+            merged._sources |= part._sources
             merged._total = merged._total + part._total
         return merged
 
@@ -152,7 +158,7 @@ def kept_rows(unit_ids: Any, most: int, generator: np.random.Generator) -> np.nd
 
     Example:
       >>> kept_rows(["a", "a", "a", "b"], 2, np.random.default_rng(0)).tolist()
-      [1, 2, 3]
+      [0, 2, 3]
     """
     _, unit = np.unique(np.asarray(unit_ids), return_inverse=True)
     order = generator.permutation(len(unit))

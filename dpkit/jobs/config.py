@@ -159,7 +159,13 @@ class JobConfig(Settings, frozen=True, kw_only=True, dict=True):
 C = TypeVar("C", bound=JobConfig)
 
 
-def load(kind: type[C], source: str | Path, changes: Sequence[str] = ()) -> C:
+def load(
+    kind: type[C],
+    source: str | Path,
+    changes: Sequence[str] = (),
+    *,
+    folder: Path | None = None,
+) -> C:
     """Reads a configuration from a file, or from TOML text.
 
     Args:
@@ -167,6 +173,7 @@ def load(kind: type[C], source: str | Path, changes: Sequence[str] = ()) -> C:
       source: a path, or text that has a line break.
       changes: settings in the place of the text's, `section.key=value` each, the value
         as in TOML; quotes around text may be left out.
+      folder: from where paths in text are meant; None: the working directory.
 
     Raises:
       ValueError: one line that names the key, its value and what is allowed.
@@ -186,8 +193,7 @@ def load(kind: type[C], source: str | Path, changes: Sequence[str] = ()) -> C:
         _set(table, change)
     config = _converted(kind, table)
     config.__dict__["text"] = to_toml(table) if changes else text
-    if text is not source:
-        config.__dict__["folder"] = Path(source).parent
+    config.__dict__["folder"] = Path(source).parent if text is not source else folder
     return config
 
 
@@ -303,8 +309,15 @@ def in_words(kind: inspect.Type) -> str:
             return "true or false"
         case inspect.StrType():
             return "text"
-        case inspect.VarTupleType(item_type=inspect.TupleType()):
-            return "pieces [[steps, value], ...]"
+        case inspect.VarTupleType(item_type=inspect.TupleType(item_types=(first, _))):
+            steps = isinstance(first, inspect.IntType)
+            return (
+                f"{'pieces [[steps, value]' if steps else 'pairs [[low, high]'}, ...]"
+            )
+        case inspect.TupleType():
+            return (
+                f"{len(kind.item_types)} of them, each {in_words(kind.item_types[0])}"
+            )
         case inspect.DictType():
             return "a table, { name = … }"
         case inspect.VarTupleType():

@@ -14,6 +14,7 @@ from dpkit.report.plots import Axes, Line
 from dpkit.report.sections import (
     Figure,
     Folded,
+    Map,
     Numbers,
     Section,
     Table,
@@ -28,6 +29,7 @@ __all__ = [
     "Folded",
     "Guarantee",
     "Line",
+    "Map",
     "Numbers",
     "Section",
     "Table",

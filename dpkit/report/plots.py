@@ -95,6 +95,29 @@ def chart(lines: Sequence[Line], axes: Axes, *, name: str, note: str) -> str:
     return _clean(_draw(drawn, axes, name), name, note)
 
 
+def heat(
+    x: Sequence[float],
+    y: Sequence[float],
+    values: Any,
+    axes: Axes,
+    *,
+    name: str,
+    note: str,
+) -> str:
+    """Values over a rectangle as shades, in eight steps beside a scale; an SVG element.
+
+    Args:
+      x, y: places along the axes, ascending; (a,) and (b,).
+      values: finite, (a, b).
+      axes, name, note: as for `chart`.
+
+    Example:
+      >>> heat([0, 1], [0, 1], [[0, 1], [2, 3]], Axes("x", "y"), name="h", note="")[:4]
+      '<svg'
+    """
+    return _clean(_shade(x, y, values, axes, name), name, note)
+
+
 def _fits(point: tuple[float, float], axes: Axes) -> bool:
     """Whether a point can be drawn: finite, and above 0 on a logarithmic axis."""
     x, y = point
@@ -142,6 +165,36 @@ def _draw(lines: Sequence[Line], wanted: Axes, name: str) -> str:
         _scale(axes, wanted)
         if any(line.label for line in lines):
             axes.legend(frameon=False, fontsize=8.5, handlelength=2.6)
+        target = io.StringIO()
+        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
+    return target.getvalue()
+
+
+_SHADES = 8
+
+
+def _shade(x: Any, y: Any, values: Any, wanted: Axes, name: str) -> str:
+    """Matplotlib's own SVG file for the shades: one colour, ever less transparent."""
+    import matplotlib
+    import numpy as np
+    from matplotlib.colors import to_rgb
+    from matplotlib.figure import Figure
+
+    values = np.transpose(values)
+    low, high = max(0.0, float(values.min())), float(values.max())
+    if not high > low * (1 + 1e-6):
+        low = 0.0
+    levels = np.linspace(low, max(high * (1 + 1e-6), 1e-9), _SHADES + 1)
+    colours = [(*to_rgb(_MARK), share) for share in np.linspace(0, 1, _SHADES)]
+    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
+        figure = Figure(figsize=(4.6, 3.7), layout="constrained")
+        axes = figure.add_subplot()
+        filled = axes.contourf(x, y, values, levels, colors=colours)
+        scale = figure.colorbar(filled, format=lambda value, _: f"{value:.4g}")
+        scale.ax.tick_params(length=3, labelsize=8.5)
+        axes.tick_params(length=3)
+        axes.set_xlabel(wanted.x)
+        axes.set_ylabel(wanted.y)
         target = io.StringIO()
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
     return target.getvalue()

@@ -20,7 +20,7 @@ from typing import Any
 
 from dpkit.report import markup
 from dpkit.report.guarantee import Guarantee
-from dpkit.report.plots import Axes, Line, chart
+from dpkit.report.plots import Axes, Line, chart, heat
 from dpkit.report.words import number, relation_in_short
 
 
@@ -126,6 +126,28 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True)
+class Map:
+    """Values over a rectangle, as shades, with a caption.
+
+    Attributes:
+      x, y: places along the axes, ascending.
+      values: of each place of x a row, a value for each of y; finite.
+      axes, caption, note: as for a `Figure`.
+
+    Example:
+      >>> Map((0, 1), (0, 1), ((0, 1), (2, 3)), Axes("x", "y"), "Shades.").note
+      ''
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    values: Any
+    axes: Axes
+    caption: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Folded:
     """Parts behind a line that opens them.
 
@@ -146,7 +168,7 @@ class Folded:
         object.__setattr__(self, "parts", parts)
 
 
-Part = Text | Table | Numbers | Figure | Folded
+Part = Text | Table | Numbers | Figure | Map | Folded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,7 +302,7 @@ def _parts(parts: Sequence[Part], place: str) -> str:
     """Parts as HTML, neighbouring figures side by side; a place makes names unique."""
     lines = []
     for drawn, run in itertools.groupby(
-        enumerate(parts), lambda pair: isinstance(pair[1], Figure)
+        enumerate(parts), lambda pair: isinstance(pair[1], Figure | Map)
     ):
         texts = [_part(part, f"{place}p{at}") for at, part in run]
         inside = "\n".join(text for text in texts if text)
@@ -304,6 +326,11 @@ def _part(part: Part, place: str) -> str:
         case Figure():
             drawing = chart(part.lines, part.axes, name=place, note=part.note)
             return markup.figure(drawing, part.caption) if drawing else ""
+        case Map():
+            drawing = heat(
+                part.x, part.y, part.values, part.axes, name=place, note=part.note
+            )
+            return markup.figure(drawing, part.caption)
         case Folded():
             return markup.folded(part.line, _parts(part.parts, place))
     raise TypeError(

@@ -102,8 +102,8 @@ class CdfDistances(Structure):
 
     def placed(self, points: Any) -> Any:
         """u in [0, m] on every axis."""
-        low = np.array([a for a, _ in self.domain], points.dtype)
-        unit = (self.lengths / self.cells).astype(points.dtype)
+        low = np.array([[a for a, _ in self.domain]], points.dtype)
+        unit = (self.lengths / self.cells)[None].astype(points.dtype)
         return ((points - low) / unit).clip(0, self.cells)
 
     def features(self, placed: Any, labels: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -112,7 +112,7 @@ class CdfDistances(Structure):
         edges = jnp.arange(self.cells, dtype=jnp.float32)
         parts = [jnp.full((len(placed), 1), math.sqrt(self.cells))]
         for axis, weight in enumerate(self.weights):
-            signs = jnp.clip(2 * (placed[:, axis, None] - edges) - 1, -1, 1)
+            signs = jnp.clip(2 * (placed[:, axis, None] - edges[None]) - 1, -1, 1)
             parts.append(signs * jnp.float32(weight))
         return None, tuple(parts)
 
@@ -121,23 +121,29 @@ class CdfDistances(Structure):
     ) -> np.ndarray:
         """The same sum in time that doesn't grow with the cells."""
         del labels
-        with np.errstate(all="ignore"):
-            placed = np.asarray(self.placed(points.astype(np.float64)), np.float32)
-        return self.counted(placed, weights)
+        return self.counted(self.located(points), weights)
 
-    def counted(self, placed: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    def counted(
+        self,
+        placed: np.ndarray,
+        weights: np.ndarray | None,
+        max_weight: float | None = None,
+    ) -> np.ndarray:
         """The sum of features, cell by cell: +w left of a point's own, -w right of it.
 
         Args:
           placed: float32 (rows, d), in cells; rows that are not finite count for none.
+          max_weight: of the weights, if not the structure's own.
         """
         usable = np.isfinite(placed).all(axis=1)
         share = np.ones(len(placed), np.float32)
         if weights is not None:
-            weights = np.asarray(weights, np.float32)
-            usable &= np.isfinite(weights)
-            ratio = weights / np.float32(self.max_weight)
-            share = np.where(usable, ratio, 0).clip(0, 1).astype(np.float32)
+            most = np.float32(self.max_weight if max_weight is None else max_weight)
+            with np.errstate(all="ignore"):  # no warning may depend on a record
+                weights = np.asarray(weights, np.float32)
+                usable &= np.isfinite(weights)
+                share = np.where(usable, weights / most, 0).clip(0, 1)
+            share = share.astype(np.float32)
         placed, share = placed[usable], share[usable]
         scale = np.float32(1 / self.step)
         count = np.float32(math.sqrt(self.cells)) * share * scale

@@ -63,6 +63,9 @@ class ClassSums(Structure):
         """Refuses what doesn't fit together."""
         checks.integer_at_least(1, classes=self.classes)
         checks.integer_at_least(1, dimension=self.dimension)
+        checks.flag(normalise=self.normalise)
+        if not isinstance(self.sketch, KernelSketch | None):
+            raise TypeError(f"sketch={self.sketch!r}: needed a KernelSketch, or None")
         if self.sketch is not None and self.sketch.dimension != self.dimension:
             raise ValueError(
                 f"sketch has dimension {self.sketch.dimension}: needed "
@@ -115,10 +118,13 @@ class ClassSums(Structure):
         else:
             found = jnp.concatenate(self.sketch._waves(placed), axis=1)
         count = jnp.full((len(placed), 1), COUNT_WEIGHT * self._length)
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            labels = jnp.where(labels == jnp.floor(labels), labels, -1.0)
         known = (labels >= 0) & (labels < self.classes)
-        values = jnp.concatenate([found, count], axis=1) * known[:, None]
+        values = jnp.concatenate([found, count], axis=1)
+        values = jnp.where(known[:, None], values, 0.0)
         row = jnp.where(known, labels, 0).astype(jnp.int32)
-        index = row[:, None] * self.active + jnp.arange(self.active)
+        index = row[:, None] * self.active + jnp.arange(self.active)[None]
         return index, (values,)
 
     def batch_total(

@@ -42,20 +42,27 @@ def checked_domain(domain: Any) -> Domain:
             raise ValueError(
                 f"domain[{number}]=({low}, {high}): needed a high above the low"
             )
+        if not high - low < np.inf:
+            raise ValueError(f"domain[{number}]=({low}, {high}): needed a finite width")
         made.append((low, high))
     return tuple(made)
 
 
-def checked_centre(centre: Any) -> tuple[float, ...]:
+def checked_centre(centre: Any, dimension: int) -> tuple[float, ...]:
     """A point as a tuple of finite numbers; () is zero.
 
+    Raises:
+      TypeError: not numbers. ValueError: of another dimension, or not finite.
+
     Example:
-      >>> checked_centre([1, 2])
+      >>> checked_centre([1, 2], 2)
       (1.0, 2.0)
     """
+    if np.ndim(centre) != 1 or len(centre) not in (0, dimension):
+        raise ValueError(f"centre={centre!r}: needed {dimension} numbers, or none")
     return tuple(checks.finite(**{f"centre[{j}]": x}) for j, x in enumerate(centre))
 
 
 def shifted(points: Any, centre: tuple[float, ...]) -> Any:
     """Points as seen from a centre."""
-    return points - np.array(centre, points.dtype) if centre else points
+    return points - np.array([centre], points.dtype) if centre else points

@@ -151,22 +151,22 @@ class HatDistances(Structure):
 
     def placed(self, points: Any) -> Any:
         """u in [0, 1] on every axis."""
-        low = np.array([a for a, _ in self.domain], points.dtype)
-        return ((points - low) / self.lengths.astype(points.dtype)).clip(0, 1)
+        low = np.array([[a for a, _ in self.domain]], points.dtype)
+        return ((points - low) / self.lengths[None].astype(points.dtype)).clip(0, 1)
 
     def features(self, placed: Any, labels: Any) -> tuple[Any, tuple[Any, ...]]:
         """Where the pair and the hats stand, and their values, weighted."""
         del labels
-        start = jnp.arange(self.dimension) * self._cells
-        weights = self.weights.astype(np.float32)
+        start = jnp.arange(self.dimension)[None] * self._cells
+        weights = self.weights.astype(np.float32)[None]
         index = [jnp.broadcast_to(start + j, placed.shape) for j in (0, 1)]
-        value = [(1 - placed) * weights[:, 0], placed * weights[:, 0]]
+        value = [(1 - placed) * weights[:, :, 0], placed * weights[:, :, 0]]
         for level in range(self.levels):
             cells = 2**level
             cell = jnp.minimum(jnp.floor(placed * cells), cells - 1)
             hat = 1 - jnp.abs(2 * (placed * cells - cell) - 1)
             index.append(start + 1 + cells + cell.astype(jnp.int32))
-            value.append(hat * weights[:, level + 1])
+            value.append(hat * weights[:, :, level + 1])
         rows = len(placed)
         joined = (
             jnp.stack(parts, axis=-1).reshape(rows, -1) for parts in (index, value)
@@ -222,9 +222,10 @@ class HatDistances(Structure):
                 answers += found @ hats
                 variance += (found**2).sum(axis=1)
         count = max(self.count_answer(values).high[0], 0.0) / self.max_weight
-        # Half a leaf for p = 1 at v off the mesh; elsewhere the chord's error.
+        # For p = 1, of the chord over v's leaf at v itself; elsewhere, at most a leaf.
         leaf = 2.0**-self.levels
-        rest = np.minimum(v / leaf % 1, 1 - v / leaf % 1) if p == 1 else 1.0
+        part = v / leaf % 1
+        rest = 2 * part * (1 - part) if p == 1 else 1.0
         return answers, variance, count * rest * leaf**p
 
     def _on_level(self, v: np.ndarray, level: int) -> np.ndarray:

@@ -109,10 +109,11 @@ class Kernel:
         """
         first, second = (np.asarray(x, np.float64) for x in (first, second))
         distance = np.zeros((len(first), len(second)))
-        for a, b in zip(first.T, second.T, strict=True):
-            step = np.subtract.outer(a, b) / self.bandwidth
-            distance += np.abs(step) if self.name in _BY_L1 else np.square(step)
-        return self.by_distance(distance)
+        with np.errstate(over="ignore", under="ignore"):  # what is too far is at 0
+            for a, b in zip(first.T, second.T, strict=True):
+                step = np.subtract.outer(a, b) / self.bandwidth
+                distance += np.abs(step) if self.name in _BY_L1 else np.square(step)
+            return self.by_distance(distance)
 
     def rows(self, points: Any, centres: Any) -> Any:
         """k of each of some points in bandwidths to every centre, for the device.

@@ -50,8 +50,8 @@ class LandmarkSketch(Structure):
       kernel: which, and its bandwidth.
       landmarks: public, (m, d). Not from the records: that would publish them.
       landmarks_public: True says so, aloud.
-      jitter: lambda > 0 is added to the noise's covariance; more is more noise, less
-        stretches the rounding.
+      jitter: lambda, from 1e-8 to 1, is added to the noise's covariance; more is more
+        noise, less stretches the rounding.
 
     Raises:
       ValueError, TypeError: a field out of range, landmarks that aren't declared
@@ -88,7 +88,8 @@ class LandmarkSketch(Structure):
         count = len(landmarks.array)
         if count > MOST_LANDMARKS:
             raise ValueError(f"landmarks={count}: needed at most {MOST_LANDMARKS}")
-        checks.positive(jitter=self.jitter)
+        if not 1e-8 <= checks.positive(jitter=self.jitter) <= 1:
+            raise ValueError(f"jitter={self.jitter}: needed a number in [1e-8, 1]")
         if len(np.unique(landmarks.array, axis=0)) < count:
             raise ValueError("landmarks: needed different ones; one is there twice")
         super().__post_init__()

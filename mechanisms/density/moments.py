@@ -56,9 +56,10 @@ class SquaredDistances(Structure):
 
     def __post_init__(self) -> None:
         """Refuses what doesn't fit together."""
-        object.__setattr__(self, "centre", checked_centre(self.centre))
         checks.positive(radius=self.radius)
         checks.integer_at_least(1, dimension=self.dimension)
+        centre = checked_centre(self.centre, self.dimension)
+        object.__setattr__(self, "centre", centre)
         super().__post_init__()
 
     @property

@@ -64,9 +64,12 @@ class ProjectedDistances(Structure):
     def __post_init__(self) -> None:
         """Refuses what doesn't fit together."""
         checks.positive(radius=self.radius)
-        object.__setattr__(self, "centre", checked_centre(self.centre))
+        checks.integer_at_least(1, cells=self.cells)
+        checks.integer_at_least(1, levels=self.levels)
         directions = PublicArray(self.directions, "directions")
         object.__setattr__(self, "directions", directions)
+        centre = checked_centre(self.centre, self.dimension)
+        object.__setattr__(self, "centre", centre)
         if not isinstance(self.noise, Gaussian | Laplace):
             raise TypeError(f"noise={self.noise!r}: needed Gaussian or Laplace noise")
         super().__post_init__()
@@ -143,10 +146,7 @@ class ProjectedDistances(Structure):
         """The sum of features, by the quick way of the projections' structure."""
         if isinstance(self.inner, HatDistances):
             return super().batch_total(points, weights, labels)
-        with np.errstate(all="ignore"):
-            placed = self.placed(points.astype(np.float64))
-        share = None if weights is None else weights / self.max_weight
-        return self.inner.counted(np.asarray(placed, np.float32), share)
+        return self.inner.counted(self.located(points), weights, self.max_weight)
 
     def answer(self, values: np.ndarray, queries: np.ndarray) -> Answers:
         """The mean over directions, and what it varies by; never below zero."""

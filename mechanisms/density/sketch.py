@@ -93,6 +93,7 @@ class KernelSketch(Structure):
       ValueError, TypeError: a field out of range, or of another shape.
 
     Example:
+      >>> from dpkit.mechanisms.density.grid_noise import Gaussian
       >>> sketch = KernelSketch.draw(Kernel("gaussian", 1.0), 2, features=256,
       ...                            noise=Gaussian(4.0))
       >>> sketch.event("add_remove"), sketch.size
@@ -263,13 +264,14 @@ def _means(
     """
     count, block = sketch.count, sketch.block
     cosine, sine = sketch._waves(placed)
-    single = cosine * values[:count] + sine * values[count:]
+    single = cosine * values[None, :count] + sine * values[None, count:]
     mean = single.mean(axis=1)
     if count // block < 16:
         block = 1  # an upper bound: they are drawn to cancel
     groups = count // block
     means = single[:, : groups * block].reshape(len(placed), groups, block).mean(axis=2)
     if groups < 5:  # too few to tell by: single ones are sums of waves, at most n
-        return mean, jnp.full_like(mean, records**2 / count)
+        own = records**2 + jnp.float32(sketch.stddev**2)
+        return mean, jnp.full_like(mean, own / count)
     spread = jnp.var(means, axis=1, ddof=1) / groups
     return mean, spread * (groups - 1) / (groups - 3)

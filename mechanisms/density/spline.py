@@ -138,18 +138,19 @@ class SplineGrid(Structure):
 
     def placed(self, points: Any) -> Any:
         """Steps from the domain's lower edge, within the domain."""
-        low = np.array([a for a, _ in self.domain], points.dtype)
-        return ((points - low) / self.unit).clip(0, self.extent.astype(points.dtype))
+        low = np.array([[a for a, _ in self.domain]], points.dtype)
+        last = self.extent[None].astype(points.dtype)
+        return ((points - low) / self.unit).clip(0, last)
 
     def features(self, placed: Any, labels: Any) -> tuple[Any, tuple[Any, ...]]:
         """The nodes around points, by number, and their weights."""
         del labels
-        start, weights = self._weights(jnp.clip(placed, 0, self.extent))
-        index, value = jnp.zeros((len(placed), 1), jnp.int32), jnp.ones(())
+        start, weights = self._weights(jnp.clip(placed, 0, self.extent[None]))
+        index = jnp.zeros((len(placed), 1), jnp.int32)
         value = jnp.ones((len(placed), 1), jnp.float32)
         around = jnp.arange(self.degree + 1)
         for axis, nodes in enumerate(self.shape):
-            along = start[:, axis, None] + around
+            along = start[:, axis, None] + around[None]
             index = index[:, :, None] * nodes + along[:, None, :]
             value = value[:, :, None] * weights[:, axis][:, None, :]
             index = index.reshape(len(placed), -1)

@@ -43,6 +43,8 @@ _QUERIES = 2**12
 # Float32 arithmetic on features, relative to their norm; each structure's own
 # calculation is proven or made to stay below it.
 _FLOAT_SLACK = 2**-18
+# Noise of more steps might not fit 64 bits, and what doesn't fit hides nothing.
+_MOST_NOISE = 2**52
 
 
 class Answers(NamedTuple):
@@ -90,6 +92,11 @@ class Structure(BoundedSum):
     Raises:
       ValueError: a number out of range.
       TypeError: another kind of noise.
+
+    Example:
+      >>> from dpkit.mechanisms.density import KernelSketch
+      >>> issubclass(KernelSketch, Structure)
+      True
     """
 
     noise: Noise
@@ -109,11 +116,11 @@ class Structure(BoundedSum):
             )
         checks.positive(max_weight=self.max_weight)
         checks.integer_at_least(1, points_per_unit=self.points_per_unit)
-        if not self.stddev >= 16 * self.step:
+        if not 16 * self.step <= self.stddev <= _MOST_NOISE * self.step:
             raise ValueError(
-                f"noise={self.noise!r}: needed noise of at least 16 steps of the grid "
-                f"that sums are counted on, {16 * self.step:.3g}; it is "
-                f"{self.stddev:.3g}"
+                f"noise={self.noise!r}: needed noise of 16 to 2^52 steps of the grid "
+                f"that sums are counted on, {16 * self.step:.3g} to "
+                f"{_MOST_NOISE * self.step:.3g}; it is {self.stddev:.3g}"
             )
 
     # What a structure says of itself.
@@ -220,14 +227,22 @@ class Structure(BoundedSum):
           key: not used.
           record: points (d,), or (points_per_unit, d); or a mapping of "points",
             "weights" and "labels", each without the axis d.
+
+        Raises:
+          ValueError: so many points a unit that 32 bits don't hold their sum.
         """
         del key
+        if self.points_per_unit > 2 * self.rows - 1:
+            raise ValueError(
+                f"points_per_unit={self.points_per_unit}: needed at most "
+                f"{2 * self.rows - 1} for one message; use total"
+            )
         points, weights, labels = _parts(record)
         if self.points_per_unit == 1:
             points = points[None]
             weights = None if weights is None else weights[None]
             labels = None if labels is None else labels[None]
-        return _batch_sum(self, self.placed(points), weights, labels)
+        return _batch_sum(self, self.located(points), weights, labels)
 
     def total(self, records: PyTree) -> np.ndarray:
         """The sum over points, exact, (size,) int64: private.
@@ -240,8 +255,8 @@ class Structure(BoundedSum):
         if points.dtype.kind not in "iuf":
             raise TypeError(f"points={points.dtype}: needed real numbers")
         points = points.reshape(-1, self.dimension)
-        weights = None if weights is None else np.ravel(weights)
-        labels = None if labels is None else np.ravel(labels)
+        weights = _one_each(points, weights=weights)
+        labels = _one_each(points, labels=labels)
         total = np.zeros(self.size, np.int64)
         for start in range(0, len(points), self.rows):
             some = slice(start, start + self.rows)
@@ -269,39 +284,56 @@ class Structure(BoundedSum):
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """A batch in the structure's coordinates, of one of two lengths."""
         # Large numbers of any type come near enough to their place in float64.
-        with np.errstate(all="ignore"):
-            placed = np.asarray(self.placed(points.astype(np.float64)), np.float32)
+        placed = self.located(points)
         rows = self.rows if len(placed) > self.rows // 8 else self.rows // 8
         batch = np.full((rows, placed.shape[1]), np.nan, np.float32)
         batch[: len(placed)] = placed
         return (
             batch,
-            _padded(weights, rows, np.float32),
-            _padded(labels, rows, np.int32),
+            None if weights is None else _padded(_single(weights), rows, np.float32),
+            None if labels is None else _padded(_classes(labels), rows, np.int32),
         )
+
+    def located(self, points: Any) -> Any:
+        """Points in the structure's coordinates, float32; NaN for what is not finite.
+
+        A domain's edge is for points that are far out, not for those that are none.
+        """
+        if isinstance(points, np.ndarray):
+            xp, points = np, points.astype(np.float64)
+        else:
+            xp, points = jnp, jnp.asarray(points, jnp.float32)
+        usable = xp.isfinite(points).all(axis=-1, keepdims=True)
+        with np.errstate(all="ignore"):  # no warning may depend on a record
+            placed = xp.asarray(self.placed(points), np.float32)
+        return xp.where(usable, placed, np.float32(math.nan))
 
     def privatize(self, key: Key, total: Any) -> np.ndarray:
         """The sum with noise, on the grid, float64 (..., size).
 
         Args:
           key: used for this release alone.
-          total: whole steps, integers (..., size); private. Each row along the last
-            axis is a release of its own.
+          total: whole steps, 64-bit integers (..., size); private. Each row along the
+            last axis is a release of its own.
 
         Raises:
-          TypeError: a legacy key, a tracer, or a total that is not of integers.
+          TypeError: a legacy key, a tracer, or a total of other numbers. Of 32 bits,
+            one record more might have made it wrap around.
           ValueError: another size.
         """
         total = np.asarray(total)
-        if total.dtype.kind not in "iu":
-            raise TypeError(f"total={total.dtype}: needed whole steps, integers")
+        if total.dtype != np.int64:
+            raise TypeError(
+                f"total={total.dtype}: needed whole steps as int64; messages add up to "
+                "more than 32 bits hold, so use total"
+            )
         if total.shape[-1:] != (self.size,):
             raise ValueError(
                 f"total of shape {total.shape}: needed {self.size} entries"
             )
         noise = self.noise.draw(host_generator(key), total.shape, self.reach)
         steps = np.rint(self.shaped(noise) / self.step)
-        return (total.astype(np.int64) + steps.astype(np.int64)) * self.step
+        return (total + steps.astype(np.int64)) * self.step
 
     def shaped(self, noise: np.ndarray) -> np.ndarray:
         """The noise as it is added, from noise that is alike in every direction."""
@@ -450,10 +482,34 @@ def _parts(records: PyTree) -> tuple[Any, Any, Any]:
     return records["points"], records.get("weights"), records.get("labels")
 
 
-def _padded(values: Any, rows: int, dtype: Any) -> Any:
-    """One value for each row of a batch; rows that are no point have 0."""
+def _one_each(points: np.ndarray, **given: Any) -> np.ndarray | None:
+    """Weights or labels, one for each point."""
+    ((name, values),) = given.items()
     if values is None:
         return None
+    values = np.ravel(values)
+    if len(values) != len(points) or values.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name}={values.dtype}{list(values.shape)}: needed one number for each of "
+            f"{len(points)} points"
+        )
+    return values
+
+
+def _single(weights: np.ndarray) -> np.ndarray:
+    """Weights as float32, without a warning for those that are too large."""
+    with np.errstate(all="ignore"):
+        return np.asarray(weights, np.float32)
+
+
+def _classes(labels: np.ndarray) -> np.ndarray:
+    """Labels as int32; -1 for what is no whole number, or too large to be a class."""
+    known = (labels >= 0) & (labels < 2**31) & (labels == np.floor(labels))
+    return np.where(known, labels, -1).astype(np.int32)
+
+
+def _padded(values: np.ndarray, rows: int, dtype: Any) -> np.ndarray:
+    """One value for each row of a batch; rows that are no point have 0."""
     padded = np.zeros(rows, dtype)
     padded[: len(values)] = values
     return padded
