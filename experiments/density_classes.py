@@ -20,10 +20,9 @@ import numpy as np
 import optax
 
 from dpkit import DPSGDPlan, fit
-from dpkit.accountants import Ledger, Relation
+from dpkit.accountants import Ledger
 from dpkit.data import load_arrays
-from dpkit.density.choice import noise_multiplier
-from dpkit.mechanisms.density import ClassSums, Gaussian, Kernel, KernelSketch
+from dpkit.density import Classifier
 from dpkit.training.execution import Execution
 from experiments import density_data
 from experiments.baselines.release import Array
@@ -68,10 +67,6 @@ class Split:
         """How many there are; public."""
         return int(self.test_y.max()) + 1
 
-    def accuracy(self, scores: Array) -> float:
-        """The share of test rows whose largest score is right."""
-        return float(np.mean(scores.argmax(1) == self.test_y))
-
 
 def digits(seed: int) -> Split:
     """1,797 digits of 64 pixels, a fifth of them for tests."""
@@ -95,18 +90,19 @@ def table(
     split: Split, epsilon: float, ledger: Ledger, seed: int, waves: int = 0
 ) -> tuple[float, float]:
     """Accuracy and seconds of one release; with `waves` of a kernel of width .5."""
-    begun, dim = time.perf_counter(), split.x.shape[1]
-    noise = Gaussian(noise_multiplier(epsilon, DELTA, Relation.ADD_REMOVE))
-    sketch = None
-    if waves:
-        kernel = Kernel("gaussian", 0.5)
-        sketch = KernelSketch.draw(kernel, dim, features=waves, noise=noise)
-    sums = ClassSums(classes=split.classes, dimension=dim, sketch=sketch, noise=noise)
-    ledger.charge(sums.event(ledger.relation), label=f"table, seed {seed}")
-    records = {"points": split.x, "labels": split.y}
-    values = sums(jax.random.key(seed), records)
+    begun = time.perf_counter()
+    model = Classifier(
+        classes=range(split.classes),
+        epsilon=epsilon,
+        delta=DELTA,
+        kernel="gaussian" if waves else "linear",
+        features=waves or 2,
+        ledger=ledger,
+        key=jax.random.key(seed),
+        label=f"table, seed {seed}",
+    ).fit(split.x, split.y)
     seconds = time.perf_counter() - begun
-    return split.accuracy(sums.scores(values, split.test_x)), seconds
+    return float(model.score(split.test_x, split.test_y)), seconds
 
 
 def sgd(
@@ -145,7 +141,8 @@ def sgd(
     )
     seconds = time.perf_counter() - begun
     scores = split.test_x @ np.asarray(done.params["w"]) + np.asarray(done.params["b"])
-    return split.accuracy(scores), seconds, done.seconds
+    right = float(np.mean(scores.argmax(1) == split.test_y))
+    return right, seconds, done.seconds
 
 
 def _loss(params: Any, example: Any, key: Any) -> jax.Array:

@@ -47,5 +47,5 @@ def test_workers_of_a_cluster_sum_as_one_process_does():
             key = jax.random.key(0)
             released = release_shards(*shards, ledger=ledger, key=key)
             assert [e.kind for e in ledger.entries()].count("reserve") == 1
-        expected = structure.privatize(key, alone.private_total)
-        np.testing.assert_array_equal(released.values, expected)
+        noise = released.values - alone.private_total * structure.step
+        assert 0.8 < noise.std() / structure.stddev < 1.2  # 65 entries or more
