@@ -17,7 +17,7 @@ def pages():
     """Pages with examples; training's are long."""
     for page, code in CODE.items():
         if code and page != "rewrite":
-            long = page in ("data", "training")
+            long = page in ("data", "density_scale", "training")
             marks = [pytest.mark.slow, pytest.mark.guard] if long else []
             yield pytest.param(page, marks=marks)
 

@@ -33,7 +33,6 @@ from dpkit.mechanisms.density.structure import Answers, Structure, static
 
 COUNT_WEIGHT = 0.1  # a: the count costs .5 % of noise
 _MOST_ORTHOGONAL = 1024  # frequencies up to which right angles help
-_QUERIES = 512
 
 
 @functools.cache
@@ -227,7 +226,7 @@ class KernelSketch(Structure):
     def answer(self, values: np.ndarray, queries: np.ndarray) -> Answers:
         """The mean over frequencies, and what it varies by."""
         placed = np.asarray(self.placed(queries), np.float32)
-        rows = -(-len(placed) // _QUERIES) * _QUERIES if len(placed) > 64 else 64
+        rows = max(64, 1 << (len(placed) - 1).bit_length())  # a program for each
         padded = np.zeros((rows, placed.shape[1]), np.float32)
         padded[: len(placed)] = placed
         records = abs(values[-1]) / (COUNT_WEIGHT * math.sqrt(self.count))

@@ -286,8 +286,10 @@ class Structure(BoundedSum):
         # Large numbers of any type come near enough to their place in float64.
         placed = self.located(points)
         rows = self.rows if len(placed) > self.rows // 8 else self.rows // 8
-        batch = np.full((rows, placed.shape[1]), np.nan, np.float32)
-        batch[: len(placed)] = placed
+        batch = placed
+        if len(placed) < rows:
+            batch = np.full((rows, placed.shape[1]), np.nan, np.float32)
+            batch[: len(placed)] = placed
         return (
             batch,
             None if weights is None else _padded(_single(weights), rows, np.float32),
