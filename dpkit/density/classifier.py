@@ -123,9 +123,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
           BudgetExceeded: the ledger can't pay. Nothing is drawn.
         """
         classes = self._checked()
-        if getattr(X, "dtype", np.dtype(float)).kind not in "biuf":
-            # Without a look at the rows, which an error would quote.
-            raise ValueError(f"X={X.dtype}: needed real numbers")
+        X = _numbers(X)
         if self.unknown == "refuse":
             X, y = validate_data(self, X, y, dtype="numeric", ensure_all_finite=False)
             check_classification_targets(y)
@@ -299,3 +297,27 @@ class Classifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.poor_score = True
         tags.non_deterministic = True
         return tags
+
+
+def _numbers(X: Any) -> Any:
+    """Rows as they are; of objects each cell by itself, NaN where it is no number.
+
+    Raises:
+      ValueError: a type of array without real numbers; no row is quoted.
+    """
+    if hasattr(X, "toarray"):
+        return X  # sparse, which is refused as such
+    kind = np.asarray(X).dtype.kind
+    if kind == "c":
+        raise ValueError("X: Complex data not supported")
+    if kind not in "OUS":
+        return X
+
+    def number(cell: Any) -> float:
+        try:
+            return float(cell)
+        except (TypeError, ValueError):
+            return np.nan
+
+    cells = np.asarray(X, object)
+    return np.array([number(cell) for cell in cells.ravel()]).reshape(cells.shape)

@@ -250,6 +250,7 @@ def released(
       fill: adds records to the shard, before the charge.
     """
     structure, relation = choice.structure, ledger.relation
+    checks.text(label=label)
     event = structure.event(relation)
     key = _key(key)
     if fill is not None:

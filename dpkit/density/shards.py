@@ -165,9 +165,10 @@ def kept_rows(unit_ids: Any, most: int, generator: np.random.Generator) -> np.nd
       >>> kept_rows(["a", "a", "a", "b"], 2, np.random.default_rng(0)).tolist()
       [0, 2, 3]
     """
-    coded = texts(unit_ids).dictionary_encode().indices
+    ids = unit_ids.tolist() if hasattr(unit_ids, "tolist") else list(unit_ids)
+    coded = texts(ids).dictionary_encode().indices
     unit = coded.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    unit = np.where(missing(unit_ids), -1, unit)
+    unit = np.where(missing(ids), -1, unit)
     order = generator.permutation(len(unit))
     order = order[np.argsort(unit[order], kind="stable")]
     sorted_units = unit[order]

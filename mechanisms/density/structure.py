@@ -94,8 +94,9 @@ class Structure(BoundedSum):
       TypeError: another kind of noise.
 
     Example:
-      >>> from dpkit.mechanisms.density import KernelSketch
-      >>> issubclass(KernelSketch, Structure)
+      >>> from dpkit import mechanisms
+      >>> structure = mechanisms.density.Structure
+      >>> issubclass(mechanisms.density.KernelSketch, structure)
       True
     """
 

@@ -134,7 +134,6 @@ REFUSED = [
     ({"weights": np.ones(2_000), "max_weight": math.inf}, "max_weight"),
     ({"weights": np.ones(3), "max_weight": 1.0}, "weights of shape"),
     ({"unit_ids": np.ones(2_000)}, "points_per_unit is missing"),
-    ({"points_per_unit": 2}, "unit_ids is missing"),
     ({"unit_ids": np.ones(3), "points_per_unit": 2}, "unit_ids of shape"),
     ({"unit_ids": np.ones(2_000), "points_per_unit": 0}, "points_per_unit"),
     ({"relation": "neighbours"}, "relation"),
@@ -219,7 +218,7 @@ def test_a_file_that_breaks_off_gives_everything_back(error):
     ledger = opened()
     with pytest.raises(error):
         made(ledger, points=batches(), dimension=1)
-    assert kinds(ledger) == ["reserve", "abort"]
+    assert kinds(ledger) == []
     assert ledger.spent().upper == 0
     with pytest.raises(ValueError, match="points of shape"):
         made(ledger, points=iter([POINTS, np.ones((3, 2))]), dimension=1)
@@ -261,7 +260,7 @@ def test_weights_are_cut_to_their_limit():
     weights = np.concatenate([np.full(1_000, 0.5), np.full(1_000, 9.0)])
     weights[0], weights[1], weights[2] = -4.0, math.nan, 1e39
     cut = weights.clip(0, 2)
-    cut[1:3] = 0
+    cut[1] = 0
     one, other = (made(weights=w, max_weight=2.0) for w in (weights, cut))
     np.testing.assert_array_equal(one.values, other.values)
     count = one.count
