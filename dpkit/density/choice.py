@@ -106,6 +106,12 @@ def choose(
     Raises:
       ValueError: a setting out of range, missing, or to be computed from the points.
       TypeError: a setting of the wrong kind.
+
+    Example:
+      >>> found = choose(16, kernel="gaussian", bandwidth=1.0, epsilon=1.0, delta=1e-6,
+      ...                relation="add_remove")
+      >>> type(found.structure).__name__, found.reason
+      ('KernelSketch', 'without a domain, random waves are all there is')
     """
     relation = as_relation(relation)
     asked = _Asked(

@@ -249,7 +249,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """The parameters, but not the key: whoever has it can take the noise away."""
         if self.key is None:
             return super().__repr__(N_CHAR_MAX)
-        shown = type(self)(**{**self.get_params(deep=False), "key": None})
+        options: Any = {**self.get_params(deep=False), "key": None}
+        shown = type(self)(**options)
         return super(Classifier, shown).__repr__(N_CHAR_MAX)[:-1] + ", key=<secret>)"
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:

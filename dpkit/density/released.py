@@ -146,6 +146,12 @@ def load(path: str | os.PathLike[str]) -> Release:
     Raises:
       ValueError: no such file of ours.
       OSError: it can't be read.
+
+    Example:
+      >>> load("no.safetensors")
+      Traceback (most recent call last):
+        ...
+      ValueError: no.safetensors doesn't exist: needed the file of a release
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path

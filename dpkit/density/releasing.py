@@ -16,6 +16,7 @@ from dpkit.accountants import epsilon as epsilon_of
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import Incompatible
 from dpkit.accountants.answers.relations import as_relation
+from dpkit.density import files
 from dpkit.density.choice import Choice, choose, noise_multiplier
 from dpkit.density.released import Release
 from dpkit.density.shards import Shard, as_points, kept_rows
@@ -140,6 +141,18 @@ def release_shards(
     Raises:
       ValueError: no parts, parts of different structures, or one that was released.
       BudgetExceeded: the ledger can't pay. Nothing is drawn.
+
+    Example:
+      >>> from dpkit.mechanisms.density import SquaredDistances
+      >>> moments = SquaredDistances(radius=2.0, dimension=1, noise=Gaussian(5.0))
+      >>> parts = [Shard(moments), Shard(moments)]
+      >>> for part in parts:
+      ...     part.add(np.ones((500, 1)))
+      >>> with Ledger.open(None, budget=Budget(1.0, 1e-6), relation="add_remove",
+      ...                  unit="record", dataset="toy") as ledger:
+      ...     made = release_shards(*parts, ledger=ledger, key=jax.random.key(0))
+      >>> made.count.values.round(-2)
+      array([1000.])
     """
     if not shards:
         raise ValueError("shards: needed at least one")
@@ -202,7 +215,7 @@ def curate(
     with ledger_for(ledger, epsilon, delta, relation) as book:
         with book.reserve(exact.event(relation), delta=delta, label=label) as grant:
             grant.commit(1)
-    return exact.begin(noise_key(key, points), points)
+    return exact.begin(noise_key(key, repr(exact).encode(), points), points)
 
 
 def released(
@@ -236,29 +249,35 @@ def released(
             grant.abort(nothing_released=True)
             raise
         total = shard.private_total
-        values = structure.privatize(noise_key(key, total), total)
+        own = noise_key(key, files.identity(structure), total)
+        values = structure.privatize(own, total)
         grant.commit(1)
     bound = epsilon_of(event, delta, relation=relation)
     return Release(structure, values, facts_of(choice, ledger, bound.upper, delta))
 
 
-def noise_key(key: jax.Array, total: np.ndarray) -> jax.Array:
-    """A key for the noise on one sum: another sum has another key.
+def noise_key(key: jax.Array, public: bytes, private: np.ndarray) -> jax.Array:
+    """A key for the noise of one release: another release has another key.
 
     A key that serves two releases by mistake, as a copied estimator's does, would give
-    them the same noise, and their difference none. So the key is mixed with the sum by
-    a keyed hash: equal sums have equal noise, which tells nothing new; others have
-    noise as independent as the hash is good. (As synthetic nonces do for ciphers:
-    Rogaway and Shrimpton, 2006.)
+    them the same noise, and their difference none. So the key is mixed by a keyed hash
+    with all that the release depends on: the same release is repeated, which tells
+    nothing new; any other has noise as independent as the hash is good. (As synthetic
+    nonces do for ciphers: Rogaway and Shrimpton, 2006.)
 
     Args:
-      key: secret. total: private; the sum, or the points themselves.
+      key: secret.
+      public: what the structure is, its noise included.
+      private: the sum, or the points themselves.
 
     Returns:
       A key, secret too.
     """
     secret = np.asarray(jax.random.key_data(key)).tobytes()
-    mixed = hashlib.blake2b(total.tobytes(), key=secret, digest_size=len(secret))
+    mixed = hashlib.blake2b(key=secret, digest_size=len(secret))
+    mixed.update(hashlib.sha256(public).digest())
+    mixed.update(repr((private.shape, private.dtype.str)).encode())
+    mixed.update(np.ascontiguousarray(private).tobytes())
     words = np.frombuffer(mixed.digest(), np.uint32)
     return jax.random.wrap_key_data(jnp.asarray(words), impl=jax.random.key_impl(key))
 

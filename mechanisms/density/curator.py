@@ -111,6 +111,12 @@ class Curator:
     """Answers queries about records that it keeps; private, all of it.
 
     It can't be copied, pickled or printed: the path's past is what hides the records.
+
+    Example:
+      >>> exact = ExactKernel(Kernel("gaussian", 1.0), Gaussian(4.0))
+      >>> curator = exact.begin(jax.random.key(0), np.zeros((1000, 2)))
+      >>> curator.query([[9.0, 9.0]]).stddev.round(2)
+      array([4.])
     """
 
     def __init__(

@@ -92,6 +92,11 @@ class Structure(BoundedSum):
     Raises:
       ValueError: a number out of range.
       TypeError: another kind of noise.
+
+    Example:
+      >>> from dpkit.mechanisms.density import KernelSketch
+      >>> issubclass(KernelSketch, Structure)
+      True
     """
 
     noise: Noise

@@ -154,7 +154,7 @@ GIVEN = {
     "approx": USUAL | {"reserve"},
     "approx spent": USUAL,
     "approx planned": USUAL - {"noise"},
-    "approx declared": USUAL,
+    "approx declared": USUAL | {"reserve"},
     "approx pure": {"noise", "relation"},
     "approx empty": {"relation"},
     "scopes": USUAL | {"reserve"},

@@ -213,8 +213,9 @@ def test_a_gradient_of_many_parameters_is_clipped_to_the_radius(mode):
 @pytest.mark.parametrize(
     ("mode", "count"),
     [
-        pytest.param("auto", 1000, marks=pytest.mark.guard),
-        ("auto", 3000),
+        pytest.param("auto", 300, marks=pytest.mark.guard),
+        ("auto", 1000),
+        ("auto", 2000),  # compiling takes with the square of the number
         ("two_pass", 1000),
         ("vmap", 1000),
     ],

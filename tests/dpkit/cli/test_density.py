@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from dpkit import Ledger
 from dpkit.cli.app import app
 from dpkit.density import Classifier, load
+from dpkit.density.released import grid_of
 from tests.dpkit.density.test_job import ROWS, TEXT, write
 
 RUN = CliRunner()
@@ -125,7 +126,7 @@ def test_named_coordinates_are_found_by_name_in_the_queries(here):
     line = f"{QUICK} --relation add_remove --columns y,x --out run"
     invoke(line.replace("0:9,0:9", "0:9,0:8"))
     release = load("run")
-    assert release.structure.domain == ((0.0, 9.0), (0.0, 8.0))
+    assert grid_of(release).domain == ((0.0, 9.0), (0.0, 8.0))
     invoke("density query run queries.csv --out a.csv")
     first = np.loadtxt("a.csv", delimiter=",", skiprows=1)[0, 0]
     assert first == release.query([[5.0, 4.0]]).values[0]

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dpkit import Budget, BudgetExceeded, Ledger
-from dpkit.density import Classifier, load
+from dpkit.density import Classifier, curate, load, release
 from dpkit.density.releasing import noise_key
 from dpkit.mechanisms.density import ClassSums, Gaussian
 
@@ -140,7 +140,8 @@ def test_a_copied_key_has_other_noise_on_other_rows():
     assert first.values.tobytes() == again.values.tobytes()
     moved = np.abs(first.values - second.values)
     assert (moved > 2 * first.structure.step).all()
-    assert moved.std() > first.structure.stddev
+    # sqrt(2) times one noise; below half of one with probability below 1e-9.
+    assert np.sqrt(np.mean(moved**2)) > first.structure.stddev / 2
 
 
 def test_a_key_is_not_shown():
@@ -156,11 +157,31 @@ def test_noise_keys_depend_on_key_and_sum():
     key, other = jax.random.key(0), jax.random.key(1)
     totals = np.zeros(3, np.int64), np.array([0, 0, 1])
     words = {
-        jax.random.key_data(noise_key(k, t)).tobytes()
+        jax.random.key_data(noise_key(k, name, t)).tobytes()
         for k in (key, other)
+        for name in (b"one", b"two")
         for t in totals
     }
-    assert len(words) == 4
+    assert len(words) == 8
+
+
+def test_a_key_used_at_two_scales_has_two_noises():
+    """Else sums would follow from two releases: (s2 v1 - s1 v2) / (s2 - s1)."""
+    points, key = np.ones((100, 1)), jax.random.key(0)
+    options = {"bandwidth": 1.0, "domain": [(0, 9)], "delta": 1e-6, "key": key}
+    one, two = (release(points, epsilon=e, **options) for e in (1.0, 2.0))
+    small, large = two.structure.stddev, one.structure.stddev
+    assert one.structure.shape == two.structure.shape
+    solved = (large * two.values - small * one.values) / (large - small)
+    exact = one.structure.total(points) * one.structure.step
+    assert np.abs(solved - exact).max() > small
+
+    path = [
+        curate(points, bandwidth=1.0, epsilon=e, delta=1e-6, key=key) for e in (1, 2)
+    ]
+    first, second = (float(p.query([[1.0]]).values[0]) for p in path)
+    small, large = path[1].mechanism.stddev, path[0].mechanism.stddev
+    assert abs((large * second - small * first) / (large - small) - 100) > 1e-3
 
 
 def test_it_is_saved_and_read_again(tmp_path):

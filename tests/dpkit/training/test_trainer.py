@@ -123,7 +123,7 @@ def test_progress_is_certified_monotone_and_says_nothing_private():
         "step",
         "steps",
         "epsilon",
-        "test_accuracy",
+        "scores",
         "examples_per_second",
     }
 

@@ -6,7 +6,6 @@ from tests.conformance import (
     ROW_CHECKS,
     check_audit,
     check_bound,
-    check_exact,
     check_isolation,
     check_keys,
     check_law,
