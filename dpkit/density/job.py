@@ -9,7 +9,6 @@ depends on public numbers alone.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,9 +51,6 @@ class _Job:
             unknown = config.density.domain is None and landmarks is None
             points = _points(config) if data or unknown else None
             choice = _choice(config, points, landmarks)
-        digest = None
-        if landmarks is not None:
-            digest = hashlib.sha256(landmarks.tobytes()).hexdigest()
         name = config.data.dataset
         made = Build(
             choice,
@@ -65,7 +61,6 @@ class _Job:
             lambda release, title: told(config, release, title),
         )
         made.names_data = name is not None
-        made.facts = {"landmarks_sha256": digest}
         if data and points is not None:
             _fill(made.shard, points, config.privacy.points_per_unit, tell)
         return made
@@ -102,7 +97,8 @@ class Build(Prepared):
             "dataset": self.title,
         }
         self.budget = Budget(self.privacy.epsilon, self.privacy.delta)
-        self.facts: Mapping[str, Any] = {}
+        self._identity = files.identity(self.choice.structure)
+        self.facts = {"structure_sha256": self._identity.hex()}
 
     def cost(self) -> DpEvent:
         """The one release."""
@@ -126,10 +122,8 @@ class Build(Prepared):
             label=f"density of {self.title}",
             delta=self.privacy.delta,
         )
-        key = noise_key(
-            session.secrets.key("density"), files.identity(structure), total
-        )
-        values = structure.privatize(key, total)
+        key = session.secrets.key("density")
+        values = structure.privatize(noise_key(key, self._identity, total), total)
         grant.commit(1)
         on_progress(Progress(1, 1, "adding noise", grant.bound.upper))
         outcome = self.told(Release(structure, values, self.shown), self.title)

@@ -315,6 +315,7 @@ def test_a_shared_ledger_pays_for_two_and_refuses_the_third(here):
 def test_a_dry_run_says_the_cost_and_needs_no_points_where_the_domain_is_known(here):
     (here / "points.csv").unlink()
     cost = dry_run(DENSITY, config(here))
+    assert cost.bound is not None
     assert cost.bound.upper == pytest.approx(1.0, abs=1e-6)
     assert cost.estimate["structure"] == "SplineGrid"
     assert 1 < cost.estimate["expected_error"] / cost.estimate["floor"] < 1.2

@@ -145,7 +145,8 @@ def capped(rows, most=2):
     found = open_points(owned(rows), columns=["x"], weight="w", owner="who")
     batches = list(found.capped(most))
     x = np.concatenate([batch.points[:, 0] for batch in batches])
-    return sorted(zip(x, np.concatenate([b.weights for b in batches]), strict=True))
+    weights = [batch.weights for batch in batches if batch.weights is not None]
+    return sorted(zip(x, np.concatenate(weights), strict=True))
 
 
 def test_which_points_of_a_unit_count_depends_on_that_unit_alone():
