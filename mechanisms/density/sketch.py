@@ -34,6 +34,7 @@ from dpkit.mechanisms.density.structure import Answers, Structure, static
 COUNT_WEIGHT = 0.1  # a: the count costs .5 % of noise
 _MOST_ORTHOGONAL = 1024  # frequencies up to which right angles help
 _QUERIES = 512
+_FEW = 8  # coordinates up to which a loop is no slower than a product of matrices
 
 
 @functools.cache
@@ -222,7 +223,11 @@ class KernelSketch(Structure):
     def _waves(self, placed: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Cosines and sines, (rows, p) each."""
         turns = np.asarray(self.frequencies.array.T / (2 * np.pi), np.float32)
-        return waves(placed @ turns)
+        if len(turns) > _FEW:
+            return waves(placed @ turns)
+        # By coordinates, so that a row's rounding is its own, however many there are.
+        parts = (placed[:, j, None] * row[None] for j, row in enumerate(turns))
+        return waves(functools.reduce(jnp.add, parts))
 
     def answer(self, values: np.ndarray, queries: np.ndarray) -> Answers:
         """The mean over frequencies, and what it varies by."""
