@@ -149,7 +149,8 @@ class ProjectedDistances(Structure):
         """The sum of features, by the quick way of the projections' structure."""
         if isinstance(self.inner, HatDistances):
             return super().batch_total(points, weights, labels)
-        return self.inner.counted(self.located(points), weights, self.max_weight)
+        placed, weights, _ = self.padded(points, weights, None)
+        return self.inner.counted(placed, weights, self.max_weight)
 
     def answer(self, values: np.ndarray, queries: np.ndarray) -> Answers:
         """The mean over directions, and what it varies by; never below zero."""

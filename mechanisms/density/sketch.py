@@ -33,6 +33,8 @@ from dpkit.mechanisms.density.structure import Answers, Structure, static
 
 COUNT_WEIGHT = 0.1  # a: the count costs .5 % of noise
 _MOST_ORTHOGONAL = 1024  # frequencies up to which right angles help
+_QUERIES = 512
+_FEW = 8  # coordinates up to which a loop is no slower than a product of matrices
 
 
 @functools.cache
@@ -221,7 +223,12 @@ class KernelSketch(Structure):
     def _waves(self, placed: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Cosines and sines, (rows, p) each."""
         turns = np.asarray(self.frequencies.array.T / (2 * np.pi), np.float32)
-        angles = placed @ turns
+        if len(turns) > _FEW:
+            angles = placed @ turns
+        else:
+            # By coordinates, so a row's rounding is its own, however many there are.
+            parts = (placed[:, j, None] * row[None] for j, row in enumerate(turns))
+            angles = functools.reduce(jnp.add, parts)
         # Too far out for float32: any place on the circle will do, but not none.
         return waves(jnp.where(jnp.isfinite(angles), angles, 0.0))
 

@@ -292,14 +292,16 @@ class Structure(BoundedSum):
     def padded(
         self, points: np.ndarray, weights: np.ndarray | None, labels: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """A batch in the structure's coordinates, of one of two lengths."""
-        # Large numbers of any type come near enough to their place in float64.
-        placed = self.located(points)
-        rows = self.rows if len(placed) > self.rows // 8 else self.rows // 8
-        batch = placed
-        if len(placed) < rows:
-            batch = np.full((rows, placed.shape[1]), np.nan, np.float32)
-            batch[: len(placed)] = placed
+        """A batch in the structure's coordinates, always of one length.
+
+        Privacy: products of matrices, and programs, round by how many rows there are.
+        Of another length, one record more could change what its neighbours add.
+        """
+        rows = self.rows
+        batch = np.full((rows, points.shape[1]), np.nan)
+        with np.errstate(all="ignore"):  # no warning may depend on a record
+            batch[: len(points)] = points
+        batch = self.located(batch)
         return (
             batch,
             None if weights is None else _padded(_single(weights), rows, np.float32),

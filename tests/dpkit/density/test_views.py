@@ -59,7 +59,7 @@ def over_seeds(view, points, truth, count=200, **settings):
 
 
 @on_lines
-@pytest.mark.parametrize("epsilon", [1.0, 100.0])
+@pytest.mark.parametrize("epsilon", [1.0, pytest.param(100.0, marks=pytest.mark.slow)])
 def test_histograms(points, epsilon):
     edges = np.array([-1.0, 0.0, 1.0, 2.0, 2.1, 4.5, 6.0, 9.0, 11.0])
     truth = np.histogram(points[:, 0], edges)[0]
@@ -141,6 +141,7 @@ def test_maps():
     assert inside(clear.answers, sums[:, None]) > 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["laplacian", "cauchy"])
 def test_maps_of_other_kernels(kernel):
     out = made(PLANE, kernel=kernel, epsilon=1e5)
@@ -240,6 +241,7 @@ def test_log_densities_are_those_of_scikit_learn(kernel, ours):
     assert not out.doubtful(where).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["gaussian", "laplacian", "exponential"])
 def test_densities_integrate_to_one(kernel):
     """Over a line that is long for all of them."""
@@ -300,7 +302,7 @@ def test_queries_that_are_none(queries, said):
 
 
 @pytest.mark.parametrize("kernel", ["l1", "l2", "l2_squared"])
-@pytest.mark.parametrize("delta", [1e-6, 0.0])
+@pytest.mark.parametrize("delta", [1e-6, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_distances_are_asked_within_the_domain(kernel, delta):
     settings = {"kernel": kernel, "bandwidth": None, "structure": None, "delta": delta}
     out = made(LINES["bumps"][:500], **settings)

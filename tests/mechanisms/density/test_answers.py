@@ -176,8 +176,9 @@ DATA = (uniform, bumps, between_nodes, whole_numbers)
 
 NOISES = [Gaussian(4.2), Radial(1.0), Laplace(1.0)]
 # Two deviations of one Laplace entry hold 1 - exp(-2 sqrt(2)) = 94.1 %, of several
-# together more; of Gaussian and of radial noise 95 % and more.
-LEAST = {Gaussian: 0.95, Radial: 0.945, Laplace: 0.935}
+# together more; of radial noise in four dimensions 95.0 %, of Gaussian noise 95.4 %.
+# Releases err as a whole: 1,000 of them tell the share to .7 %.
+LEAST = {Gaussian: 0.95, Radial: 0.935, Laplace: 0.935}
 some_data = pytest.mark.parametrize("data", slow_but([bumps], DATA))
 some_noises = pytest.mark.parametrize("noise", slow_but(NOISES[:1], NOISES))
 

@@ -68,12 +68,12 @@ def test_noise_has_the_kernel_as_covariance(name):
 
 
 def test_two_queries_are_correlated_by_the_kernel():
-    """400 paths, one after another; five standard errors."""
-    drawn = paths(np.array([[0.0, 0.0], [0.6, 0.0]]), count=400) / 4.0
+    """150 paths, one after another; five standard errors."""
+    drawn = paths(np.array([[0.0, 0.0], [0.6, 0.0]]), count=150) / 4.0
     found = np.corrcoef(drawn.T)[0, 1]
     expected = math.exp(-0.36)
-    assert abs(found - expected) < 5 * (1 - expected**2) / math.sqrt(400)
-    assert abs(drawn.std() - 1) < 5 / math.sqrt(400)
+    assert abs(found - expected) < 5 * (1 - expected**2) / math.sqrt(150)
+    assert abs(drawn.std() - 1) < 5 / math.sqrt(150)
 
 
 def test_a_record_moves_all_answers_within_the_reach():

@@ -186,7 +186,7 @@ def test_all_pairs_of_records_by_messages(structure):
     assert found[used + 2] > replaced, found
 
 
-@named()
+@named(often={"cdf", "moments", "gaussian landmarks"})
 def test_all_pairs_of_records_by_sums(structure):
     records = records_of(structure)
     some = {k: v[::3] for k, v in records.items()}
@@ -224,16 +224,26 @@ def test_units_of_several_points(name):
 
 @named()
 def test_sums_are_the_sums_of_messages(structure):
-    """Exactly, for points that float32 holds as float64 does, with weights."""
+    """Exactly, with weights; waves may be a step off, as programs round phases.
+
+    The phases of far points are rounded by more than a turn, and are left out.
+    """
     own = dataclasses.replace(structure, max_weight=3.0)
     records = records_of(own, np.random.default_rng(3))
+    waved = "sketch" in [f.name for f in dataclasses.fields(own)] and own.sketch
+    waved = waved or isinstance(own, KernelSketch)
+    if waved:
+        most = 5e-3 if structure is STRUCTURES["wild sketch"] else 5
+        near = ~(np.abs(records["points"]) > most).any(axis=1)
+        records = {k: v[near] for k, v in records.items()}
     messages = [
         own.contribute(None, {k: np.asarray(v[i]) for k, v in records.items()})
         for i in range(0, len(records["points"]), 7)
     ]
     some = {k: v[::7] for k, v in records.items()}
     expected = np.sum(np.asarray(messages, np.int64), axis=0)
-    np.testing.assert_array_equal(own.total(some), expected)
+    off = np.abs(own.total(some) - expected)
+    assert off.max() <= (len(messages) if waved else 0)
 
 
 @named()
@@ -252,6 +262,61 @@ def test_order_and_batches_change_nothing(structure):
     np.testing.assert_array_equal(
         structure.total({k: v[:0] for k, v in records.items()}), 0 * total
     )
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(4_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "structure",
+    [
+        STRUCTURES["wild sketch"],
+        pytest.param(STRUCTURES["wave classes"], marks=pytest.mark.slow),
+        pytest.param(STRUCTURES["exponential landmarks"], marks=pytest.mark.slow),
+        KernelSketch.draw(Kernel("rational", 1e-4), 40, features=70, noise=NOISE),
+        pytest.param(
+            KernelSketch.draw(GAUSS, 40, features=30, reduce_to=7, noise=NOISE),
+            marks=pytest.mark.slow,
+        ),
+        ProjectedDistances.draw(40, radius=9.0, count=37, cells=8, noise=NOISE),
+    ],
+    ids=lambda s: f"{type(s).__name__} of {s.dimension}",
+)
+def test_one_record_more_adds_its_own_message_and_moves_no_other(structure, count):
+    """Where it stands, how many there are and how many batches that makes is nothing.
+
+    So neighbours differ by one message alone, although numbers as large as these turn
+    a last bit of a product into another feature.
+    """
+    rng = np.random.default_rng(0)
+    some = min(structure.rows, 512)
+    points = rng.normal(size=(max(count, some) + 2, structure.dimension))
+    records = {"points": points}
+    if isinstance(structure, ClassSums):
+        records["labels"] = rng.integers(0, 3, len(points))
+
+    def total(*rows):
+        return structure.total({k: v[list(rows)] for k, v in records.items()})
+
+    own = total(0)
+    for n in (1, 7, count, some, *({some + 1, len(points) - 1} if count > 10 else ())):
+        others = range(1, n + 1)
+        np.testing.assert_array_equal(total(0, *others) - total(*others), own)
+        np.testing.assert_array_equal(total(*others, 0) - total(*others), own)
+
+
+@pytest.mark.parametrize("name", ["sketch", "reduced sketch", "projected"])
+def test_products_of_matrices_have_one_length(name, monkeypatch):
+    """They round by it: of another, one record more would change others' last bits."""
+    own, seen = STRUCTURES[name], set()
+    placed = type(own).placed
+
+    def spied(self, points):
+        seen.add(len(points))
+        return placed(self, points)
+
+    monkeypatch.setattr(type(own), "placed", spied)
+    for count in (1, 7, 511, 512, 513, own.rows + 3):
+        own.total(np.zeros((count, 2)))
+    assert seen == {own.rows}
 
 
 @pytest.mark.parametrize("name", ["spline", "moments", "gaussian landmarks"])
