@@ -44,7 +44,7 @@ class Config:
       epsilons: of classes.
       rows: of synthetic embeddings to learn from.
       reviews: to learn from, and to test on; none: no text.
-      steps: of DP-SGD. rates: of its learning. runs: of it at each.
+      steps: of DP-SGD. rates: of its learning. runs: of it at each; 0: none of it.
     """
 
     records: int = 100_000
@@ -75,8 +75,7 @@ SMOKE = Config(
     epsilons=(2.0,),
     rows=0,
     reviews=(0, 0),
-    steps=3,
-    rates=(2.0,),
+    runs=0,
 )
 PRESETS = {
     "smoke": SMOKE,
@@ -137,8 +136,10 @@ def classified(
     rows = classes.tables(name, splits, epsilons, ledger)
     if waves:
         rows += classes.tables(name, splits, epsilons, ledger, waves)
-    some = splits[: config.runs]
-    return rows + classes.trained(name, some, epsilons, config.steps, config.rates)
+    if config.runs:
+        some = splits[: config.runs]
+        rows += classes.trained(name, some, epsilons, config.steps, config.rates)
+    return rows
 
 
 def rows_of(document: dict[str, Any]) -> tuple[list[sums.Row], list[classes.Row]]:
