@@ -58,6 +58,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without their curves, a third of a short run; fixtures still draw."""
     empty = '<svg width="1" height="1"></svg>'
     monkeypatch.setattr("dpkit.report.plots._draw", lambda *given: empty)
+    monkeypatch.setattr("dpkit.report.plots._shade", lambda *given: empty)
 
 
 @pytest.fixture(scope="session")

@@ -101,10 +101,11 @@ def host_row(
         for side in (small, large)
     ]
     laws, noise = None, mechanism.noise
+    statistic: Any = None
     moved = sums[1] - sums[0]
     if isinstance(noise, Gaussian):
         line = moved / np.linalg.norm(moved)
-        statistic: Callable[[Any], Any] = functools.partial(_projected, line=line)
+        statistic = functools.partial(_projected, line=line)
         first, second = (gaussian(float(at @ line), mechanism.stddev) for at in sums)
         laws = (first, second)
     else:
@@ -123,12 +124,12 @@ def host_row(
     )
 
 
-def _projected(values: np.ndarray, *, line: np.ndarray) -> np.ndarray:
+def _projected(values: np.ndarray, *, line: np.ndarray) -> Any:
     """On the direction in which the pair differs."""
     return values @ line
 
 
-def _nearer(values: np.ndarray, *, order: int, sums: list[np.ndarray]) -> np.ndarray:
+def _nearer(values: np.ndarray, *, order: int, sums: list[np.ndarray]) -> Any:
     """How much nearer the second sum is than the first."""
     first, second = (np.linalg.norm(values - at, order, axis=-1) for at in sums)
     return first - second
@@ -187,7 +188,7 @@ NORMAL, RADIAL, LAPLACE = Gaussian(1.25), Radial(1.0), Laplace(1.0)
 ONE_WAVE = PublicArray([[math.pi]])  # turns by half a circle in a unit
 TWO_WAVES = PublicArray([[math.pi, 0.0], [0.3, 0.7]])
 SKETCH = KernelSketch(kernel=GAUSS, frequencies=ONE_WAVE, noise=NORMAL)
-STRUCTURE_ROWS = [
+STRUCTURE_ROWS: list[Row] = [
     *rows_of(
         "sketch",
         lambda noise: KernelSketch(kernel=GAUSS, frequencies=ONE_WAVE, noise=noise),

@@ -216,6 +216,7 @@ PUBLIC = {
         "Folded",
         "Guarantee",
         "Line",
+        "Map",
         "Numbers",
         "Section",
         "Table",

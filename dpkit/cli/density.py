@@ -10,7 +10,7 @@ from dpkit.cli import jobs
 from dpkit.cli.errors import Command
 from dpkit.cli.files import beside, place
 from dpkit.cli.options import Delta, Json, Relation
-from dpkit.cli.output import emit, facts
+from dpkit.cli.output import emit, facts, note
 
 if TYPE_CHECKING:
     from dpkit.density import Answers, Release
@@ -115,8 +115,9 @@ def build(
         "privacy.unit": unit,
         "data.columns": None if columns is None else columns.split(","),
     }
-    read = _config(source, given, landmarks, changes or [], out)
-    jobs.run_or_tell("density", read, out, ledger, offline, dry_run, json)
+    name = "classes" if jobs.job_of_file(source) == "classes" else "density"
+    read = _config(name, source, given, landmarks, changes or [], out)
+    jobs.run_or_tell(name, read, out, ledger, offline, dry_run, json)
 
 
 @app.command(cls=Command)
@@ -155,8 +156,15 @@ def query(
     from dpkit.density import load
 
     found = load(release)
+    if "classes" in found.facts:
+        raise ValueError(
+            f"{release} was released by class: ask it in Python, by "
+            f"dpkit.density.Classifier.load({str(release)!r}).predict(rows)"
+        )
     answers = found.query(_read(queries, found))
     _write(answers, out)
+    if found.facts.get("insecure_seed"):
+        note(f"dpkit: {release}: NO PRIVACY: its noise came from a known seed")
     told = {"queries": len(answers.values), "out": str(out)}
     named = ("structure", "kernel", "epsilon", "delta", "relation", "unit")
     told |= {name: found.facts.get(name) for name in named}
@@ -177,6 +185,7 @@ def _numbers(text: str, *, pairs: bool = False) -> Any:
 
 
 def _config(
+    name: str,
     source: Path,
     given: dict[str, Any],
     landmarks: Path | None,
@@ -196,21 +205,20 @@ def _config(
         given = {**given, "density.landmarks": _seen_from(folder, landmarks)}
     text: str | Path = source
     if not own:
-        for name, hint in _NEEDED.items():
-            said = any(word.startswith(f"privacy.{name}=") for word in changes)
-            if given[f"privacy.{name}"] is None and not said:
-                raise ValueError(f"missing option --{name}: {hint}")
+        for option, hint in _NEEDED.items():
+            said = any(word.startswith(f"privacy.{option}=") for word in changes)
+            if given[f"privacy.{option}"] is None and not said:
+                raise ValueError(f"missing option --{option}: {hint}")
         if not source.exists():
             raise ValueError(f"POINTS={str(source)!r} doesn't exist")
         path = _seen_from(folder, source)
         text = to_toml({"data": {"path": path}, "density": {}, "privacy": {}})
     words = [
-        f"{name}={to_toml({'x': value})[4:].strip()}"
-        for name, value in given.items()
+        f"{key}={to_toml({'x': value})[4:].strip()}"
+        for key, value in given.items()
         if value is not None
     ]
-    kind = jobs.config_type("density")
-    return load(kind, text, [*words, *changes], folder=folder)
+    return load(jobs.config_type(name), text, [*words, *changes], folder=folder)
 
 
 def _seen_from(folder: Path, path: Path) -> str:
@@ -255,7 +263,8 @@ def _write(answers: "Answers", out: Path) -> None:
     try:
         with temporary.open("xb") as file:
             if out.suffix == ".csv":
-                csv.write_csv(table, file, csv.WriteOptions(quoting_style="none"))
+                file.write(",".join(names).encode() + b"\n")  # Arrow would quote them
+                csv.write_csv(table, file, csv.WriteOptions(include_header=False))
             else:
                 parquet.write_table(table, file)
             file.flush()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 JOBS = {
     "train": ("dpkit.training.config:Config", "dpkit.training.job:TRAINING"),
     "density": ("dpkit.density.config:Config", "dpkit.density.job:DENSITY"),
+    "classes": ("dpkit.density.config:ClassesConfig", "dpkit.density.demo:CLASSES"),
 }
 
 Out = Annotated[
@@ -150,7 +151,10 @@ def run_or_tell(
 
 def schema(
     job: Annotated[
-        str, typer.Argument(metavar="JOB", help="Whose configuration: train, density.")
+        str,
+        typer.Argument(
+            metavar="JOB", help="Whose configuration: train, density, classes."
+        ),
     ],
     markdown: Annotated[
         bool,
@@ -214,7 +218,7 @@ def declared(path: str | Path, **given: Any) -> "Declaration":
     """
     from dpkit.budget.declaration import of_event, read
 
-    name = _job_of_file(Path(path))
+    name = job_of_file(Path(path))
     if name is None:
         return read(path, **given)
     from dpkit import jobs
@@ -229,8 +233,13 @@ def declared(path: str | Path, **given: Any) -> "Declaration":
     return run.asked(path, **given)
 
 
-def _job_of_file(path: Path) -> str | None:
-    """The job that a file configures; None for a declaration, or no TOML at all."""
+def job_of_file(path: Path) -> str | None:
+    """The job that a file configures; None for a declaration, or no TOML at all.
+
+    Example:
+      >>> job_of_file(Path("points.csv")) is None
+      True
+    """
     import tomllib
 
     from dpkit.jobs.config import sections_of

@@ -175,10 +175,12 @@ def _of_csv(path: Path, strict: bool, nameless: bool) -> Origin:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
+    from dpkit.data.values import floats
+
     line = _first_line(path)
     delimiter = "\t" if ".tsv" in path.suffixes else _delimiter(line)
     names = next(csv.reader([line], delimiter=delimiter), [])
-    named = not (nameless and names and all(map(_is_number, names)))
+    named = not nameless or bool(np.isnan(floats(names)).any())
     if not named:
         names = [str(number) for number in range(1, len(names) + 1)]
 
@@ -218,15 +220,6 @@ def _of_csv(path: Path, strict: bool, nameless: bool) -> Origin:
             )
 
     return Origin(tuple(names), read)
-
-
-def _is_number(text: str) -> bool:
-    """Whether a name is none, but a number in a record."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _first_line(path: Path) -> str:
@@ -303,14 +296,15 @@ def _of_stream(source: Any) -> Origin:
             ) from None
 
     first = [reader()]
-    names = tuple(first[0].schema.names)
+    schema = first[0].schema
+    names = tuple(schema.names)
 
     def read(wanted: Sequence[str]) -> Batches:
         opened = first.pop() if first else reader()
         places = [names.index(name) for name in wanted]
         return _named(batch.select(places) for batch in opened)
 
-    return Origin(names, read)
+    return Origin(names, read, types=lambda: _types_of(schema))
 
 
 def _of_npz(path: Path) -> Origin:

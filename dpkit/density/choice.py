@@ -127,12 +127,15 @@ def choose(
     if structure is not None and structure not in STRUCTURES:
         raise ValueError(f"structure={structure!r}: needed one of {STRUCTURES}")
     if kernel in DISTANCES:
+        ignored = {"bandwidth": bandwidth, "landmarks": landmarks}
+        _unused(kernel, **ignored, features=features, structure=structure)
         return _distance(asked, kernel, power)
     if kernel not in KERNELS:
         raise ValueError(
             f"kernel={kernel!r}: needed one of {KERNELS}, or of {DISTANCES} for sums "
             "of distances"
         )
+    _unused(kernel, power=power)
     bandwidth = _public("bandwidth", bandwidth)
     if bandwidth is None:
         raise ValueError(
@@ -358,6 +361,13 @@ def _reason(best: str, found: dict[str, Structure], asked: _Asked) -> str:
     if asked.domain is None:
         return "without a domain, random waves are all there is"
     return "in so many dimensions, or on so many nodes, a grid is too large"
+
+
+def _unused(kernel: str, **settings: Any) -> None:
+    """Refuse a setting that such a kernel would ignore."""
+    for name, value in settings.items():
+        if value is not None:
+            raise ValueError(f"{name}: kernel={kernel!r} has none; leave it out")
 
 
 def _public(name: str, value: Any) -> Any:

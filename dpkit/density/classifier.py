@@ -18,7 +18,12 @@ from dpkit.accountants import Ledger, Relation
 from dpkit.accountants.answers import checks
 from dpkit.density.choice import Choice, priced
 from dpkit.density.released import Release, load
-from dpkit.density.releasing import ledger_for, relation_of, released
+from dpkit.density.releasing import (
+    ledger_for,
+    refuse_other_units,
+    relation_of,
+    released,
+)
 from dpkit.density.shards import Shard
 from dpkit.mechanisms.density import (
     ClassSums,
@@ -50,9 +55,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
       relation: of a ledger in memory; a ledger that is given has its own.
       ledger: it is charged; None: one in memory, with just this budget.
       key: secret, of the noise; None: from the operating system. The noise depends on
-        the key and on the sums, so that fits on other records have other noise.
-      unknown: "refuse" a label that is no class, which tells whoever sees the error
-        that there is one; or "ignore" its record.
+        the key, the settings and the sums: other records have other noise.
+      unknown: "refuse" a label that is no class: the error tells whoever sees it that
+        there is one, so keep it from those you publish for; or "ignore" its record,
+        silently.
+      points_per_unit: the most rows of one unit, where the ledger protects more than
+        a record.
       label: of the ledger's entry.
 
     Attributes:
@@ -86,6 +94,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         ledger: Ledger | None = None,
         key: jax.Array | None = None,
         unknown: str = "refuse",
+        points_per_unit: int | None = None,
         label: str = "classifier",
     ) -> None:
         self.classes = classes
@@ -99,6 +108,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.ledger = ledger
         self.key = key
         self.unknown = unknown
+        self.points_per_unit = points_per_unit
         self.label = label
 
     def fit(self, X: Any, y: Any) -> Classifier:
@@ -113,12 +123,18 @@ class Classifier(ClassifierMixin, BaseEstimator):
           BudgetExceeded: the ledger can't pay. Nothing is drawn.
         """
         classes = self._checked()
-        X, y = validate_data(
-            self, X, y, dtype="numeric", ensure_all_finite=False, multi_output=False
-        )
-        check_classification_targets(y)
+        X = _numbers(X)
+        if self.unknown == "refuse":
+            X, y = validate_data(self, X, y, dtype="numeric", ensure_all_finite=False)
+            check_classification_targets(y)
+        else:
+            X = validate_data(self, X, dtype="numeric", ensure_all_finite=False)
+            y = np.asarray(y)
+            if y.shape != (len(X),):
+                raise ValueError(f"y of shape {y.shape}: needed ({len(X)},)")
+        refuse_other_units(self.ledger, self.points_per_unit)
         relation = relation_of(self.ledger, self.relation)
-        shard = Shard(self._structure(X.shape[1], len(classes), relation))
+        shard = Shard(self.structure_for(X.shape[1], len(classes), relation))
         shard.add(X, labels=self._codes(y, classes))
         self.release_ = self._released(shard, relation, classes)
         self.classes_ = classes
@@ -157,10 +173,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
         release = load(path)
         if not isinstance(release.structure, ClassSums):
             raise ValueError(f"{path} is no classifier's release")
+        return cls.of(release)
+
+    @classmethod
+    def of(cls, release: Release) -> Classifier:
+        """A fitted classifier from its release; it can predict."""
         facts = release.facts
-        made = cls(
-            classes=facts["classes"], epsilon=facts["epsilon"], delta=facts["delta"]
-        )
+        epsilon, delta = facts.get("epsilon"), facts.get("delta")
+        made = cls(classes=facts["classes"], epsilon=epsilon, delta=delta)
         made.classes_ = np.unique(facts["classes"])
         vars(made)["n_features_in_"] = release.structure.dimension
         made.release_ = release
@@ -185,7 +205,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
             )
         return classes
 
-    def _structure(self, dimension: int, classes: int, relation: Relation) -> ClassSums:
+    def structure_for(
+        self, dimension: int, classes: int, relation: Relation
+    ) -> ClassSums:
         """The table, with noise that costs what may be spent."""
         sketch = None
         if self.kernel != "linear":
@@ -198,7 +220,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
             )
         return priced(
             lambda noise: ClassSums(
-                classes=classes, dimension=dimension, sketch=sketch, noise=noise
+                classes=classes,
+                dimension=dimension,
+                sketch=sketch,
+                noise=noise,
+                points_per_unit=self.points_per_unit or 1,
             ),
             Radial,
             float(self.epsilon or 0),
@@ -239,6 +265,15 @@ class Classifier(ClassifierMixin, BaseEstimator):
         facts = {**made.facts, "classes": classes.tolist()}
         return Release(structure, made.values, facts)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is saved or sent: neither the key nor the ledger."""
+        state = dict(super().__getstate__())
+        return {**state, "key": None, "ledger": None}
+
+    def __sklearn_clone__(self) -> Classifier:
+        """A copy that is not fitted, on the same ledger."""
+        return type(self)(**self.get_params(deep=False))
+
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         """The parameters, but not the key: whoever has it can take the noise away."""
         if self.key is None:
@@ -262,3 +297,27 @@ class Classifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.poor_score = True
         tags.non_deterministic = True
         return tags
+
+
+def _numbers(X: Any) -> Any:
+    """Rows as they are; of objects each cell by itself, NaN where it is no number.
+
+    Raises:
+      ValueError: a type of array without real numbers; no row is quoted.
+    """
+    if hasattr(X, "toarray"):
+        return X  # sparse, which is refused as such
+    kind = np.asarray(X).dtype.kind
+    if kind == "c":
+        raise ValueError("X: Complex data not supported")
+    if kind not in "OUS":
+        return X
+
+    def number(cell: Any) -> float:
+        try:
+            return float(cell)
+        except (TypeError, ValueError):
+            return np.nan
+
+    cells = np.asarray(X, object)
+    return np.array([number(cell) for cell in cells.ravel()]).reshape(cells.shape)

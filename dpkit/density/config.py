@@ -32,7 +32,7 @@ Place = Annotated[int, Meta(ge=0)]
 
 
 class DataSection(Settings, frozen=True, kw_only=True):
-    """`[data]`: the points, a row each. Paths are meant from the configuration's folder.
+    """`[data]`: points, a row each. Paths are meant from the configuration's folder.
 
     The number of columns and their names are public. A cell that is missing or no
     number, and a line of CSV with another number of cells, count for none. A CSV whose
@@ -241,4 +241,43 @@ class Config(JobConfig, frozen=True, kw_only=True):
                 f"privacy.unit={self.privacy.unit!r} with data.unit_column="
                 f"{self.data.unit_column!r}: a unit other than example goes with the "
                 "column that says whose a point is"
+            )
+
+
+class ImagesSection(Settings, frozen=True, kw_only=True):
+    """`[data]`: a data set of ours, of images with labels."""
+
+    name: Annotated[str, Meta(description="digits, mnist, …")]
+    allow_download: Annotated[
+        bool, Meta(description="Whether the data set may be fetched.")
+    ] = True
+
+
+class ClassesSection(Settings, frozen=True, kw_only=True):
+    """`[classes]`: what makes an image near to a class."""
+
+    kernel: Annotated[
+        Literal["linear", "gaussian"],
+        Meta(description="The nearest mean, or the largest mean kernel."),
+    ]
+
+
+class ClassesConfig(JobConfig, frozen=True, kw_only=True):
+    """The configuration of the demo: the classes of images from one release.
+
+    Example:
+      >>> list(ClassesConfig.__struct_fields__)[2:]
+      ['data', 'classes', 'privacy']
+    """
+
+    data: ImagesSection
+    classes: ClassesSection
+    privacy: PrivacySection
+
+    def __post_init__(self) -> None:
+        """Refuses another unit than an image."""
+        if self.privacy.unit != "example":
+            raise ValueError(
+                f"privacy.unit={self.privacy.unit!r} must be 'example': nobody says "
+                "whose an image is"
             )

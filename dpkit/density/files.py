@@ -69,17 +69,19 @@ def read(path: str | Path) -> tuple[density.Structure, np.ndarray, dict[str, Any
         with safe_open(path, framework="numpy") as file:
             told = json.loads((file.metadata() or {})["dpkit_density"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, KeyError, ValueError) as error:
+        version = told["version"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no released structure ({error})") from None
-    if told.get("version") != VERSION:
-        raise ValueError(
-            f"{path} is of version {told.get('version')}: this dpkit reads {VERSION}"
-        )
-    structure = _made(told["structure"], arrays)
-    values = arrays["values"]
-    if values.shape != (structure.size,):
-        raise ValueError(f"{path} is damaged: {values.shape} values")
-    return structure, values, told["facts"]
+    if version != VERSION:
+        raise ValueError(f"{path} is of version {version}: this dpkit reads {VERSION}")
+    try:
+        structure, values = _made(told["structure"], arrays), arrays["values"]
+        size, facts = structure.size, dict(told["facts"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    if values.shape != (size,) or values.dtype != np.float64:
+        raise ValueError(f"{path} is damaged: {values.dtype}{list(values.shape)}")
+    return structure, values, facts
 
 
 def identity(structure: density.Structure) -> bytes:
@@ -110,7 +112,7 @@ def _described(value: Any, arrays: dict[str, np.ndarray]) -> Any:
             return {"kernel": value.name, "bandwidth": value.bandwidth}
         case density.Gaussian() | density.Radial() | density.Laplace():
             name = type(value).__name__.lower()
-            return {"noise": name, "size": getattr(value, _NOISES[name])}
+            return {"noise": name, "size": float(getattr(value, _NOISES[name]))}
         case density.Structure():
             fields = {
                 field.name: _described(getattr(value, field.name), arrays)
@@ -119,6 +121,8 @@ def _described(value: Any, arrays: dict[str, np.ndarray]) -> Any:
             return {"class": type(value).__name__, **fields}
         case tuple():
             return [_described(item, arrays) for item in value]
+        case np.generic():
+            return value.item()
     return value
 
 

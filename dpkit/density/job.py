@@ -1,4 +1,4 @@
-"""A density build as a job: points of a file, one release, in the frame of `dpkit.jobs`.
+"""A density build as a job: the points of a file, and one release.
 
 The points are read and added up before anything is on disk, and before the first time
 that is noted anywhere: how long that takes tells how many they are, and no file and no
@@ -9,9 +9,8 @@ depends on public numbers alone.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,17 @@ from dpkit.accountants.ledger import Ledger
 from dpkit.data.random_access import ArrayRows
 from dpkit.density import files
 from dpkit.density.choice import Choice, choose
-from dpkit.density.config import Config
+from dpkit.density.config import Config, PrivacySection
 from dpkit.density.points import Points, open_points
 from dpkit.density.released import FILE, Release
+from dpkit.density.releasing import noise_key
 from dpkit.density.report import told
 from dpkit.density.shards import Shard
 from dpkit.jobs import Outcome, Prepared, Progress, Session
 from dpkit.jobs.config import naming
 from dpkit.jobs.progress import OnProgress, Tell
 
-_FACTS = ("epsilon", "delta", "relation", "unit", "dataset", "ledger", "ledger_head")
+_COST = ("epsilon", "delta", "relation", "unit", "dataset", "ledger", "ledger_head")
 
 
 class _Job:
@@ -51,10 +51,16 @@ class _Job:
             unknown = config.density.domain is None and landmarks is None
             points = _points(config) if data or unknown else None
             choice = _choice(config, points, landmarks)
-        digest = None
-        if landmarks is not None:
-            digest = hashlib.sha256(np.ascontiguousarray(landmarks)).hexdigest()
-        made = Build(config, choice, Shard(choice.structure), digest)
+        name = config.data.dataset
+        made = Build(
+            choice,
+            Shard(choice.structure),
+            config.privacy,
+            Path(config.data.path).name if name is None else name,
+            _facts(config, choice),
+            lambda release, title: told(config, release, title),
+        )
+        made.names_data = name is not None
         if data and points is not None:
             _fill(made.shard, points, config.privacy.points_per_unit, tell)
         return made
@@ -65,86 +71,97 @@ DENSITY = _Job()
 
 @dataclasses.dataclass
 class Build(Prepared):
-    """A structure, and the sum of the points in it: private, without noise yet."""
+    """A structure, and the sum of the records in it: private, without noise yet.
 
-    config: Config
+    Args:
+      choice: of the structure.
+      shard: the records.
+      privacy: what the release may cost.
+      title: what the data are called.
+      shown: what the result says of the structure; public.
+      told: what is told of the release, as fields of an `Outcome`.
+    """
+
     choice: Choice
     shard: Shard
-    landmarks_sha256: str | None
+    privacy: PrivacySection
+    title: str
+    shown: Mapping[str, Any]
+    told: Callable[[Release, str], dict[str, Any]]
 
     def __post_init__(self) -> None:
         """What the frame asks of every job."""
-        data, privacy = self.config.data, self.config.privacy
-        title = Path(data.path).name if data.dataset is None else data.dataset
         self.terms = {
-            "relation": privacy.relation,
-            "unit": privacy.unit,
-            "dataset": title,
+            "relation": self.privacy.relation,
+            "unit": self.privacy.unit,
+            "dataset": self.title,
         }
-        self.names_data = data.dataset is not None
-        self.budget = Budget(privacy.epsilon, privacy.delta)
-        self.facts = {"landmarks_sha256": self.landmarks_sha256}
+        self.budget = Budget(self.privacy.epsilon, self.privacy.delta)
+        self._identity = files.identity(self.choice.structure)
+        self.facts = {"structure_sha256": self._identity.hex()}
 
     def cost(self) -> DpEvent:
         """The one release."""
-        return self.choice.structure.event(self.config.privacy.relation)
+        return self.choice.structure.event(self.privacy.relation)
 
     def estimate(self) -> Mapping[str, Any]:
         """The structure, why it was taken, and how far answers are to be off."""
-        structure = self.choice.structure
-        return {
-            "structure": type(structure).__name__,
-            "reason": self.choice.reason,
-            "expected_error": self.choice.expected_error,
-            "floor": self.choice.floor,
-            "numbers": structure.size,
-        }
+        names = ("structure", "reason", "expected_error", "floor", "numbers")
+        return {name: self.shown[name] for name in names}
 
     def run(self, session: Session, ledger: Ledger, on_progress: OnProgress) -> Outcome:
         """Charges, then adds the noise."""
         began = time.monotonic()
-        privacy, structure = self.config.privacy, self.choice.structure
-        # What is released depends on the points through their sum alone.
-        total = self.shard.private_total
+        structure, total = self.choice.structure, self.shard.private_total
+        # What is released depends on the records through their sum alone.
         session.agree(data=session.secrets.fingerprint(ArrayRows([total])))
-        label = f"density of {self.terms['dataset']}"
         grant = session.reserve(
-            ledger, self.cost(), 1, label=label, delta=privacy.delta
+            ledger,
+            self.cost(),
+            1,
+            label=f"density of {self.title}",
+            delta=self.privacy.delta,
         )
-        values = structure.privatize(session.secrets.key("density"), total)
+        key = session.secrets.key("density")
+        values = structure.privatize(noise_key(key, self._identity, total), total)
         grant.commit(1)
         on_progress(Progress(1, 1, "adding noise", grant.bound.upper))
-        facts = self._facts()
-        sections = told(
-            self.config, Release(structure, values, facts), self.terms["dataset"]
-        )
-        facts |= {"seconds": round(time.monotonic() - began, 3)}
+        outcome = self.told(Release(structure, values, self.shown), self.title)
+        facts = {**self.shown, **outcome.pop("facts", {})}
 
         def content(result: Mapping[str, Any]) -> bytes:
             """The released structure, with what it cost."""
-            cost = {name: result[name] for name in _FACTS}
+            cost = {name: result[name] for name in _COST}
             if result["insecure_seed"]:
                 cost["insecure_seed"] = True
             return files.content(structure, values, {**facts, **cost})
 
-        return Outcome(facts=facts, files={FILE: content}, **sections)
+        timed = {"seconds": round(time.monotonic() - began, 3)}
+        return Outcome(facts={**facts, **timed}, files={FILE: content}, **outcome)
 
-    def _facts(self) -> dict[str, Any]:
-        """What the run says of its structure; all of it is public."""
-        asked, structure = self.config.density, self.choice.structure
-        columns = self.config.data.columns
-        return {
-            "structure": type(structure).__name__,
-            "kernel": asked.kernel,
-            "bandwidth": asked.bandwidth,
-            "expected_error": self.choice.expected_error,
-            "floor": self.choice.floor,
-            "reason": self.choice.reason,
-            "others": self.choice.others,
-            "dimension": structure.dimension,
-            "numbers": structure.size,
-            "columns": None if columns is None else list(columns),
-        }
+
+def shown_of(choice: Choice) -> dict[str, Any]:
+    """What a result says of its structure, whichever it is."""
+    return {
+        "structure": type(choice.structure).__name__,
+        "expected_error": choice.expected_error,
+        "floor": choice.floor,
+        "reason": choice.reason,
+        "others": choice.others,
+        "dimension": choice.structure.dimension,
+        "numbers": choice.structure.size,
+    }
+
+
+def _facts(config: Config, choice: Choice) -> dict[str, Any]:
+    """The same, with what was asked for."""
+    asked, columns = config.density, config.data.columns
+    return {
+        **shown_of(choice),
+        "kernel": asked.kernel,
+        "bandwidth": asked.bandwidth,
+        "columns": None if columns is None else list(columns),
+    }
 
 
 def _points(config: Config) -> Points:
@@ -162,8 +179,11 @@ def _landmarks(config: Config) -> np.ndarray | None:
     """The public points of a file."""
     if config.density.landmarks is None:
         return None
-    found = open_points(_place(config, config.density.landmarks), strict=True)
-    parts = [batch.points for batch in found.batches()]
+    try:
+        found = open_points(_place(config, config.density.landmarks), strict=True)
+        parts = [batch.points for batch in found.batches()]
+    except ValueError as error:
+        raise ValueError(f"landmarks={config.density.landmarks!r}: {error}") from None
     return np.concatenate([np.zeros((0, found.dimension)), *parts])
 
 
@@ -177,10 +197,11 @@ def _choice(
 ) -> Choice:
     """The structure for what is public: the dimension, and the settings."""
     asked, privacy, data = config.density, config.privacy, config.data
+    dimension = len(asked.domain or ())
     if points is not None:
         dimension = points.dimension
-    else:
-        dimension = len(asked.domain or ()) or np.shape(landmarks)[1]
+    elif landmarks is not None and not dimension:
+        dimension = landmarks.shape[1]
     if asked.domain is not None and len(asked.domain) != dimension:
         raise ValueError(
             f"domain={[list(pair) for pair in asked.domain]}: needed low and high for "

@@ -65,14 +65,14 @@ class Points:
         beside = [name for name in (self.weight, self.owner) if name is not None]
         for found in followed(self.origin, [*self.columns, *beside], tell):
             parts = [
-                numbers(found[name])[:, None]
+                floats(found[name])[:, None]
                 if size is None
                 else entries(found[name], size, np.nan)
                 for name, size in self.columns.items()
             ]
             yield Batch(
                 np.concatenate(parts, axis=1),
-                None if self.weight is None else numbers(found[self.weight]),
+                None if self.weight is None else floats(found[self.weight]),
                 None if self.owner is None else found[self.owner],
             )
 
@@ -145,26 +145,13 @@ def open_points(
     return Points(origin, found, weight, owner)
 
 
-def numbers(values: Any) -> np.ndarray:
-    """Values as `floats` reads them; a text of numbers alone is read faster."""
-    import pyarrow as pa
-
-    if isinstance(values, pa.Array) and pa.types.is_binary(values.type):
-        try:
-            found = values.cast(pa.string()).cast(pa.float64())
-            return found.to_numpy(zero_copy_only=False)
-        except pa.ArrowInvalid:
-            pass
-    return floats(values)
-
-
 def _refuse_lacking(origin: Origin, wanted: Sequence[str]) -> None:
     """Refuses columns that aren't there, or twice; those that are aren't told."""
     for name in wanted:
         if name not in origin.names:
             raise ValueError(
                 f"columns: the source has no column {name!r}; names must agree letter "
-                "by letter, and of a CSV whose first line is all numbers they are 1, 2, …"
+                "by letter; of a CSV whose first line is all numbers they are 1, 2, …"
             )
         if origin.names.count(name) > 1 or wanted.count(name) > 1:
             raise ValueError("columns: two have the same name: rename one")

@@ -30,6 +30,8 @@ from dpkit.mechanisms.density import (
 )
 from dpkit.mechanisms.noise import host_generator
 
+RECORDS = ("record", "example", "point", "row")  # units of one point
+
 
 def release(
     points: Any,
@@ -66,8 +68,9 @@ def release(
       key: of the noise, used for this call alone; None: from the operating system.
       weights: (n,), how much each point counts. max_weight: the most that it may;
         public, needed with weights.
-      unit_ids: (n,), whose each point is. points_per_unit: the most points of one unit;
-        more are left out at random; needed with unit_ids.
+      unit_ids: (n,), whose each point is; points of nobody are left out.
+        points_per_unit: the most points of one unit; more are left out at random.
+        Needed with unit_ids; without, it says that no unit has more.
       dimension: d, needed for an iterable.
       label: of the ledger's entry.
 
@@ -88,7 +91,9 @@ def release(
       ('add_remove', 'SplineGrid')
     """
     _together(weights=weights, max_weight=max_weight)
-    _together(unit_ids=unit_ids, points_per_unit=points_per_unit)
+    if unit_ids is not None:
+        _together(unit_ids=unit_ids, points_per_unit=points_per_unit)
+    refuse_other_units(ledger, points_per_unit)
     source = _source(points, dimension)
     _one_each(source, weights=weights, unit_ids=unit_ids)
     key = _key(key)
@@ -116,7 +121,8 @@ def release(
             counted = None if weights is None else np.asarray(weights)[kept]
         shard.add(rows, weights=counted)
 
-    with ledger_for(ledger, epsilon, delta, relation) as book:
+    unit = "record" if points_per_unit is None else "unit"
+    with ledger_for(ledger, epsilon, delta, relation, unit) as book:
         return released(choice, shard, key, book, delta, label, fill)
 
 
@@ -212,10 +218,12 @@ def curate(
     if relation is Relation.REPLACE_ONE:
         share = exact.reach.l2_replaced / (2 * exact.reach.l2) * (1 + 1e-12)
         exact = ExactKernel(exact.kernel, Gaussian(multiplier * share), max_queries)
+    refuse_other_units(ledger, None)
+    curator = exact.begin(noise_key(key, repr(exact).encode(), points), points)
     with ledger_for(ledger, epsilon, delta, relation) as book:
         with book.reserve(exact.event(relation), delta=delta, label=label) as grant:
             grant.commit(1)
-    return exact.begin(noise_key(key, repr(exact).encode(), points), points)
+    return curator
 
 
 def released(
@@ -227,7 +235,10 @@ def released(
     label: str,
     fill: Callable[[], None] | None = None,
 ) -> Release:
-    """Charges, then reads the points, then draws; gives back what a bad file cost.
+    """Reads the points, charges, then draws.
+
+    How long reading takes tells how many points there are: the ledger's times begin
+    after it.
 
     Args:
       choice: of the structure, with its noise.
@@ -236,24 +247,35 @@ def released(
       ledger: it is charged.
       delta: at which the cost is stated.
       label: of the ledger's entry.
-      fill: adds records to the shard, after the charge.
+      fill: adds records to the shard, before the charge.
     """
     structure, relation = choice.structure, ledger.relation
+    checks.text(label=label)
     event = structure.event(relation)
     key = _key(key)
+    if fill is not None:
+        _refuse_what_cannot_be_paid(ledger, event, delta, label)
+        fill()
+    total = shard.private_total
+    own = noise_key(key, files.identity(structure), total)
     with ledger.reserve(event, delta=delta, label=label) as grant:
-        try:
-            if fill is not None:
-                fill()
-        except BaseException:  # whatever it was, nothing left this function
-            grant.abort(nothing_released=True)
-            raise
-        total = shard.private_total
-        own = noise_key(key, files.identity(structure), total)
         values = structure.privatize(own, total)
         grant.commit(1)
     bound = epsilon_of(event, delta, relation=relation)
     return Release(structure, values, facts_of(choice, ledger, bound.upper, delta))
+
+
+def _refuse_what_cannot_be_paid(
+    ledger: Ledger, event: Any, delta: float, label: str
+) -> None:
+    """Refuses before points are read, where the ledger has nothing left for it.
+
+    Raises:
+      BudgetExceeded: as the charge would.
+    """
+    if ledger.remaining(event, sealed=True, delta=delta) < 1:
+        with ledger.reserve(event, delta=delta, label=label) as grant:
+            grant.abort(nothing_released=True)
 
 
 def noise_key(key: jax.Array, public: bytes, private: np.ndarray) -> jax.Array:
@@ -328,6 +350,22 @@ def _together(**given: Any) -> None:
         )
 
 
+def refuse_other_units(ledger: Ledger | None, points_per_unit: int | None) -> None:
+    """Refuses a guarantee for single points on a ledger that protects more.
+
+    Raises:
+      Incompatible: the ledger's unit is no single record, and nobody says how many
+        points one has.
+    """
+    if ledger is None or points_per_unit is not None or ledger.unit in RECORDS:
+        return
+    raise Incompatible(
+        f"points_per_unit is missing: the ledger protects {ledger.unit!r}, which may "
+        "have several points; give unit_ids and points_per_unit, or this alone if "
+        "none has more"
+    )
+
+
 def relation_of(ledger: Ledger | None, relation: Relation | str | None) -> Relation:
     """The ledger's relation, with which a given one agrees."""
     if ledger is None:
@@ -368,6 +406,7 @@ def ledger_for(
     epsilon: float,
     delta: float,
     relation: Relation | str | None,
+    unit: str = "record",
 ) -> Iterator[Ledger]:
     """The ledger, or one in memory with just this budget."""
     if ledger is not None:
@@ -377,7 +416,7 @@ def ledger_for(
         None,
         budget=Budget(epsilon, delta),
         relation=relation_of(None, relation),
-        unit="record",
+        unit=unit,
         dataset="points",
     ) as made:
         yield made

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dpkit.density.config import Config
-from dpkit.density.released import Release
+from dpkit.density.released import Release, grid_of
 from dpkit.density.views import heat_map, histogram, quantile
 from dpkit.mechanisms.density import Answers, SplineGrid
 from dpkit.report.plots import Axes, Line
@@ -18,6 +18,7 @@ from dpkit.report.sections import Figure, Map, Part, Section, Table, Text
 from dpkit.report.words import number
 
 _SIZE = 48  # places along an axis of a map
+_COARSE = 12  # where each takes long: kernels that don't factor, on a grid in space
 _BINS = 32
 _BARS = (
     "Every answer comes with its error: a standard deviation of the noise and of the "
@@ -29,13 +30,13 @@ _BARS = (
     "is cut off at zero.",
 )
 _RELEASED = (
-    "It holds for the structure in density.safetensors and for all answers that are ever "
-    "computed from it, however many: they are post-processing, and cost nothing more."
+    "It holds for the structure in density.safetensors and for all answers that are "
+    "ever computed from it, however many: they are post-processing, and cost nothing."
 )
 _NOT_COVERED = (
     "What was declared public: the domain, the bandwidth, the number and the names of "
-    "columns, landmarks. If they were chosen by looking at the points, that was a release "
-    "of its own, which nobody charged.",
+    "columns, landmarks. If they were chosen by looking at the points, that was a "
+    "release of its own, which nobody charged.",
     "How long it took to read the points, for whoever watched: it tells how many there "
     "are. The times in this folder begin after that.",
 )
@@ -81,16 +82,20 @@ def _pictures(config: Config, release: Release) -> list[Part]:
         caption = f"The {what}, with its band (dashed)."
         return [_banded(x, release.query(x[:, None]), Axes(names[0], "sum"), caption)]
     first, second = axes = config.density.axes if len(domain) > 2 else (0, 1)
-    where, kernel = "", getattr(release.structure, "kernel", None)
-    x, y = (np.linspace(*domain[axis], _SIZE) for axis in axes)
-    if len(domain) > 2 and isinstance(release.structure, SplineGrid) and kernel.factors:
-        where, found = ", all other axes summed up", heat_map(release, axes, size=_SIZE)
-        answers = found.answers
+    structure, size, where = release.structure, _SIZE, ""
+    summed = False
+    if len(domain) > 2 and isinstance(structure, SplineGrid):
+        summed = structure.kernel.factors
+        size = _SIZE if summed else _COARSE
+    x, y = (np.linspace(*domain[axis], size) for axis in axes)
+    if summed:
+        where = ", all other axes summed up"
+        answers = heat_map(release, axes, size=size).answers
     else:
-        places = np.array([[(a + b) / 2 for a, b in domain]] * _SIZE**2)
-        places[:, first], places[:, second] = np.repeat(x, _SIZE), np.tile(y, _SIZE)
+        places = np.array([[(a + b) / 2 for a, b in domain]] * size**2)
+        places[:, first], places[:, second] = np.repeat(x, size), np.tile(y, size)
         flat = release.query(places)
-        answers = Answers(*(part.reshape(_SIZE, _SIZE) for part in flat))
+        answers = Answers(*(part.reshape(size, size) for part in flat))
         where = ", through the middle of all other axes" if len(domain) > 2 else ""
     labels, errors = Axes(names[first], names[second]), answers.stddev
     picture = _map(x, y, answers.values, labels, f"The {what}{where}.")
@@ -125,7 +130,8 @@ def _histograms(config: Config, release: Release) -> list[Part]:
     parts: list[Part] = []
     rows = []
     for axis, name in enumerate(_names(config, release)):
-        edges = np.linspace(*release.structure.domain[axis], _BINS + 1)
+        low, high = grid_of(release).domain[axis]
+        edges = np.linspace(low, high, _BINS + 1)
         found = histogram(release, edges, axis=axis)
         steps = Answers(*(np.repeat(part, 2) for part in found))
         caption = f"Records between {_BINS + 1} places along {name}, with the band."
@@ -144,8 +150,8 @@ def _reasons(config: Config, release: Release) -> list[Part]:
     expected, floor = facts["expected_error"], facts["floor"]
     text = (
         f"{facts['structure']}: {facts['reason']}. An answer is expected to be off by "
-        f"{number(expected)}, were there {config.density.records:,} records; one single "
-        f"answer by such noise would be off by {number(floor)}, so it is "
+        f"{number(expected)}, were there {config.density.records:,} records; one "
+        f"single answer by such noise would be off by {number(floor)}, so it is "
         f"{number(expected / floor, digits=3)} times the floor."
     )
     others = [(name, number(error)) for name, error in facts["others"].items()]

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from dpkit.data.values import missing, texts
 from dpkit.mechanisms.density import Structure
 
 
@@ -54,8 +55,12 @@ class Shard:
 
     @property
     def private_total(self) -> np.ndarray:
-        """The sum, bare; asking for it is asking for private values."""
-        return self._total
+        """The sum, bare, a copy; asking for it is asking for private values.
+
+        Who adds it to a part that holds the same records counts them twice, and no
+        noise is made for that.
+        """
+        return self._total.copy()
 
     def add(self, points: Any, *, weights: Any = None, labels: Any = None) -> None:
         """Adds records.
@@ -150,7 +155,7 @@ def kept_rows(unit_ids: Any, most: int, generator: np.random.Generator) -> np.nd
     alone, so a unit adds at most `most` points.
 
     Args:
-      unit_ids: (n,) whose each row is.
+      unit_ids: (n,) whose each row is; rows of nobody (None, NaN, blank) are left out.
       most: of one unit.
 
     Returns:
@@ -160,10 +165,14 @@ def kept_rows(unit_ids: Any, most: int, generator: np.random.Generator) -> np.nd
       >>> kept_rows(["a", "a", "a", "b"], 2, np.random.default_rng(0)).tolist()
       [0, 2, 3]
     """
-    _, unit = np.unique(np.asarray(unit_ids), return_inverse=True)
+    ids = unit_ids.tolist() if hasattr(unit_ids, "tolist") else list(unit_ids)
+    coded = texts(ids).dictionary_encode().indices
+    unit = coded.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    unit = np.where(missing(ids), -1, unit)
     order = generator.permutation(len(unit))
     order = order[np.argsort(unit[order], kind="stable")]
     sorted_units = unit[order]
     first = np.r_[True, sorted_units[1:] != sorted_units[:-1]] if len(unit) else []
     starts = np.maximum.accumulate(np.where(first, np.arange(len(unit)), 0))
-    return np.sort(order[np.arange(len(unit)) - starts < most])
+    kept = (np.arange(len(unit)) - starts < most) & (sorted_units >= 0)
+    return np.sort(order[kept])

@@ -95,15 +95,7 @@ def chart(lines: Sequence[Line], axes: Axes, *, name: str, note: str) -> str:
     return _clean(_draw(drawn, axes, name), name, note)
 
 
-def heat(
-    x: Sequence[float],
-    y: Sequence[float],
-    values: Any,
-    axes: Axes,
-    *,
-    name: str,
-    note: str,
-) -> str:
+def heat(x: Any, y: Any, values: Any, axes: Axes, *, name: str, note: str) -> str:
     """Values over a rectangle as shades, in eight steps beside a scale; an SVG element.
 
     Args:

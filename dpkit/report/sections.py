@@ -139,8 +139,8 @@ class Map:
       ''
     """
 
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Any
+    y: Any
     values: Any
     axes: Axes
     caption: str

@@ -16,7 +16,10 @@ Data", 2013, arXiv:1203.2570.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+import os
+import threading
 from typing import Any, NoReturn
 
 import jax
@@ -34,6 +37,7 @@ from dpkit.mechanisms.noise import host_generator
 _SUMS, _PUBLISHED = 2**40, 2**16  # steps in 1; and of those in a step of an answer
 _MOST_RECORDS = 2**22  # whose sums stay below 2^63 steps
 _CHUNK = 2**16
+_MOST_NOISE = 2**12  # 2^36 steps of an answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,8 @@ class ExactKernel:
                 f"noise={self.noise!r}: needed Gaussian noise, whose covariance is the "
                 "kernel; any other would show the exact sums"
             )
+        if self.noise.noise_multiplier > _MOST_NOISE:
+            raise ValueError(f"noise={self.noise!r}: needed at most {_MOST_NOISE}")
         checks.integer_at_least(1, max_queries=self.max_queries)
         if not 1e-10 <= checks.positive(jitter=self.jitter) <= 1:
             raise ValueError(f"jitter={self.jitter}: needed a number in [1e-10, 1]")
@@ -129,7 +135,10 @@ class Curator:
             )
         self.mechanism = mechanism
         self._points = points[np.isfinite(points).all(axis=1)]
-        self._generator = host_generator(key)
+        # The noise of a query depends on the key and on all queries up to it.
+        self._secret = host_generator(key).bytes(32)
+        self._history = b""
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._asked = np.zeros((0, points.shape[1]))
         self._answers: dict[bytes, float] = {}
         most = mechanism.max_queries
@@ -145,6 +154,7 @@ class Curator:
 
         Raises:
           ValueError: not finite, of another dimension, or too many different ones.
+          RuntimeError: in another process than the one that began.
         """
         queries = np.asarray(queries, np.float64)
         dimension = self._asked.shape[1]
@@ -154,7 +164,13 @@ class Curator:
             )
         if not np.isfinite(queries).all():
             raise ValueError("queries: needed finite numbers")
-        values = np.array([self._answer(query) for query in queries + 0.0])
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this Curator was begun in another process: two of them would go on "
+                "with two paths of noise under one charge; ask the one that began it"
+            )
+        with self._lock:
+            values = np.array([self._answer(query) for query in queries + 0.0])
         ones = np.ones(len(queries))
         return Answers(values, self.mechanism.stddev * ones, 2**-23 * ones)
 
@@ -198,7 +214,11 @@ class Curator:
         least = self.mechanism.jitter
         rest = math.sqrt(max(1 + least - float(row @ row), least))
         self._factor[count, :count], self._factor[count, count] = row, rest
-        self._path[count] = self._generator.normal()
+        seed = hashlib.blake2b(self._history + query.tobytes(), key=self._secret)
+        self._history = hashlib.sha256(self._history + query.tobytes()).digest()
+        words = np.frombuffer(seed.digest()[:16], np.uint64)
+        normal = np.random.Generator(np.random.Philox(key=words)).normal()
+        self._path[count] = normal
         self._asked = np.concatenate([self._asked, query[None]])
         return float(row @ self._path[:count] + rest * self._path[count])
 

@@ -11,7 +11,7 @@ significance of the least significant bits for differential privacy", 2012).
 |---|---|---|---|
 | `Gaussian` | N(0, (noise_multiplier r2)^2) on every entry | r2 in L2 | Gaussian |
 | `Radial` | density ~ exp(-epsilon ||z||_2 / r2) | r2 in L2 | pure epsilon |
-| `Laplace` | Laplace(r1 / epsilon) on every entry | r1 in L1 | pure epsilon |
+| `Laplace` | discrete, on the grid, of scale r1 / epsilon | r1 in L1 | pure epsilon |
 
 By the triangle inequality in the exponent, `Radial` is epsilon-private (Hardt and
 Talwar, "On the geometry of differential privacy", 2010, arXiv:0907.3754); its standard
@@ -67,9 +67,17 @@ class Noise(Protocol):
         ...
 
     def draw(
-        self, generator: np.random.Generator, shape: tuple[int, ...], reach: Reach
+        self,
+        generator: np.random.Generator,
+        shape: tuple[int, ...],
+        reach: Reach,
+        step: float,
     ) -> np.ndarray:
-        """Noise of this shape, float64; a release is the last axis."""
+        """Noise of this shape, float64; a release is the last axis.
+
+        Args:
+          step: of the grid to which the noise will be rounded.
+        """
         ...
 
 
@@ -104,9 +112,14 @@ class Gaussian:
         return GaussianDpEvent(self.noise_multiplier * 2 * reach.l2 / reach.l2_replaced)
 
     def draw(
-        self, generator: np.random.Generator, shape: tuple[int, ...], reach: Reach
+        self,
+        generator: np.random.Generator,
+        shape: tuple[int, ...],
+        reach: Reach,
+        step: float,
     ) -> np.ndarray:
         """Independent entries."""
+        del step
         return generator.normal(scale=self.stddev(reach, shape[-1]), size=shape)
 
 
@@ -138,9 +151,14 @@ class Radial:
         return _pure(self.epsilon, reach.l2, reach.l2_replaced, relation)
 
     def draw(
-        self, generator: np.random.Generator, shape: tuple[int, ...], reach: Reach
+        self,
+        generator: np.random.Generator,
+        shape: tuple[int, ...],
+        reach: Reach,
+        step: float,
     ) -> np.ndarray:
         """A direction times a length, for each release."""
+        del step
         direction = generator.normal(size=shape)
         direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
         scale = reach.l2 / self.epsilon
@@ -150,7 +168,10 @@ class Radial:
 
 @dataclasses.dataclass(frozen=True)
 class Laplace:
-    """Laplace noise of scale r1 / epsilon on every entry.
+    """Discrete Laplace noise on the grid, of scale r1 / epsilon, on every entry.
+
+    Reference: Ghosh, Roughgarden, Sundararajan, "Universally Utility-Maximizing Privacy
+    Mechanisms", 2009, arXiv:0811.2841.
 
     Args:
       epsilon: of the release under add_remove; > 0.
@@ -177,10 +198,21 @@ class Laplace:
         return _pure(self.epsilon, reach.l1, reach.l1_replaced, relation)
 
     def draw(
-        self, generator: np.random.Generator, shape: tuple[int, ...], reach: Reach
+        self,
+        generator: np.random.Generator,
+        shape: tuple[int, ...],
+        reach: Reach,
+        step: float,
     ) -> np.ndarray:
-        """Independent entries."""
-        return generator.laplace(scale=reach.l1 / self.epsilon, size=shape)
+        """Independent entries, whole numbers of steps.
+
+        The difference of two geometric numbers: P(k) ~ exp(-abs(k) step / scale), which
+        is never impossible. A continuous Laplace number by its logarithm has holes far
+        out, where a neighbour's outputs would fall.
+        """
+        success = -math.expm1(-step * self.epsilon / reach.l1)
+        first, second = (generator.geometric(success, size=shape) for _ in range(2))
+        return (first - second) * step
 
 
 def _pure(epsilon: float, near: float, far: float, relation: Relation) -> DpEvent:

@@ -27,7 +27,7 @@ import numpy as np
 import scipy.linalg
 
 from dpkit.accountants.answers import checks
-from dpkit.mechanisms.density.grid_noise import Reach
+from dpkit.mechanisms.density.grid_noise import Laplace, Reach
 from dpkit.mechanisms.density.kernels import Kernel
 from dpkit.mechanisms.density.public_array import PublicArray
 from dpkit.mechanisms.density.structure import Answers, Structure, static
@@ -43,8 +43,8 @@ class LandmarkSketch(Structure):
 
     Privacy: the features (phi(x), a) have length at most sqrt(1 + a^2); float32 kernel
     values, each within e of those of some point, and rounding stretch that by
-    ||L^-1||_2 sqrt(m) e, which is added. A replaced point moves them twice as far, the
-    count aside.
+    ||L^-1||_2 sqrt(m) e, which is added. A replaced point moves them by sqrt(2), since
+    kernels are not negative, and rounding twice.
 
     Args:
       kernel: which, and its bandwidth.
@@ -93,6 +93,11 @@ class LandmarkSketch(Structure):
         if len(np.unique(landmarks.array, axis=0)) < count:
             raise ValueError("landmarks: needed different ones; one is there twice")
         super().__post_init__()
+        if isinstance(self.noise, Laplace):
+            raise TypeError(
+                f"noise={self.noise!r}: needed Gaussian or Radial noise, which can be "
+                "given the kernel's covariance"
+            )
 
     @property
     def dimension(self) -> int:
@@ -124,7 +129,9 @@ class LandmarkSketch(Structure):
         smallest = math.sqrt(max(self.jitter, self._least))
         stretched = math.sqrt(self.count) * error / smallest
         l2 = math.sqrt((1 + stretched) ** 2 + COUNT_WEIGHT**2)
-        far = 2 * (1 + stretched)
+        # Kernels are not negative, so two points are sqrt(2) apart at most, and their
+        # projections too; of one point against none the count is there as well.
+        far = math.sqrt(2) + 2 * stretched
         l1 = math.sqrt(self.size)
         return Reach(l2, l1 * l2, far, l1 * far)
 

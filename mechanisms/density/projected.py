@@ -104,8 +104,11 @@ class ProjectedDistances(Structure):
         reach = self.radius * min(1.0, _SPREAD / math.sqrt(self.dimension))
         domain = ((-reach, reach),) * len(self.directions.array)
         if isinstance(self.noise, Gaussian):
-            return CdfDistances(domain=domain, noise=self.noise, cells=self.cells)
-        return HatDistances(domain=domain, noise=self.noise, levels=self.levels)
+            made: Any = functools.partial(CdfDistances, cells=self.cells)
+        else:
+            made = functools.partial(HatDistances, levels=self.levels)
+        units = self.points_per_unit
+        return made(domain=domain, noise=self.noise, points_per_unit=units)
 
     @property
     def dimension(self) -> int:

@@ -221,7 +221,9 @@ class KernelSketch(Structure):
     def _waves(self, placed: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Cosines and sines, (rows, p) each."""
         turns = np.asarray(self.frequencies.array.T / (2 * np.pi), np.float32)
-        return waves(placed @ turns)
+        angles = placed @ turns
+        # Too far out for float32: any place on the circle will do, but not none.
+        return waves(jnp.where(jnp.isfinite(angles), angles, 0.0))
 
     def answer(self, values: np.ndarray, queries: np.ndarray) -> Answers:
         """The mean over frequencies, and what it varies by."""

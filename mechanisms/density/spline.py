@@ -177,7 +177,7 @@ class SplineGrid(Structure):
 
     def coefficients(self, queries: np.ndarray) -> list[np.ndarray] | np.ndarray:
         """c(y): for each axis (q, nodes) where the kernel factors, else (q, *shape)."""
-        places = self._places(queries)
+        places = self.places(queries)
         if self.kernel.factors:
             line = Kernel(self.kernel.name, 1.0)
             return [self._along(line.of(place[..., None]), 1) for place in places]
@@ -192,7 +192,7 @@ class SplineGrid(Structure):
             values = self._along(values, axis)
         return values
 
-    def _places(self, queries: np.ndarray) -> list[np.ndarray]:
+    def places(self, queries: np.ndarray) -> list[np.ndarray]:
         """Nodes' distances from queries along every axis, in bandwidths, and past."""
         found = []
         for axis, nodes in enumerate(self.shape):
@@ -221,15 +221,15 @@ class SplineGrid(Structure):
         found = self.coefficients(queries)
         if isinstance(found, list):
             answers = along_axes(values.reshape(self.shape), found)
-            above = [self._above(place) for place in self._places(queries)]
+            above = [self.above(place) for place in self.places(queries)]
             norms = np.prod([np.linalg.norm(c, axis=1) for c in found], axis=0)
         else:
             flat = found.reshape(len(queries), -1)
             answers, norms = flat @ values, np.linalg.norm(flat, axis=1)
             above = []
-        return Answers(answers, self.stddev * norms, self._bias(values, found, above))
+        return Answers(answers, self.stddev * norms, self.bias(values, found, above))
 
-    def _bias(
+    def bias(
         self,
         values: np.ndarray,
         found: list[np.ndarray] | np.ndarray,
@@ -239,6 +239,10 @@ class SplineGrid(Structure):
 
         For a product, the error is a sum over axes: one axis is off, the others are at
         most c + 2 b; b is the least spline above the error at every distance.
+
+        Args:
+          values: (size,). found: coefficients, by axis or all together.
+          above: b by axis, or zeros where an axis is not off.
         """
         if not isinstance(found, list):
             count = max(self.count_answer(values).high[0] / self.max_weight, 0.0)
@@ -253,7 +257,7 @@ class SplineGrid(Structure):
             bound += along_axes(values, parts) + 2 * self.stddev * norms
         return np.maximum(bound, 0.0)
 
-    def _above(self, place: np.ndarray) -> np.ndarray:
+    def above(self, place: np.ndarray) -> np.ndarray:
         """Coefficients of a spline above the line's error, whatever the point.
 
         Weights around a point sum to 1 and reach (r + 1) / 2 nodes: so each is the

@@ -44,7 +44,7 @@ _QUERIES = 2**12
 # calculation is proven or made to stay below it.
 _FLOAT_SLACK = 2**-18
 # Noise of more steps might not fit 64 bits, and what doesn't fit hides nothing.
-_MOST_NOISE = 2**52
+_MOST_NOISE = 2**38
 
 
 class Answers(NamedTuple):
@@ -94,8 +94,9 @@ class Structure(BoundedSum):
       TypeError: another kind of noise.
 
     Example:
-      >>> from dpkit.mechanisms.density import KernelSketch
-      >>> issubclass(KernelSketch, Structure)
+      >>> from dpkit import mechanisms
+      >>> structure = mechanisms.density.Structure
+      >>> issubclass(mechanisms.density.KernelSketch, structure)
       True
     """
 
@@ -118,7 +119,7 @@ class Structure(BoundedSum):
         checks.integer_at_least(1, points_per_unit=self.points_per_unit)
         if not 16 * self.step <= self.stddev <= _MOST_NOISE * self.step:
             raise ValueError(
-                f"noise={self.noise!r}: needed noise of 16 to 2^52 steps of the grid "
+                f"noise={self.noise!r}: needed noise of 16 to 2^38 steps of the grid "
                 f"that sums are counted on, {16 * self.step:.3g} to "
                 f"{_MOST_NOISE * self.step:.3g}; it is {self.stddev:.3g}"
             )
@@ -242,7 +243,16 @@ class Structure(BoundedSum):
             points = points[None]
             weights = None if weights is None else weights[None]
             labels = None if labels is None else labels[None]
-        return _batch_sum(self, self.located(points), weights, labels)
+        return _batch_sum(
+            self, self.located(points), self.weighed(points, weights), labels
+        )
+
+    def weighed(self, points: Any, weights: Any) -> Any:
+        """Weights cut to the largest; of points without any, 1 if that isn't 1."""
+        if weights is None:
+            return None if self.max_weight == 1 else np.ones(len(points), np.float32)
+        xp = np if isinstance(weights, np.ndarray) else jnp
+        return xp.clip(weights, 0.0, self.max_weight)
 
     def total(self, records: PyTree) -> np.ndarray:
         """The sum over points, exact, (size,) int64: private.
@@ -255,7 +265,7 @@ class Structure(BoundedSum):
         if points.dtype.kind not in "iuf":
             raise TypeError(f"points={points.dtype}: needed real numbers")
         points = points.reshape(-1, self.dimension)
-        weights = _one_each(points, weights=weights)
+        weights = self.weighed(points, _one_each(points, weights=weights))
         labels = _one_each(points, labels=labels)
         total = np.zeros(self.size, np.int64)
         for start in range(0, len(points), self.rows):
@@ -333,7 +343,8 @@ class Structure(BoundedSum):
             raise ValueError(
                 f"total of shape {total.shape}: needed {self.size} entries"
             )
-        noise = self.noise.draw(host_generator(key), total.shape, self.reach)
+        draws = (host_generator(key), total.shape, self.reach, self.step)
+        noise = self.noise.draw(*draws)
         steps = np.rint(self.shaped(noise) / self.step)
         return (total + steps.astype(np.int64)) * self.step
 

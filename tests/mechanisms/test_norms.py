@@ -214,13 +214,12 @@ def test_a_gradient_of_many_parameters_is_clipped_to_the_radius(mode):
     ("mode", "count"),
     [
         pytest.param("auto", 300, marks=pytest.mark.guard),
-        ("auto", 1000),
-        ("auto", 2000),  # compiling takes with the square of the number
-        ("two_pass", 1000),
-        ("vmap", 1000),
+        ("auto", 600),
+        ("two_pass", 600),
+        ("vmap", 600),
     ],
 )
-def test_a_gradient_of_thousands_of_parameters_is_clipped_to_the_radius(mode, count):
+def test_a_gradient_of_hundreds_of_parameters_is_clipped_to_the_radius(mode, count):
     assert 1 - 2.0**-18 < moved(mode, count) <= EXCESS
 
 

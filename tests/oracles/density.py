@@ -6,6 +6,7 @@ another, in float64. Source: the structures' own papers, as cited there.
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 from scipy import optimize
@@ -138,5 +139,7 @@ def gaussian_delta(noise: float, epsilon: float) -> float:
 
 def gaussian_noise(epsilon: float, delta: float) -> float:
     """The least noise multiplier for a budget."""
-    found = optimize.brentq(lambda s: gaussian_delta(s, epsilon) - delta, 0.05, 1e4)
+    found: Any = optimize.brentq(
+        lambda s: gaussian_delta(s, epsilon) - delta, 0.05, 1e4
+    )
     return float(found)

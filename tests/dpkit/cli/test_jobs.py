@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from dpkit import DPSGDPlan
 from dpkit.cli.app import app
-from dpkit.cli.jobs import config_type
+from dpkit.cli.jobs import JOBS, config_type
 from dpkit.data import loading
 from dpkit.jobs import reference
 from dpkit.training import load_config
@@ -206,18 +206,22 @@ def test_the_schema_tells_an_editor_what_is_taken():
     assert "job='nothing'" in invoke("schema nothing", 2).stderr
 
 
-def test_every_setting_says_what_it_means():
-    page = reference.markdown(config_type("train"), "train")
+@pytest.mark.parametrize("job", JOBS)
+def test_every_setting_says_what_it_means(job):
+    page = reference.markdown(config_type(job), job)
     for line in page.splitlines():
         if line.startswith("| `"):
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             assert all(cells[i] for i in (0, 1, 3)), line
 
 
-def test_the_page_of_the_reference_is_current():
-    page = (ROOT / "docs" / "config.md").read_text()
-    assert page == invoke("schema train --markdown").stdout, (
-        "run: dpkit schema train --markdown > docs/config.md"
+@pytest.mark.parametrize(
+    ("job", "name"), [("train", "config"), ("density", "config-density")]
+)
+def test_the_page_of_the_reference_is_current(job, name):
+    page = (ROOT / "docs" / f"{name}.md").read_text()
+    assert page == invoke(f"schema {job} --markdown").stdout, (
+        f"run: dpkit schema {job} --markdown > docs/{name}.md"
     )
 
 

@@ -1,5 +1,7 @@
 """The classifier: scikit-learn's own checks, its privacy, its files, its accuracy."""
 
+import pickle
+
 import jax
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from dpkit.mechanisms.density import ClassSums, Gaussian
 FORBIDDEN = {
     "check_classifiers_classes": "classes are public, and not learnt from labels",
     "check_classifiers_train": "classes are public, and not learnt from labels",
+    "check_dtype_object": "a private cell that is no number is silent",
     "check_estimators_pickle": "a private NaN is silent, and a public one refused",
 }
 
@@ -182,6 +185,36 @@ def test_a_key_used_at_two_scales_has_two_noises():
     first, second = (float(p.query([[1.0]]).values[0]) for p in path)
     small, large = path[1].mechanism.stddev, path[0].mechanism.stddev
     assert abs((large * second - small * first) / (large - small) - 100) > 1e-3
+
+
+def test_a_copy_that_is_saved_has_neither_key_nor_ledger():
+    X, y = rows()
+    with new_ledger(epsilon=2.0, delta=1e-6) as ledger:
+        model = Classifier(
+            classes=[0, 1, 2],
+            epsilon=1.0,
+            delta=1e-6,
+            kernel="linear",
+            ledger=ledger,
+            key=jax.random.key(0),
+        ).fit(X, y)
+        again = pickle.loads(pickle.dumps(model))
+        assert again.key is None
+        assert again.ledger is None
+        assert (again.predict(X) == model.predict(X)).all()
+        assert clone(model).ledger is ledger  # so a fit of it is charged too
+
+
+def test_a_ledger_of_users_is_told_how_many_rows_one_has():
+    X, y = rows()
+    terms = {"relation": "add_remove", "unit": "user", "dataset": "toy"}
+    options = {"classes": [0, 1, 2], "epsilon": 1.0, "delta": 1e-6, "kernel": "linear"}
+    with Ledger.open(None, budget=Budget(1.0, 1e-6), **terms) as ledger:
+        with pytest.raises(ValueError, match="points_per_unit is missing"):
+            Classifier(**options, ledger=ledger).fit(X, y)
+        model = Classifier(**options, ledger=ledger, points_per_unit=5).fit(X, y)
+    single = Classifier(**options).fit(X, y).release_.structure.stddev
+    assert model.release_.structure.stddev == pytest.approx(5 * single)
 
 
 def test_it_is_saved_and_read_again(tmp_path):

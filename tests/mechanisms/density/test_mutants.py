@@ -62,15 +62,15 @@ def mutated(name: str, cls: type | None = None, **fields) -> HostRow:
 class TooQuiet(Gaussian):
     """Noise 10 % too small."""
 
-    def draw(self, generator, shape, reach):
-        return 0.9 * super().draw(generator, shape, reach)
+    def draw(self, generator, shape, reach, step):
+        return 0.9 * super().draw(generator, shape, reach, step)
 
 
 @dataclasses.dataclass(frozen=True)
 class ShortRadius(Radial):
     """A length of one degree of freedom less: a density that is too high at 0."""
 
-    def draw(self, generator, shape, reach):
+    def draw(self, generator, shape, reach, step):
         direction = generator.normal(size=shape)
         direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
         length = generator.gamma(shape[-1] - 1, reach.l2 / self.epsilon, shape[:-1])
