@@ -47,6 +47,8 @@ bench: install
 	$(BIN)/python -m experiments.bench.noise --markdown docs/bench/noise.md
 	$(BIN)/python -m experiments.bench.accounting --markdown docs/bench/accounting.md
 	$(BIN)/python -m experiments.bench.ledger --folder . --markdown docs/bench/ledger.md
+	$(BIN)/python -m experiments.bench.density --markdown docs/bench/density.md \
+	  --plot docs/images/density_queries.png
 
 lock: install
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv

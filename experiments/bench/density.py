@@ -6,7 +6,7 @@ built against is the authors' code of LSQ, from a checkout of
 github.com/talwagner/lsq; without one that row is left out.
 
     python -m experiments.bench.density --peer DIR --markdown docs/bench/density.md \
-      --plot docs/images/density.png
+      --plot docs/images/density_queries.png
     python -m experiments.bench.density --parts errors memory --json figures.json
 """
 
@@ -86,7 +86,7 @@ of each part: {loads}.
 Made by
 
     python -m experiments.bench.density --peer DIR --markdown docs/bench/density.md \\
-      --plot docs/images/density.png
+      --plot docs/images/density_queries.png
 """
 
 
