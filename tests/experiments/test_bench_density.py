@@ -77,7 +77,8 @@ def test_points_from_parquet_are_those_written(tmp_path):
     density_parquet.write(path, 300)
     drawn = Mixture.drawn(16, np.random.default_rng([0]))
     (read,) = density_parquet.batches(path)
-    np.testing.assert_array_equal(read, *density_times.chunks(300, drawn))
+    (made,) = density_times.chunks(300, drawn)
+    np.testing.assert_array_equal(read, made)
     found = density_parquet.read(path)
     assert found["count"] == pytest.approx(300, abs=300)  # seven deviations
     assert found["peak_mib"] > 50

@@ -1,6 +1,7 @@
 """The classifier: scikit-learn's own checks, its privacy, its files, its accuracy."""
 
 import pickle
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from dpkit.density import Classifier, curate, load, release
 from dpkit.density.releasing import noise_key
 from dpkit.mechanisms.density import ClassSums, Gaussian
 
+checks: Any = parametrize_with_checks
 FORBIDDEN = {
     "check_classifiers_classes": "classes are public, and not learnt from labels",
     "check_classifiers_train": "classes are public, and not learnt from labels",
@@ -22,7 +24,7 @@ FORBIDDEN = {
 }
 
 
-@parametrize_with_checks(
+@checks(
     [
         Classifier(
             classes=[-1, 0, 1, 2, 3],
@@ -75,7 +77,8 @@ def test_a_refusal_costs_nothing(wrong):
     good = {"classes": [0, 1, 2], "epsilon": 1.0, "delta": 1e-6, "kernel": "linear"}
     with new_ledger(epsilon=1.0, delta=1e-6) as ledger:
         before = len(ledger.entries())
-        model = Classifier(**{**good, **wrong}, ledger=ledger)
+        settings: Any = {**good, **wrong}
+        model = Classifier(**settings, ledger=ledger)
         with pytest.raises((ValueError, TypeError)):
             model.fit(X, y)
         assert len(ledger.entries()) == before
@@ -171,8 +174,9 @@ def test_noise_keys_depend_on_key_and_sum():
 def test_a_key_used_at_two_scales_has_two_noises():
     """Else sums would follow from two releases: (s2 v1 - s1 v2) / (s2 - s1)."""
     points, key = np.ones((100, 1)), jax.random.key(0)
-    options = {"bandwidth": 1.0, "domain": [(0, 9)], "delta": 1e-6, "key": key}
-    one, two = (release(points, epsilon=e, **options) for e in (1.0, 2.0))
+    options: Any = {"bandwidth": 1.0, "domain": [(0, 9)], "delta": 1e-6, "key": key}
+    made: Any = [release(points, epsilon=e, **options) for e in (1.0, 2.0)]
+    one, two = made
     small, large = two.structure.stddev, one.structure.stddev
     assert one.structure.shape == two.structure.shape
     solved = (large * two.values - small * one.values) / (large - small)

@@ -90,6 +90,7 @@ def test_a_run_costs_what_its_plan_says_and_resumes_to_the_bit(tmp_path, name):
     assert DPSGDPlan.from_json(plan.to_json()) == plan
     whole = train(plan, new_ledger())
     want = plan.epsilon(1e-5, relation="add_remove").upper
+    assert want is not None
     assert whole.bound.upper == pytest.approx(want, rel=1e-9)
 
     class Stopped(Exception):

@@ -289,7 +289,7 @@ def test_one_record_more_adds_its_own_message_and_moves_no_other(structure, coun
     rng = np.random.default_rng(0)
     some = min(structure.rows, 512)
     points = rng.normal(size=(max(count, some) + 2, structure.dimension))
-    records = {"points": points}
+    records: dict[str, Any] = {"points": points}
     if isinstance(structure, ClassSums):
         records["labels"] = rng.integers(0, 3, len(points))
 
@@ -360,7 +360,7 @@ def test_no_warning_depends_on_a_record(structure):
     """Warnings are errors here, and in many a user's settings."""
     hostile = [math.nan, math.inf, -math.inf, 1e39, -1e39, 1e308, 2.0**32, 1.5, -1.0]
     points = np.full((len(hostile), structure.dimension), 0.5)
-    records = {"points": points, "weights": np.array(hostile)}
+    records: dict[str, Any] = {"points": points, "weights": np.array(hostile)}
     if isinstance(structure, ClassSums):
         records["labels"] = np.array(hostile)
     total = structure.total(records)
