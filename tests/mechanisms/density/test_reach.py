@@ -289,7 +289,7 @@ def test_one_record_more_adds_its_own_message_and_moves_no_other(structure, coun
     rng = np.random.default_rng(0)
     some = min(structure.rows, 512)
     points = rng.normal(size=(max(count, some) + 2, structure.dimension))
-    records = {"points": points}
+    records: dict[str, Any] = {"points": points}
     if isinstance(structure, ClassSums):
         records["labels"] = rng.integers(0, 3, len(points))
 
