@@ -1,5 +1,7 @@
 """Parts summed by the workers of another engine, and one noise at the end."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ def test_workers_of_a_cluster_sum_as_one_process_does():
 
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
-        found = [
+        found: Any = [
             client.gather(client.map(total, range(3), structure=structure))
             for structure in STRUCTURES
         ]
