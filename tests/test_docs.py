@@ -18,7 +18,8 @@ def pages():
     for page, code in CODE.items():
         if code and page != "rewrite":
             long = page in ("data", "density_scale", "training")
-            marks = [pytest.mark.slow, pytest.mark.guard] if long else []
+            marks = [pytest.mark.slow] if long else []
+            marks += [pytest.mark.guard] if page == "data" else []
             yield pytest.param(page, marks=marks)
 
 

@@ -177,7 +177,6 @@ def test_users_are_units(toy):
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_a_number_is_predicted(toy):
     done = trained(
         toy,
@@ -191,7 +190,6 @@ def test_a_number_is_predicted(toy):
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_weights_move_the_rare_class(toy):
     plain = trained(toy)
     heavy = trained(toy, "training.class_weights={yes=9.0}", out="heavy")
@@ -363,7 +361,6 @@ def pictures(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_digits_as_a_folder_of_pictures(tmp_path, no_timing):
     pictures(tmp_path / "digits")
     done = run(load_config(documented(tmp_path, "digits")), tmp_path / "out")
@@ -372,7 +369,6 @@ def test_digits_as_a_folder_of_pictures(tmp_path, no_timing):
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_a_text(tmp_path, no_timing):
     texts = sorted(Path(datasets.__file__).parent.joinpath("descr").glob("*.rst"))
     whole = "\n".join(path.read_text(encoding="utf-8") for path in texts)

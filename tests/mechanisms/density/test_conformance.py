@@ -26,7 +26,7 @@ def row_checks():
             again = row.relation == "zero_out"
             slow = check in (check_audit, check_law) or again
             slow |= check is check_refusals and row not in ONE_EACH
-            often = check is check_audit
+            often = check is check_audit and not again
             marks = [pytest.mark.slow] if slow else []
             marks += [pytest.mark.guard] if often else []
             yield pytest.param(row, check, marks=marks, id=f"{row}-{check.__name__}")
