@@ -32,7 +32,8 @@ from dpkit.mechanisms.density.public_array import PublicArray
 from dpkit.mechanisms.density.structure import Answers, Structure, static
 
 COUNT_WEIGHT = 0.1  # a: the count costs .5 % of noise
-_MOST_ORTHOGONAL = 1024  # frequencies up to which right angles help
+# Frequencies up to which right angles help, in all and by dimension.
+_MOST_ORTHOGONAL, _BLOCKS = 1024, 64
 
 
 @functools.cache
@@ -145,7 +146,7 @@ class KernelSketch(Structure):
           features: m = 2 p, even, at least 2.
           feature_seed: public, a whole number; it has nothing to do with the noise.
           orthogonal: frequencies at right angles; None: where they help, by kernels of
-            the l2 distance and up to 2,048 features.
+            the l2 distance, up to 2,048 features, or 128 for each dimension.
           reduce_to: map points to so many dimensions first; for d in the thousands.
           options: `max_weight`, `points_per_unit`.
 
@@ -162,7 +163,8 @@ class KernelSketch(Structure):
             found = projection(dimension, reduce_to, feature_seed)
             reduction, dimension = PublicArray(found), reduce_to
         if orthogonal is None:
-            orthogonal = kernel.turns and count <= _MOST_ORTHOGONAL
+            most = max(_MOST_ORTHOGONAL, _BLOCKS * dimension)
+            orthogonal = kernel.turns and count <= most
         found = kernel.frequencies(
             count, dimension, feature_seed, orthogonal=orthogonal
         )
