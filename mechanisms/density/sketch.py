@@ -269,11 +269,17 @@ def _means(
     count, block = sketch.count, sketch.block
     cosine, sine = sketch._waves(placed)
     single = cosine * values[None, :count] + sine * values[None, count:]
-    mean = single.mean(axis=1)
     if count // block < 16:
         block = 1  # an upper bound: they are drawn to cancel
     groups = count // block
-    means = single[:, : groups * block].reshape(len(placed), groups, block).mean(axis=2)
+    if block == 1:
+        mean, means = single.mean(axis=1), single
+    else:  # a product with a small matrix: all means in one pass over the waves
+        average = np.full((count, groups + 1), 1 / count, np.float32)
+        average[:, :groups] = np.arange(count)[:, None] // block == np.arange(groups)
+        average[:, :groups] /= block
+        found = jnp.dot(single, average, precision=jax.lax.Precision.HIGHEST)
+        mean, means = found[:, -1], found[:, :-1]
     if groups < 5:  # too few to tell by: single ones are sums of waves, at most n
         own = records**2 + jnp.float32(sketch.stddev**2)
         return mean, jnp.full_like(mean, own / count)
