@@ -73,9 +73,15 @@ def page(found: dict[str, Any], plot: str | None) -> str:
 Each figure is a ratio within one run, an accuracy, or a peak of memory. An error is the
 root mean square over queries and over releases with noise of their own; the floor is
 the error of one single answer by the same noise. Time is the least of several rounds in
-which contestants take turns; CPU time is that of all threads. DP-SGD trains a linear
-model on the same rows with the same epsilon and delta by `dpkit.fit`, at the best of
-three learning rates; its time is one run's.
+which contestants take turns, with d = 16 and 1,024 features; CPU time is that of all
+threads, and of threads that only wait for others too.
+
+DP-SGD trains a linear model on the same rows with the same epsilon and delta by
+`dpkit.fit`. Its accuracy is that of the best of three learning rates with {goals.FEW}
+or {goals.MANY} steps, as the test rows tell; its time is that of one run of {goals.FEW}
+steps, its noise's calibration and its compilation included, which every call of `fit`
+needs. Our time is that of a call in a process where the same call was made before;
+below stand also first calls, and steps without compilation.
 
 {tables}
 {picture}

@@ -23,7 +23,8 @@ from experiments.density_sums import APPROXIMATE, DIM, rng
 from experiments.runner import Ledgers
 
 LOW = (0.1, 0.25, 0.5)  # epsilons at which classes are raced
-RACED_STEPS = 100  # of DP-SGD, a third of the table's; 300 are no more accurate here
+RUNS = 3  # of DP-SGD at each rate
+FEW, MANY = 100, 300  # steps of DP-SGD: the few for its time, the best for accuracy
 
 
 class Goal(NamedTuple):
@@ -178,31 +179,34 @@ def classified(config: Config) -> list[Goal]:
 
 
 def race(name: str, split: classes.Split, config: Config) -> list[Goal]:
-    """One table beside DP-SGD at its best rate."""
+    """One table beside DP-SGD at its best rate: its time in few steps."""
     seeds = len(config.cheap_seeds)
     with opened(name, seeds * len(LOW), max(LOW)) as ledger:
         ours = classes.tables(name, [split] * seeds, LOW, ledger)
-    same = [split] * config.runs
-    theirs = classes.trained(name, same, LOW, RACED_STEPS, config.rates)
+    same = [split] * RUNS
+    few, many = (
+        classes.trained(name, same, LOW, steps, config.rates) for steps in (FEW, MANY)
+    )
     goals = []
-    for a, b in zip(ours, theirs, strict=True):
-        words = f"{name}, ε={a.epsilon:g}: "
-        told = f"accuracy less DP-SGD's ({a.accuracy:.3f} less {b.accuracy:.3f})"
-        goals.append(Goal("classes", words + told, a.accuracy - b.accuracy, 0.0, True))
-        for told, slow, fast in (
+    for a, b, c in zip(ours, few, many, strict=True):
+        words, best = f"{name}, ε={a.epsilon:g}: ", max(b.accuracy, c.accuracy)
+        told = f"accuracy less DP-SGD's ({a.accuracy:.3f} less {best:.3f})"
+        goals.append(Goal("classes", words + told, a.accuracy - best, 0.0, True))
+        for clock, slow, fast in (
             ("CPU time", b.cpu_seconds, a.cpu_seconds),
             ("wall time", b.seconds, a.seconds),
         ):
-            told = f"{told}, DP-SGD's ({slow:.2g} s) ÷ ours ({fast:.2g} s)"
+            told = f"{clock}, DP-SGD's ({slow:.2g} s) ÷ ours ({fast:.2g} s)"
             goals.append(Goal("classes", words + told, slow / fast, 30.0, True))
-    first = theirs[0].first_cpu_seconds / ours[0].first_cpu_seconds
+    first = few[0].first_cpu_seconds / ours[0].first_cpu_seconds
     told = f"{name}: CPU time, DP-SGD's ÷ ours, both with compilation"
     goals.append(Goal("classes", told, first, None))
-    long = classes.sgd(split, LOW[0], 0, 4 * RACED_STEPS, config.rates[0])
-    step = (long.cpu_seconds - theirs[0].cpu_seconds) / (3 * RACED_STEPS)
-    told = f"{name}: CPU time, {RACED_STEPS} compiled steps of DP-SGD ÷ ours"
-    steps = RACED_STEPS * step / ours[0].cpu_seconds
-    return [*goals, Goal("classes", told, steps, None)]
+    step = (many[0].cpu_seconds - few[0].cpu_seconds) / (MANY - FEW)
+    for steps in (FEW, MANY):
+        told = f"{name}: CPU time, {steps} compiled steps of DP-SGD ÷ ours"
+        ratio = steps * step / ours[0].cpu_seconds
+        goals.append(Goal("classes", told, ratio, None))
+    return goals
 
 
 def opened(name: str, count: int, epsilon: float) -> Ledger:
@@ -216,18 +220,19 @@ def timed(peer: Path | None, sizes: Any = times.SIZES) -> tuple[list[Goal], Any]
     asked = times.queried(sizes)
     goals = []
     contest = asked.get(str(times.RECORDS), {})
-    if "exact" in contest:
-        ratios = _ratios(contest["exact"], contest["sketch"])
-        for kind, ratio in ratios.items():
-            words = f"200 queries, n=1e5, d=16, m=1,024: exact JAX ÷ sketch, {kind}"
-            goals.append(Goal("times", words, ratio, 50.0, True))
-    spent = [contest["sketch"].cpu for contest in asked.values()]
+    exactly = {"exact": "a product of matrices", "differences": "differences"}
+    for name, way in exactly.items():
+        if name in contest:
+            for kind, ratio in _ratios(contest[name], contest["sketch"]).items():
+                words = f"200 queries, n=1e5: exact JAX, by {way} ÷ sketch, {kind}"
+                goals.append(Goal("times", words, ratio, 50.0, True))
+    spent = [contest["sketch"].wall for contest in asked.values()]
     words = f"200 queries, n={min(sizes):.0e} to {max(sizes):.0e}: longest ÷ shortest"
     goals.append(Goal("times", words, max(spent) / min(spent), 1.3))
     found = times.built(peer)
     if "peer" in found:
         for kind, ratio in _ratios(found["peer"], found["ours"]).items():
-            words = f"building, n=1e5, d=16, m=1,024: talwagner/lsq ÷ ours, {kind}"
+            words = f"building, n=1e5: talwagner/lsq ÷ ours, {kind}"
             goals.append(Goal("times", words, ratio, 8.0, True))
     every = {n: {k: t.wall for k, t in c.items()} for n, c in asked.items()}
     return goals, {"queries": every, "built": {k: t.wall for k, t in found.items()}}

@@ -1,8 +1,8 @@
 """Contests of `experiments.bench.density`: the same work in turns, in one process.
 
 Quoted is the CPU time of the whole process, threads included, which other work on the
-machine changes little; wall time stands beside it. Each is the least of several rounds
-in which contestants take turns; the first round, which compiles, doesn't count.
+machine changes little; wall time stands beside it. Each is the least of all calls in
+several rounds in which contestants take turns, but for the first, which compiles.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Least(NamedTuple):
 def in_turns(
     contestants: dict[str, Callable[[], Any]], rounds: int, repeats: int = 1
 ) -> dict[str, Least]:
-    """The least time of each; a round calls each `repeats` times.
+    """The least time of each call; a round calls each `repeats` times.
 
     Example:
       >>> sorted(in_turns({"a": lambda: 1, "b": lambda: 2}, rounds=2))
@@ -51,12 +51,12 @@ def in_turns(
     found: dict[str, list[Least]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, work in contestants.items():
-            wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(repeats):
+                wall, cpu = time.perf_counter(), time.process_time()
                 jax.block_until_ready(work())
-            spent = time.process_time() - cpu, time.perf_counter() - wall
-            if number:
-                found[name].append(Least(*(seconds / repeats for seconds in spent)))
+                spent = time.process_time() - cpu, time.perf_counter() - wall
+                if number:
+                    found[name].append(Least(*spent))
     return {
         name: Least(min(t.cpu for t in times), min(t.wall for t in times))
         for name, times in found.items()
@@ -83,10 +83,17 @@ def exact(points: jax.Array, queries: jax.Array) -> jax.Array:
     return jnp.exp(jnp.minimum(2 * points @ queries.T - squares, 0.0)).sum(0)
 
 
+@jax.jit
+def differences(points: jax.Array, queries: jax.Array) -> jax.Array:
+    """The same sums as they are usually written, and right to more digits."""
+    steps = points[:, None, :] - queries[None, :, :]
+    return jnp.exp(-(steps**2).sum(-1)).sum(0)
+
+
 def queried(
-    sizes: Sequence[int] = SIZES, rounds: int = 7
+    sizes: Sequence[int] = SIZES, rounds: int = 15
 ) -> dict[str, dict[str, Least]]:
-    """The time of 200 queries by number of points: of the sketch, and exactly."""
+    """The time of 200 queries by number of points: of the sketch, and of exact sums."""
     drawn, ours = density_data.Mixture.drawn(DIM, rng(0)), sketch()
     queries = drawn.points(QUERIES, rng(2))
     shard, done, found = Shard(ours), 0, {}
@@ -100,10 +107,12 @@ def queried(
             points = jnp.asarray(np.concatenate(list(chunks(n, drawn))))
             near = jnp.asarray(queries, jnp.float32)
             contests[n]["exact"] = lambda p=points, q=near: exact(p, q)
+            if n == RECORDS:
+                contests[n]["differences"] = lambda p=points, q=near: differences(p, q)
     every = {
         f"{name} {n}": work for n, c in contests.items() for name, work in c.items()
     }
-    least = in_turns(every, rounds, repeats=10)
+    least = in_turns(every, rounds, repeats=8)
     for n, contest in contests.items():
         found[str(n)] = {name: least[f"{name} {n}"] for name in contest}
     return found

@@ -32,7 +32,8 @@ from dpkit.mechanisms.density.public_array import PublicArray
 from dpkit.mechanisms.density.structure import Answers, Structure, static
 
 COUNT_WEIGHT = 0.1  # a: the count costs .5 % of noise
-_MOST_ORTHOGONAL = 1024  # frequencies up to which right angles help
+# Frequencies up to which right angles help, in all and by dimension.
+_MOST_ORTHOGONAL, _BLOCKS = 1024, 64
 _QUERIES = 512
 _FEW = 8  # coordinates up to which a loop is no slower than a product of matrices
 
@@ -147,7 +148,7 @@ class KernelSketch(Structure):
           features: m = 2 p, even, at least 2.
           feature_seed: public, a whole number; it has nothing to do with the noise.
           orthogonal: frequencies at right angles; None: where they help, by kernels of
-            the l2 distance and up to 2,048 features.
+            the l2 distance, up to 2,048 features, or 128 for each dimension.
           reduce_to: map points to so many dimensions first; for d in the thousands.
           options: `max_weight`, `points_per_unit`.
 
@@ -164,7 +165,8 @@ class KernelSketch(Structure):
             found = projection(dimension, reduce_to, feature_seed)
             reduction, dimension = PublicArray(found), reduce_to
         if orthogonal is None:
-            orthogonal = kernel.turns and count <= _MOST_ORTHOGONAL
+            most = max(_MOST_ORTHOGONAL, _BLOCKS * dimension)
+            orthogonal = kernel.turns and count <= most
         found = kernel.frequencies(
             count, dimension, feature_seed, orthogonal=orthogonal
         )
@@ -274,11 +276,17 @@ def _means(
     count, block = sketch.count, sketch.block
     cosine, sine = sketch._waves(placed)
     single = cosine * values[None, :count] + sine * values[None, count:]
-    mean = single.mean(axis=1)
     if count // block < 16:
         block = 1  # an upper bound: they are drawn to cancel
     groups = count // block
-    means = single[:, : groups * block].reshape(len(placed), groups, block).mean(axis=2)
+    if block == 1:
+        mean, means = single.mean(axis=1), single
+    else:  # a product with a small matrix: all means in one pass over the waves
+        average = np.full((count, groups + 1), 1 / count, np.float32)
+        average[:, :groups] = np.arange(count)[:, None] // block == np.arange(groups)
+        average[:, :groups] /= block
+        found = jnp.dot(single, average, precision=jax.lax.Precision.HIGHEST)
+        mean, means = found[:, -1], found[:, :-1]
     if groups < 5:  # too few to tell by: single ones are sums of waves, at most n
         own = records**2 + jnp.float32(sketch.stddev**2)
         return mean, jnp.full_like(mean, own / count)
