@@ -94,6 +94,15 @@ def _bring_adult(folder):
         (folder / name).write_text(text)
 
 
+def _bring_places(folder):
+    """Points within the domain of README's release, and a few places to ask at."""
+    places = np.random.default_rng(0).uniform(0, 9, (300, 2))
+    for name, rows in (("points", places), ("queries", places[:5])):
+        np.savetxt(
+            folder / f"{name}.csv", rows, delimiter=",", header="x,y", comments=""
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.guard
 def test_dpkit_commands_run(tmp_path, monkeypatch):
@@ -102,6 +111,7 @@ def test_dpkit_commands_run(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "choose_microbatch", take_eight)
     monkeypatch.chdir(tmp_path)
     _bring_adult(tmp_path)
+    _bring_places(tmp_path)
     ran = set()
     for command in COMMANDS:
         if not command.startswith("dpkit "):
@@ -129,6 +139,8 @@ def test_dpkit_commands_run(tmp_path, monkeypatch):
         "train",
         "predict",
         "data check",
+        "density build",
+        "density query",
         "ledger init",
         "ledger show",
         "ledger verify",
