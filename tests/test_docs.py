@@ -19,7 +19,6 @@ def pages():
         if code and page != "rewrite":
             long = page in ("data", "density_scale", "training")
             marks = [pytest.mark.slow] if long else []
-            marks += [pytest.mark.guard] if page == "data" else []
             yield pytest.param(page, marks=marks)
 
 

@@ -18,7 +18,6 @@ def numbers(text):
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_the_page_says_what_is_measured(tmp_path, monkeypatch, capsys):
     arguments = ["shared", "--markdown", str(tmp_path / "docs" / "shared.md")]
     monkeypatch.setattr(sys, "argv", arguments)

@@ -90,6 +90,7 @@ def shapes_and_dtypes():
     """All shapes in float32; the narrow types, which are widened first, in some."""
     for name, shapes in SHAPES.items():
         marks = [] if name in QUICK else OFTEN
+        marks = [pytest.mark.slow] if name == "more scalars" else marks
         yield pytest.param(shapes, jnp.float32, id=name, marks=marks)
     for dtype in (jnp.float16, jnp.bfloat16):
         for name in ("a matrix", "small"):
@@ -162,7 +163,7 @@ def test_no_clip_lets_a_record_pass_its_radius(clip, dtype):
 
 @pytest.mark.parametrize(
     "count",
-    [300, pytest.param(3000, marks=OFTEN)],
+    [300, pytest.param(3000, marks=pytest.mark.slow)],
 )
 def test_hundreds_of_leaves_pass_no_further_than_one(count):
     record = [jnp.float32(worst_entry(count))] * count

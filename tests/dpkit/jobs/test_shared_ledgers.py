@@ -95,8 +95,9 @@ def test_a_run_made_for_all_of_its_own_ledger_still_fits(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.guard
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("sqlite", marks=pytest.mark.guard), "postgresql"]
+)
 def test_three_terminals_at_once(tmp_path, kind, request):
     where = str(tmp_path / "team.db")
     if kind == "postgresql":

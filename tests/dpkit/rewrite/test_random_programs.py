@@ -433,16 +433,28 @@ def test_every_step_alone(name):
     agree(["product", "whole", "two_pass"], [("dense", 1), (name, 3)], [3])
 
 
+def drawn(count):
+    """So many programs, the same in every run."""
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.guard
 @given(steps=programs, choices=numbers)
-@settings(
-    max_examples=34,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-)
+@drawn(8)
+def test_random_programs(steps, choices):
+    agree(WAYS, steps, choices)
+
+
+@pytest.mark.slow
+@given(steps=programs, choices=numbers)
+@drawn(34)
 def test_many_random_programs(steps, choices):
     agree(WAYS, steps, choices)

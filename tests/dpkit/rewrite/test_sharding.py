@@ -53,7 +53,7 @@ def placed(tree, mesh, *axes):
 
 MODES = ({"kappa": 0.0}, {}, {"mode": "two_pass"}, {"mode": "vmap"}, {"microbatch": 2})
 CASES = [
-    pytest.param(options, types, marks=pytest.mark.slow if number else ())
+    pytest.param(options, types, marks=() if number % 2 else pytest.mark.guard)
     for number, (options, types) in enumerate(
         (options, types) for options in MODES for types in AXIS_TYPES[::-1]
     )
@@ -61,7 +61,6 @@ CASES = [
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 @pytest.mark.parametrize(("options", "types"), CASES)
 def test_two_devices_give_the_sum_of_one_by_one_message(options, types):
     params, x = problem()

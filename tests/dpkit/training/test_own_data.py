@@ -24,7 +24,6 @@ from dpkit.training.job import TRAINING
 ROOT = Path(__file__).parents[3]
 DOCUMENTED = ROOT / "docs" / "configs"
 EXCERPTS = ROOT / "tests" / "excerpts"
-OFTEN = [pytest.mark.slow, pytest.mark.guard]
 
 TOY = """
 model = { name = "linear" }
@@ -335,7 +334,6 @@ def adult(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_adult_as_csv_and_as_parquet(adult, no_timing):
     fewer = jobs.load(Config, adult, ["training.epochs=3"])
     done = run(fewer, adult.parent / "csv")
