@@ -157,7 +157,6 @@ def one_plan(mass: float, loss: float, **options) -> Callable[[], Ledger]:
     return begin
 
 
-@pytest.mark.guard
 @pytest.mark.parametrize(("mass", "loss"), FIRST)
 @pytest.mark.parametrize("merged", [False, True])
 def test_a_plan_that_was_alone_until_something_came_out(mass, loss, merged):
@@ -217,7 +216,6 @@ def test_reports_of_pure_releases_hold_together(filter, part):
     assert excess(strategy) <= part * DELTA
 
 
-@pytest.mark.guard
 @pytest.mark.parametrize("factor", [0.6, 1.0])
 @pytest.mark.parametrize("loss", [2.6, 3.2])
 @pytest.mark.parametrize("part", [0.0548, 0.055, 0.9, 1.0])

@@ -33,7 +33,6 @@ def test_wrapping_and_comments_do_not_count(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_the_private_loop_runs_and_learns(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(loops.HERE / "private.py"))

@@ -163,7 +163,6 @@ def nested(depth):
 
 
 @pytest.mark.slow
-@pytest.mark.guard
 def test_programs_that_share_a_part_are_replaced_once(monkeypatch):
     calls = []
     real = isolation._by_features
