@@ -34,7 +34,6 @@ from dpkit.mechanisms.density.structure import Answers, Structure, static
 COUNT_WEIGHT = 0.1  # a: the count costs .5 % of noise
 # Frequencies up to which right angles help, in all and by dimension.
 _MOST_ORTHOGONAL, _BLOCKS = 1024, 64
-_QUERIES = 512
 _FEW = 8  # coordinates up to which a loop is no slower than a product of matrices
 
 
@@ -279,8 +278,10 @@ def _means(
     if count // block < 16:
         block = 1  # an upper bound: they are drawn to cancel
     groups = count // block
-    if block == 1:
-        mean, means = single.mean(axis=1), single
+    if block < _FEW:
+        mean = single.mean(axis=1)
+        grouped = single[:, : groups * block].reshape(len(placed), groups, block)
+        means = grouped.mean(axis=2)
     else:  # a product with a small matrix: all means in one pass over the waves
         average = np.full((count, groups + 1), 1 / count, np.float32)
         average[:, :groups] = np.arange(count)[:, None] // block == np.arange(groups)

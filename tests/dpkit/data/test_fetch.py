@@ -88,7 +88,7 @@ def test_pip_names_what_it_did_not_find(archive, folder):
 def test_no_network_is_said_in_one_line(archive, folder, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     # Port 1 of this machine: the connection is refused at once.
-    monkeypatch.setenv("PIP_INDEX_URL", "https://localhost:1/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://localhost:1")
     missing = dataclasses.replace(archive, version="2.0")
     with pytest.raises(DataUnavailable, match="no connection") as caught:
         fetch.fetch(missing, folder)

@@ -339,3 +339,32 @@ def test_counts():
         assert np.std(found) == pytest.approx(
             silent.stddev[0], rel=6 / math.sqrt(2 * len(found)) + 0.02
         ), name
+
+
+@pytest.mark.parametrize(("dimension", "features"), [(2, 512), (10, 512), (10, 100)])
+def test_an_answer_and_its_deviation_are_those_of_blocks(dimension, features):
+    """In float64; of 100 features too few blocks are there, and each stands alone."""
+    sketch = KernelSketch.draw(
+        Kernel("gaussian", 1.5), dimension, features=features, noise=Gaussian(2.0)
+    )
+    draws = np.random.default_rng(5)
+    values, queries = (
+        draws.normal(size=sketch.size) * 50,
+        draws.normal(size=(7, dimension)),
+    )
+    count, found = features // 2, sketch.answer(values, queries)
+    angles = queries / 1.5 @ sketch.frequencies.array.T
+    single = np.cos(angles) * values[:count] + np.sin(angles) * values[count:-1]
+    block = dimension if count // dimension >= 16 else 1
+    groups = count // block
+    means = np.stack(
+        [single[:, g * block :][:, :block].mean(axis=1) for g in range(groups)]
+    )
+    wanted = means.std(axis=0, ddof=1) / np.sqrt(groups) * student(groups)
+    np.testing.assert_allclose(found.values, single.mean(axis=1), atol=1e-3)
+    floor = sketch.stddev / np.sqrt(count)
+    np.testing.assert_allclose(found.stddev, np.maximum(wanted, floor), rtol=1e-3)
+
+
+def student(groups):
+    return np.sqrt((groups - 1) / (groups - 3))
