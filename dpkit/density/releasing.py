@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dpkit.accountants import Budget, Ledger, Relation
@@ -20,7 +18,7 @@ from dpkit.density import files
 from dpkit.density.choice import Choice, choose, noise_multiplier
 from dpkit.density.released import Release
 from dpkit.density.shards import Shard, as_points, kept_rows
-from dpkit.jobs.roots import secret_key
+from dpkit.jobs.roots import noise_key, secret_key
 from dpkit.mechanisms import _check
 from dpkit.mechanisms.density import (
     Curator,
@@ -276,32 +274,6 @@ def _refuse_what_cannot_be_paid(
     if ledger.remaining(event, sealed=True, delta=delta) < 1:
         with ledger.reserve(event, delta=delta, label=label) as grant:
             grant.abort(nothing_released=True)
-
-
-def noise_key(key: jax.Array, public: bytes, private: np.ndarray) -> jax.Array:
-    """A key for the noise of one release: another release has another key.
-
-    A key that serves two releases by mistake, as a copied estimator's does, would give
-    them the same noise, and their difference none. So the key is mixed by a keyed hash
-    with all that the release depends on: the same release is repeated, which tells
-    nothing new; any other has noise as independent as the hash is good. (As synthetic
-    nonces do for ciphers: Rogaway and Shrimpton, 2006.)
-
-    Args:
-      key: secret.
-      public: what the structure is, its noise included.
-      private: the sum, or the points themselves.
-
-    Returns:
-      A key, secret too.
-    """
-    secret = np.asarray(jax.random.key_data(key)).tobytes()
-    mixed = hashlib.blake2b(key=secret, digest_size=len(secret))
-    mixed.update(hashlib.sha256(public).digest())
-    mixed.update(repr((private.shape, private.dtype.str)).encode())
-    mixed.update(np.ascontiguousarray(private).tobytes())
-    words = np.frombuffer(mixed.digest(), np.uint32)
-    return jax.random.wrap_key_data(jnp.asarray(words), impl=jax.random.key_impl(key))
 
 
 def facts_of(

@@ -135,6 +135,32 @@ def secret_key() -> jax.Array:
     return _key(secrets.token_bytes(_BYTES), b"secret key")
 
 
+def noise_key(key: jax.Array, public: bytes, private: np.ndarray) -> jax.Array:
+    """A key for the noise of one release: another release has another key.
+
+    A key that serves two releases by mistake, as a copied estimator's does, would give
+    them the same noise, and their difference none. So the key is mixed by a keyed hash
+    with all that the release depends on: the same release is repeated, which tells
+    nothing new; any other has noise as independent as the hash is good. (As synthetic
+    nonces do for ciphers: Rogaway and Shrimpton, 2006.)
+
+    Args:
+      key: secret.
+      public: what the structure is, its noise included.
+      private: the sum, or the points themselves.
+
+    Returns:
+      A key, secret too.
+    """
+    secret = np.asarray(jax.random.key_data(key)).tobytes()
+    mixed = hashlib.blake2b(key=secret, digest_size=len(secret))
+    mixed.update(hashlib.sha256(public).digest())
+    mixed.update(repr((private.shape, private.dtype.str)).encode())
+    mixed.update(np.ascontiguousarray(private).tobytes())
+    words = np.frombuffer(mixed.digest(), np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl=jax.random.key_impl(key))
+
+
 def _key(root: bytes, purpose: bytes) -> jax.Array:
     """A Threefry key: 64 bits of a keyed hash of the purpose."""
     digest = hmac.new(root, purpose, hashlib.sha256).digest()

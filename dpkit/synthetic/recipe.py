@@ -1,0 +1,209 @@
+"""What every synthesis is: a recipe that measures a table privately, and then searches.
+
+A new recipe is one frozen dataclass: its budget, what it will release, and `fit`, which
+counts through a `Source`, pays through a `Purse` before each release, and hands over
+measurements, targets and rows. Everything after the last payment is post-processing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+import jax
+import numpy as np
+from dp_accounting import DpEvent
+
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.ledger import Ledger
+from dpkit.data.codes import Codebook
+from dpkit.jobs.roots import noise_key
+from dpkit.synthetic.counting import Source
+from dpkit.synthetic.engine import Target
+
+OnProgress = Callable[[int, int, str], None]  # done, total, doing
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measurement:
+    """Noisy counts of one family of cells: released, public.
+
+    Args:
+      columns: numbers of the columns.
+      values: counts, signed, float64, shaped by the columns' sizes.
+      stddev: of the noise of one cell, in counts; 0: an exact public total.
+
+    Example:
+      >>> Measurement((0,), np.array([3.2, -0.4]), 1.0).precision
+      1.0
+    """
+
+    columns: tuple[int, ...]
+    values: np.ndarray
+    stddev: float
+
+    @property
+    def precision(self) -> float:
+        """One over the variance of a cell; of an exact total very large."""
+        return 1 / max(self.stddev, 1e-6) ** 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a recipe made of what it measured; all of it public.
+
+    Args:
+      measurements: everything that was released, in the order of release.
+      targets: shares that the rows were fitted to.
+      rows: codes, (N, d).
+      records: the number of records as estimated, n-hat.
+      facts: JSON values about the fit, for reports.
+    """
+
+    measurements: tuple[Measurement, ...]
+    targets: tuple[Target, ...]
+    rows: np.ndarray
+    records: float
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Purse(Protocol):
+    """Pays for releases, each before it is made, and gives the key of its noise."""
+
+    relation: Relation
+
+    def pay(self, event: DpEvent, name: str) -> jax.Array:
+        """Charges one release.
+
+        Args:
+          event: what it costs.
+          name: of the release, once a synthesis.
+
+        Returns:
+          A typed key, secret, for the noise of this release alone.
+
+        Raises:
+          BudgetExceeded: nothing was charged, and nothing may be released.
+        """
+        ...
+
+
+class Recipe(Protocol):
+    """A way to make a table from noisy counts.
+
+    Attributes:
+      name: as on the command line.
+      epsilon, delta: what it may cost in all.
+    """
+
+    name: ClassVar[str]
+    epsilon: float
+    delta: float
+
+    def releases(
+        self, codebook: Codebook, relation: Relation, reach: int
+    ) -> Mapping[str, DpEvent] | None:
+        """What will be released by name, if that is fixed beforehand; else None.
+
+        Args:
+          codebook: public.
+          relation: of the ledger.
+          reach: the most steps that one unit adds to a family of cells.
+
+        Raises:
+          ValueError: a table or relation that the recipe can't serve.
+        """
+        ...
+
+    def fit(
+        self,
+        source: Source,
+        purse: Purse,
+        *,
+        seed: int,
+        on_progress: OnProgress | None = None,
+    ) -> Fitted:
+        """Measures and searches.
+
+        Args:
+          source: private counts.
+          purse: pays for each release, under its relation.
+          seed: of the search alone, never of noise.
+          on_progress: is told how far it has come; nothing private.
+        """
+        ...
+
+
+class Sealed:
+    """A purse for releases that are all fixed and paid together beforehand.
+
+    Args:
+      releases: what was paid, by name.
+      relation: of the ledger.
+      key_of: the secret key of a named release.
+
+    Example:
+      >>> from dp_accounting import GaussianDpEvent
+      >>> paid = Sealed({"one": GaussianDpEvent(2.0)}, Relation.ADD_REMOVE,
+      ...               lambda name: jax.random.key(0))
+      >>> paid.pay(GaussianDpEvent(1.0), "one")
+      Traceback (most recent call last):
+      ValueError: one: another release than was paid for
+    """
+
+    def __init__(
+        self,
+        releases: Mapping[str, DpEvent],
+        relation: Relation,
+        key_of: Callable[[str], jax.Array],
+    ) -> None:
+        self.relation = relation
+        self._left, self._key_of = dict(releases), key_of
+
+    def pay(self, event: DpEvent, name: str) -> jax.Array:
+        """The key of a release that was paid, once."""
+        if self._left.get(name) != event:
+            raise ValueError(f"{name}: another release than was paid for")
+        del self._left[name]
+        return self._key_of(name)
+
+
+class Charging:
+    """A purse that charges each release to a ledger, chosen perhaps on earlier ones.
+
+    Args:
+      ledger: it is charged.
+      key: secret, of this synthesis alone.
+      label: of the entries.
+    """
+
+    def __init__(self, ledger: Ledger, key: jax.Array, label: str) -> None:
+        self.relation = ledger.relation
+        self._ledger, self._key, self._label = ledger, key, label
+        self._names: set[str] = set()
+
+    def pay(self, event: DpEvent, name: str) -> jax.Array:
+        """Charges a release under its name, once."""
+        if name in self._names:
+            raise ValueError(f"{name}: paid before; its noise would be used twice")
+        self._ledger.charge(event, label=f"{self._label}: {name}")
+        self._names.add(name)
+        return noise_key(self._key, name.encode(), np.zeros(0))
+
+
+def measure(mechanism: Any, total: Any, purse: Purse, name: str) -> np.ndarray:
+    """Pays for a bounded sum, then publishes it.
+
+    Args:
+      mechanism: has `event` and `privatize`.
+      total: the exact sum; private.
+      purse: pays first.
+      name: of the release.
+
+    Raises:
+      BudgetExceeded: nothing was released.
+    """
+    key = purse.pay(mechanism.event(purse.relation), name)
+    own = noise_key(key, repr(mechanism).encode(), total)
+    return mechanism.privatize(own, total)
