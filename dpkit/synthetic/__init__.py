@@ -1,0 +1,1 @@
+"""Synthetic tables: measure privately, then search for rows that agree."""

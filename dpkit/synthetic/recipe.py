@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import jax
 import numpy as np
-from dp_accounting import DpEvent
+from dp_accounting import DpEvent, GaussianDpEvent
 
+from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.ledger import Ledger
-from dpkit.data.codes import Codebook
 from dpkit.jobs.roots import noise_key
-from dpkit.synthetic.counting import Source
-from dpkit.synthetic.engine import Target
+
+if TYPE_CHECKING:
+    from dpkit.data.codes import Codebook
+    from dpkit.synthetic.counting import Source
+    from dpkit.synthetic.engine import Target
 
 OnProgress = Callable[[int, int, str], None]  # done, total, doing
 
@@ -50,6 +53,52 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """Counts that are public, or were measured elsewhere, such as by an office.
+
+    Args:
+      columns: names.
+      values: counts, in the order of the columns' codes.
+      stddev: of the error of one cell, in counts; 0: exact, and kept exactly.
+
+    Example:
+      >>> Known(("sex",), [120, 80]).stddev
+      0.0
+    """
+
+    columns: tuple[str, ...]
+    values: Any
+    stddev: float = 0.0
+
+    def measurement(self, codebook: Codebook) -> Measurement:
+        """The same by the numbers of columns, in their order.
+
+        Raises:
+          ValueError: another column or shape than the schema has; no numbers.
+        """
+        names = list(codebook.names)
+        if not set(self.columns) <= set(names) or len(set(self.columns)) < len(
+            self.columns
+        ):
+            raise ValueError(f"known: {self.columns!r} must be columns of the schema")
+        numbers = [names.index(name) for name in self.columns]
+        values = np.asarray(self.values, np.float64)
+        shape = tuple(codebook.sizes[n] for n in numbers)
+        if values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(
+                f"known: counts of {self.columns!r} must be finite, of shape {shape}; "
+                f"they are of {values.shape}"
+            )
+        if values.sum() <= 0:
+            raise ValueError(f"known: counts of {self.columns!r} must sum to above 0")
+        checks.at_least(0.0, stddev=self.stddev)
+        order = np.argsort(numbers)
+        return Measurement(
+            tuple(sorted(numbers)), values.transpose(order), float(self.stddev)
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Fitted:
     """What a recipe made of what it measured; all of it public.
 
@@ -58,6 +107,7 @@ class Fitted:
       targets: shares that the rows were fitted to.
       rows: codes, (N, d).
       records: the number of records as estimated, n-hat.
+      estimates: by columns, what is now thought of counts, and their deviations.
       facts: JSON values about the fit, for reports.
     """
 
@@ -65,6 +115,9 @@ class Fitted:
     targets: tuple[Target, ...]
     rows: np.ndarray
     records: float
+    estimates: Mapping[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = (
+        dataclasses.field(default_factory=dict)
+    )
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -163,10 +216,18 @@ class Sealed:
 
     def pay(self, event: DpEvent, name: str) -> jax.Array:
         """The key of a release that was paid, once."""
-        if self._left.get(name) != event:
+        paid = self._left.get(name)
+        if event != paid and not _cheaper(event, paid):
             raise ValueError(f"{name}: another release than was paid for")
         del self._left[name]
         return self._key_of(name)
+
+
+def _cheaper(event: DpEvent, paid: DpEvent | None) -> bool:
+    """Whether both are Gaussians, and the event has no less noise."""
+    if not isinstance(event, GaussianDpEvent) or not isinstance(paid, GaussianDpEvent):
+        return False
+    return event.noise_multiplier >= paid.noise_multiplier
 
 
 class Charging:

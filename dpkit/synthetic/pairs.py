@@ -1,0 +1,362 @@
+r"""PAIRS: every pair of columns in two Gaussian stages, shrunk, priced, then searched.
+
+What is measured, with all noise Gaussian and the privacy of each stage fixed before
+anything is seen:
+
+    singles         a share of the budget, the wide columns more carefully
+    pairs           all of them alike
+    pairs again     all of them once more, the strong ones more carefully
+
+One row lights one cell of each table, so a release of tables with deviations s_c is
+mu-GDP with mu^2 = sum of 1 / s_c^2, and the three together are exactly mu-GDP with the
+sum of theirs: which tables get how much of a stage may depend on what came before, how
+much a stage costs may not.
+
+The rest is post-processing: least squares of the columns over everything, shrinkage of
+every pair (`shrinkage`), a price on pairs of values that nobody holds, rows drawn from
+a forest of the strongest pairs (`start`), and the search.
+
+Source: this library's own, in parts from McKenna et al., arXiv:2108.04978 (marginals),
+Zhang et al., arXiv:2012.15128 (all pairs), Liu et al., arXiv:2306.03257 (row-wise
+search); composition: Dong, Roth, Su, arXiv:1905.02383.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from dp_accounting import DpEvent, GaussianDpEvent
+
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.readings.calibration import calibrate
+from dpkit.mechanisms.tables import Marginals
+from dpkit.synthetic.engine import Target, search
+from dpkit.synthetic.estimates import Estimate, merged
+from dpkit.synthetic.recipe import (
+    Fitted,
+    Known,
+    Measurement,
+    OnProgress,
+    Purse,
+    measure,
+)
+from dpkit.synthetic.shrinkage import PairTarget, pair_target, strength, zero_chances
+from dpkit.synthetic.start import drawn, edge_table, forest
+
+if TYPE_CHECKING:
+    from dpkit.data.codes import Codebook
+    from dpkit.synthetic.counting import Source
+
+SINGLES, PAIRS_ONCE, PAIRS_AGAIN = "singles", "pairs", "pairs again"
+PRICES = {"few": 3.0, "fewer": 8.0, "free": 0.0}
+MOST_ROWS = 250_000
+_WEAKEST = 0.02  # strength from which on a pair gets more of the second stage
+_TEMPERATURE = 8.0  # times the noise of a cell
+_ROUNDING = 1 + 1e-9  # so that sums of precisions never pass what was paid
+_HARD = math.inf
+_Counted = dict[tuple[int, ...], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PAIRS:
+    """All pairs of columns, measured twice; the default for tables.
+
+    Args:
+      epsilon, delta: what everything may cost.
+      impossible: how much rows that hold a pair of values that nobody seems to hold are
+        avoided: "few", "fewer" at some loss of accuracy, or "free" of any price.
+      rows: how many to make; None: as many as there are estimated to be, at most
+        250,000.
+      pairs: names of those to measure; None: all.
+      known: what is known of the table from elsewhere; public.
+      sweeps, cooling: of the search.
+      singles_share, first_share: of the budget for single columns, and of the rest for
+        the first look at pairs.
+
+    Raises:
+      ValueError: a number out of its range.
+
+    Example:
+      >>> PAIRS(epsilon=1.0, delta=1e-6).name
+      'pairs'
+    """
+
+    epsilon: float
+    delta: float
+    impossible: Literal["few", "fewer", "free"] = "few"
+    rows: int | None = None
+    pairs: Sequence[tuple[str, str]] | None = None
+    known: Sequence[Known] = ()
+    sweeps: int = 8
+    cooling: float = 0.7
+    singles_share: float = 0.2
+    first_share: float = 0.4
+
+    name: ClassVar[str] = "pairs"
+
+    def __post_init__(self) -> None:
+        """Refuses numbers out of range."""
+        checks.positive(epsilon=self.epsilon)
+        checks.probability(delta=self.delta)
+        checks.one_of(tuple(PRICES), impossible=self.impossible)
+        checks.integer_at_least(1, sweeps=self.sweeps)
+        for name in ("singles_share", "first_share", "cooling"):
+            checks.probability(**{name: getattr(self, name)})
+        if self.rows is not None:
+            checks.integer_at_least(1, rows=self.rows)
+
+    def releases(
+        self, codebook: Codebook, relation: Relation, reach: int
+    ) -> Mapping[str, DpEvent]:
+        """The three Gaussian releases, by name."""
+        del reach
+        families = self._families(codebook)
+        shares = {SINGLES: self.singles_share}
+        if families:
+            rest = 1 - self.singles_share
+            shares[PAIRS_ONCE] = rest * self.first_share
+            shares[PAIRS_AGAIN] = rest * (1 - self.first_share)
+        else:
+            shares[SINGLES] = 1.0
+        noise = self._noise_multiplier(relation)
+        return {
+            name: GaussianDpEvent(noise / math.sqrt(share))
+            for name, share in shares.items()
+        }
+
+    def fit(
+        self,
+        source: Source,
+        purse: Purse,
+        *,
+        seed: int,
+        on_progress: OnProgress | None = None,
+    ) -> Fitted:
+        """Measures, estimates, and searches for rows; see the module."""
+        codebook = source.codebook
+        tell = on_progress or _quiet
+        tell(0, 1, "counting pairs")
+        budget = _Budget.of(self, source, purse.relation)
+        measured = _measured(self, source, purse, budget)
+        known = [one.measurement(codebook) for one in self.known]
+        tell(0, 1, "estimating")
+        view = View.of(codebook, [*measured, *known])
+        targets = view.targets(PRICES[self.impossible], known)
+        count = self.rows or max(1, min(round(view.estimate.records), MOST_ROWS))
+        generator = np.random.default_rng([seed, 0])
+        found = search(
+            view.start(count, generator),
+            codebook.sizes,
+            targets,
+            seed=seed,
+            sweeps=self.sweeps,
+            temperature=_TEMPERATURE * view.noise / view.records,
+            cooling=self.cooling,
+            forbidden=codebook.forbidden,
+            on_progress=lambda done, total: tell(done, total, "searching"),
+        )
+        return Fitted(
+            (*measured, *known),
+            tuple(targets),
+            found.rows,
+            view.estimate.records,
+            estimates=view.estimates(),
+            facts={"loss": found.loss, "pairs": len(view.pairs)},
+        )
+
+    def _families(self, codebook: Codebook) -> list[tuple[int, int]]:
+        """The pairs to measure, of columns with more than one value."""
+        wide = [n for n, size in enumerate(codebook.sizes) if size > 1]
+        if self.pairs is None:
+            return list(itertools.combinations(wide, 2))
+        numbers = {name: n for n, name in enumerate(codebook.names)}
+        chosen = set()
+        for pair in self.pairs:
+            if len(set(pair)) != 2 or not set(pair) <= set(numbers):
+                raise ValueError(f"pairs has {pair!r}: needed two columns of the schema")
+            chosen.add(tuple(sorted(numbers[name] for name in pair)))
+        return sorted(pair for pair in chosen if set(pair) <= set(wide))  # type: ignore
+
+    def _noise_multiplier(self, relation: Relation) -> float:
+        """Of one Gaussian that costs everything."""
+        return calibrate(
+            GaussianDpEvent,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            relation=relation,
+        ).value
+
+
+@dataclasses.dataclass(frozen=True)
+class _Budget:
+    """What a synthesis may measure: sums of precisions, in counts."""
+
+    families: list[tuple[int, int]]
+    whole: dict[str, float]  # of each stage
+    step: float
+    reach: int
+
+    @classmethod
+    def of(cls, recipe: PAIRS, source: Source, relation: Relation) -> _Budget:
+        """The events as precisions: one unit moves a family by reach steps."""
+        events = recipe.releases(source.codebook, relation, source.reach)
+        whole = {}
+        for name, event in events.items():
+            # Marginals of one family with deviation 1 say what a precision costs.
+            plain = Marginals(
+                families=((0,),), sizes=(1,), stddevs=(1.0,), reach=source.reach
+            ).event(relation)
+            ratio = plain.noise_multiplier / event.noise_multiplier  # type: ignore
+            whole[name] = (ratio / source.unit) ** 2
+        return cls(
+            recipe._families(source.codebook), whole, source.unit, source.reach
+        )
+
+
+def _measured(
+    recipe: PAIRS, source: Source, purse: Purse, budget: _Budget
+) -> list[Measurement]:
+    """Everything that is released."""
+    codebook, pairs = source.codebook, budget.families
+    singles = [(n,) for n in range(len(codebook.sizes))]
+    families = [*singles, *pairs]
+    counts: _Counted = dict(zip(families, source.count(families), strict=True))
+
+    def release(name: str, precisions: Mapping[Any, float]) -> list[Measurement]:
+        """One stage."""
+        chosen = list(precisions)
+        deviations = [p**-0.5 * _ROUNDING for p in precisions.values()]
+        sums = Marginals(
+            families=tuple(chosen),
+            sizes=tuple(codebook.sizes),
+            stddevs=tuple(one / budget.step for one in deviations),
+            reach=budget.reach,
+        )
+        total = np.concatenate([counts[family].ravel() for family in chosen])
+        tables = sums.split(measure(sums, total, purse, name))
+        return [
+            Measurement(family, table * budget.step, deviation)
+            for family, table, deviation in zip(
+                chosen, tables, deviations, strict=True
+            )
+        ]
+
+    sizes = np.array([codebook.sizes[n] for (n,) in singles], float) ** (2 / 3)
+    wanted = budget.whole[SINGLES] * sizes / sizes.sum()
+    found = release(SINGLES, dict(zip(singles, wanted, strict=True)))
+    if not pairs:
+        return found
+    each = budget.whole[PAIRS_ONCE] / len(pairs)
+    found += release(PAIRS_ONCE, dict.fromkeys(pairs, each))
+    view = View.of(codebook, found)
+    strong = np.array([max(view.strength(pair), _WEAKEST) for pair in pairs])
+    again = budget.whole[PAIRS_AGAIN] * strong / strong.sum()
+    return found + release(PAIRS_AGAIN, dict(zip(pairs, again, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+    """What released tables say of columns and pairs.
+
+    Args:
+      codebook: public.
+      measured: by columns.
+      estimate: of single columns.
+      shares: of single columns, distributions.
+      pairs: shrunk tables.
+    """
+
+    codebook: Codebook
+    measured: Mapping[tuple[int, ...], Measurement]
+    estimate: Estimate
+    shares: list[np.ndarray]
+    pairs: Mapping[tuple[int, int], PairTarget]
+
+    @classmethod
+    def of(cls, codebook: Codebook, measurements: Sequence[Measurement]) -> View:
+        """The view of some measurements of singles and pairs."""
+        measured = merged(measurements)
+        estimate = Estimate.of(codebook.sizes, measured)
+        shares, records = estimate.shares, max(estimate.records, 1.0)
+        impossible = {one.columns: one.mask for one in codebook.forbidden}
+        pairs = {}
+        for columns, found in measured.items():
+            if len(columns) != 2:
+                continue
+            a, b = columns
+            ordered = (codebook.ordered[a], codebook.ordered[b])
+            pair = pair_target(
+                found.values, found.precision, records, shares[a], shares[b], ordered
+            )
+            if columns in impossible:
+                pair.values[impossible[columns]] = 0.0
+                pair.stddev[impossible[columns]] = 0.0
+            pairs[a, b] = pair
+        return cls(codebook, measured, estimate, shares, pairs)
+
+    @property
+    def records(self) -> float:
+        """n-hat, at least 1."""
+        return max(self.estimate.records, 1.0)
+
+    @property
+    def noise(self) -> float:
+        """The noise of a cell of a pair, root mean square; without pairs of a single."""
+        chosen = self.pairs or [(n,) for n in range(len(self.shares))]
+        noises = [1 / self.measured[columns].precision for columns in chosen]
+        return float(np.sqrt(np.mean(noises)))
+
+    def strength(self, pair: tuple[int, int]) -> float:
+        """How far a pair is from independent."""
+        a, b = pair
+        return strength(self.pairs[pair].values, self.shares[a], self.shares[b])
+
+    def targets(self, price: float, exact: Sequence[Measurement]) -> list[Target]:
+        """What to search for: shares, with the price on pairs that nobody holds."""
+        fixed = {one.columns for one in exact if one.stddev == 0}
+        targets = [
+            Target((n,), share, _HARD if (n,) in fixed else 1.0)
+            for n, share in enumerate(self.shares)
+        ]
+        mean = float(np.mean([1 / self.measured[pair].precision for pair in self.pairs] or [1.0]))
+        for (a, b), pair in self.pairs.items():
+            found = self.measured[a, b]
+            if found.stddev == 0:
+                values = found.values / found.values.sum()
+                targets.append(Target((a, b), values, _HARD))
+                continue
+            expected = self.records * np.outer(self.shares[a], self.shares[b])
+            chances = zero_chances(found.values, expected, found.stddev)
+            values = pair.values - price * self.noise / self.records * chances
+            targets.append(Target((a, b), values, found.precision * mean))
+        return targets
+
+    def start(self, rows: int, generator: np.random.Generator) -> np.ndarray:
+        """Rows to begin with."""
+        edges, _ = forest(self.shares, self.pairs)
+        tables = {
+            (a, b): edge_table(self.pairs[a, b].values, self.shares[a], self.shares[b])
+            for a, b in edges
+        }
+        return drawn(self.shares, tables, rows, generator)
+
+    def estimates(self) -> dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]]:
+        """Counts of singles and pairs, and their deviations."""
+        found: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+        for n, share in enumerate(self.shares):
+            deviation = self.estimate.precisions[n] ** -0.5
+            found[(n,)] = (self.records * share, np.full(share.shape, deviation))
+        for columns, pair in self.pairs.items():
+            found[columns] = (self.records * pair.values, self.records * pair.stddev)
+        return found
+
+
+def _quiet(done: int, total: int, doing: str) -> None:
+    """Nobody is told."""
+    del done, total, doing
