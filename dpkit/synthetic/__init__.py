@@ -1,1 +1,5 @@
-"""Synthetic tables: measure privately, then search for rows that agree."""
+"""Private synthetic tables: measure once, draw rows for ever."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

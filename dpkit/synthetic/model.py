@@ -228,7 +228,9 @@ class Model:
         for name in columns:
             checks.one_of(tuple(names), column=name)
         if not columns or len(set(columns)) < len(columns):
-            raise ValueError(f"columns={list(columns)}: needed at least one, none twice")
+            raise ValueError(
+                f"columns={list(columns)}: needed at least one, none twice"
+            )
         return tuple(names.index(name) for name in columns)
 
     def _counts(self, numbers: Sequence[int]) -> np.ndarray:

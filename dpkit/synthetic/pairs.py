@@ -103,11 +103,11 @@ class PAIRS:
     def __post_init__(self) -> None:
         """Refuses numbers out of range."""
         checks.positive(epsilon=self.epsilon)
-        checks.probability(delta=self.delta)
+        checks.open_probability(delta=self.delta)
         checks.one_of(tuple(PRICES), impossible=self.impossible)
         checks.integer_at_least(1, sweeps=self.sweeps)
         for name in ("singles_share", "first_share", "cooling"):
-            checks.probability(**{name: getattr(self, name)})
+            checks.open_probability(**{name: getattr(self, name)})
         if self.rows is not None:
             checks.integer_at_least(1, rows=self.rows)
 
@@ -179,7 +179,9 @@ class PAIRS:
         chosen = set()
         for pair in self.pairs:
             if len(set(pair)) != 2 or not set(pair) <= set(numbers):
-                raise ValueError(f"pairs has {pair!r}: needed two columns of the schema")
+                raise ValueError(
+                    f"pairs has {pair!r}: needed two columns of the schema"
+                )
             chosen.add(tuple(sorted(numbers[name] for name in pair)))
         return sorted(pair for pair in chosen if set(pair) <= set(wide))  # type: ignore
 
@@ -214,9 +216,7 @@ class _Budget:
             ).event(relation)
             ratio = plain.noise_multiplier / event.noise_multiplier  # type: ignore
             whole[name] = (ratio / source.unit) ** 2
-        return cls(
-            recipe._families(source.codebook), whole, source.unit, source.reach
-        )
+        return cls(recipe._families(source.codebook), whole, source.unit, source.reach)
 
 
 def _measured(
@@ -242,9 +242,7 @@ def _measured(
         tables = sums.split(measure(sums, total, purse, name))
         return [
             Measurement(family, table * budget.step, deviation)
-            for family, table, deviation in zip(
-                chosen, tables, deviations, strict=True
-            )
+            for family, table, deviation in zip(chosen, tables, deviations, strict=True)
         ]
 
     sizes = np.array([codebook.sizes[n] for (n,) in singles], float) ** (2 / 3)
@@ -324,7 +322,9 @@ class View:
             Target((n,), share, _HARD if (n,) in fixed else 1.0)
             for n, share in enumerate(self.shares)
         ]
-        mean = float(np.mean([1 / self.measured[pair].precision for pair in self.pairs] or [1.0]))
+        mean = float(
+            np.mean([1 / self.measured[pair].precision for pair in self.pairs] or [1.0])
+        )
         for (a, b), pair in self.pairs.items():
             found = self.measured[a, b]
             if found.stddev == 0:

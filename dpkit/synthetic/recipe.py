@@ -91,7 +91,7 @@ class Known:
             )
         if values.sum() <= 0:
             raise ValueError(f"known: counts of {self.columns!r} must sum to above 0")
-        checks.at_least(0.0, stddev=self.stddev)
+        checks.non_negative(stddev=self.stddev)
         order = np.argsort(numbers)
         return Measurement(
             tuple(sorted(numbers)), values.transpose(order), float(self.stddev)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from dp_accounting import DpEvent
 
 from dpkit.accountants.answers.bounds import Budget
@@ -110,7 +111,10 @@ class Synthesizer:
                 key=jax.random.fold_in(key, 1),
             )
         )
-        recipe, label = self.mechanism, label or f"synthetic table by {self.mechanism.name}"
+        recipe, label = (
+            self.mechanism,
+            label or f"synthetic table by {self.mechanism.name}",
+        )
         with _ledger(ledger, recipe, rows_per_unit) as book:
             made = synthesize(
                 recipe,
@@ -175,7 +179,7 @@ def _purse(
     return Sealed(
         releases,
         ledger.relation,
-        lambda name: noise_key(key, name.encode()),
+        lambda name: noise_key(key, name.encode(), np.zeros(0)),
     )
 
 
