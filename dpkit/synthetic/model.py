@@ -99,9 +99,9 @@ class Model:
           ValueError: a condition outside the schema, or one that no row can meet.
 
         Example:
-          >>> Model.load("no-such-run")
+          >>> Model.load("none")
           Traceback (most recent call last):
-          ValueError: no-such-run doesn't exist: needed the file of a model, or its folder
+          ValueError: none doesn't exist: needed the file of a model, or its folder
         """
         if size is not None:
             checks.integer_at_least(1, size=size)

@@ -305,7 +305,7 @@ class View:
 
     @property
     def noise(self) -> float:
-        """The noise of a cell of a pair, root mean square; without pairs of a single."""
+        """The noise of a cell of a pair, root mean square; of a single without any."""
         chosen = self.pairs or [(n,) for n in range(len(self.shares))]
         noises = [1 / self.measured[columns].precision for columns in chosen]
         return float(np.sqrt(np.mean(noises)))
