@@ -1,0 +1,1 @@
+"""Private synthetic tables: measure once, draw rows for ever."""
