@@ -1,7 +1,5 @@
 """The public names, each written once, and where `__init__` finds them."""
 
-from dpkit.data.schema import Schema as Schema
-
 from .aim import AIM as AIM
 from .counting import Source as Source, open_source as open_source
 from .gsd import GSD as GSD
@@ -12,6 +10,6 @@ from .mst import MST as MST
 from .mwem import MWEM as MWEM
 from .pairs import PAIRS as PAIRS
 from .recipe import Known as Known, Measurement as Measurement
-from .synthesizer import Synthesizer as Synthesizer
+from .synthesizer import Schema as Schema, Synthesizer as Synthesizer
 
 __all__: list[str]

@@ -16,7 +16,7 @@ from dpkit.accountants.answers.errors import Incompatible
 from dpkit.accountants.events import sequential
 from dpkit.accountants.ledger import Ledger
 from dpkit.data.codes import Codebook
-from dpkit.data.schema import Schema
+from dpkit.data.schema import Schema as Schema
 from dpkit.jobs.roots import noise_key, secret_key
 from dpkit.mechanisms import _check
 from dpkit.synthetic.counting import Source, open_source
