@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,19 +102,13 @@ class Synthesizer:
         if ledger is not None and rows_per_unit is None:
             _refuse_other_units(ledger)
         key = secret_key() if key is None else _check.typed_key(key)
-        source = (
-            table
-            if isinstance(table, Source)
-            else open_source(
-                table,
-                self.codebook,
-                rows_per_unit=rows_per_unit,
-                key=jax.random.fold_in(key, 1),
-            )
-        )
-        recipe, label = (
-            self.mechanism,
-            label or f"synthetic table by {self.mechanism.name}",
+        recipe = self.mechanism
+        label = label or f"synthetic table by {recipe.name}"
+        source = open_source(
+            table,
+            self.codebook,
+            rows_per_unit=rows_per_unit,
+            key=jax.random.fold_in(key, 1),
         )
         with _ledger(ledger, recipe, rows_per_unit) as book:
             made = synthesize(
@@ -174,13 +169,21 @@ def _purse(
     if releases is None:
         return Charging(ledger, key, label)
     event = sequential(list(releases.values()))
-    with ledger.reserve(event, label=label, delta=recipe.delta) as grant:
-        grant.commit(1)
-    return Sealed(
-        releases,
-        ledger.relation,
-        lambda name: noise_key(key, name.encode(), np.zeros(0)),
-    )
+    if ledger.remaining(event, delta=recipe.delta) < 1:
+        ledger.reserve(event, label=label, delta=recipe.delta)  # says what is left
+
+    @functools.cache
+    def settled() -> None:
+        """The whole plan is paid before its first release, after all counting."""
+        with ledger.reserve(event, label=label, delta=recipe.delta) as grant:
+            grant.commit(1)
+
+    def key_of(name: str) -> jax.Array:
+        """The key of a release."""
+        settled()
+        return noise_key(key, name.encode(), np.zeros(0))
+
+    return Sealed(releases, ledger.relation, key_of)
 
 
 def _refuse_other_units(ledger: Ledger) -> None:
