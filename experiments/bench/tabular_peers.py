@@ -1,6 +1,6 @@
-"""Other libraries' synthetic tables on the same rows, each in an environment of its own.
+"""Other libraries' synthetic tables of the same rows, each in its own environment.
 
-    python -m experiments.bench.tabular_peers PEER --python VENV/bin/python --repo CHECKOUT
+    python -m experiments.bench.tabular_peers PEER --python BIN/python --repo CHECKOUT
 
 PEER is mst or aim (the scripts in mbi's repository), or swift (dpsynth). The peer reads
 codes from a file and writes codes to another; it is scored here by the same functions
