@@ -144,7 +144,7 @@ class _Run:
         self.state = program.State(
             jnp.asarray(problem.residuals(problem.start), jnp.float32),
             jnp.asarray(layout.viewed(problem.start)),
-            jnp.full(len(program.OPERATORS), 1 / len(program.OPERATORS)),
+            jnp.full(len(program.OPERATORS), 0.25, jnp.float32),
         )
 
     def advance(self, done: int, generations: int) -> int:
@@ -162,6 +162,7 @@ class _Run:
                 block=self.block,
                 candidates=self.candidates,
             )
+            jax.block_until_ready(self.state)
         return done + count
 
     def rows(self) -> np.ndarray:
@@ -192,17 +193,19 @@ def _tables(
     longest = max([1, *(len(family.columns) for family in layout.families)])
     # One more family, the last cell, stands for none.
     views, strides = np.zeros((2, count + 1, longest), np.int32)
-    holds = np.zeros((depth, count + 1), bool)
+    own, steps = np.zeros((2, depth, count + 1), np.int32)
     for number, family in enumerate(layout.families):
         for n, pair in enumerate(family.mapped()):
             views[number, n] = layout.view_of(*pair)
             strides[number, n] = np.prod(layout.shapes[number][n + 1 :])
-        if not isinstance(layout.counted[number], Region):
-            holds[list(family.columns), number] = True
+            if not isinstance(layout.counted[number], Region):
+                own[pair[0], number] = views[number, n]
+                steps[pair[0], number] = strides[number, n]
+    holds = steps > 0
     touching = np.full((depth, max(1, holds.sum(axis=1).max())), count, np.int32)
     for column in range(depth):
-        own = np.flatnonzero(holds[column])
-        touching[column, : len(own)] = own
+        found = np.flatnonzero(holds[column])
+        touching[column, : len(found)] = found
     maps = np.zeros((len(layout.view_maps), max(layout.sizes)), np.int32)
     for number, (_, chosen) in enumerate(layout.view_maps):
         maps[number, : len(chosen)] = chosen
@@ -214,7 +217,8 @@ def _tables(
         views,
         strides,
         touching,
-        holds,
+        own,
+        steps,
         np.array([column for column, _ in layout.view_maps], np.int32),
         maps,
         regions,

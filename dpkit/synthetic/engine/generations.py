@@ -26,7 +26,8 @@ class Tables(NamedTuple):
     Attributes:
       offsets, weights, live: (M,); views, strides: (M, k) codes to cells.
       touching: (d, T) marginals that hold a column, padded by a family without weight;
-        holds: (d, M).
+        own, steps: (d, M) as what view a family holds a column, and its stride; 0, 0 if
+        it doesn't.
       columns: (U,) of views; maps: (U, width) code -> group.
       regions: (Q,) which families are; scores: (n, width, Q) of the numeric columns
         `numeric` (n,); bounds: (Q,).
@@ -42,7 +43,8 @@ class Tables(NamedTuple):
     views: Any
     strides: Any
     touching: Any
-    holds: Any
+    own: Any
+    steps: Any
     columns: Any
     maps: Any
     regions: Any
@@ -94,7 +96,7 @@ def _changed(
 
 
 def _cells(tables: Tables, families: jax.Array, codes: jax.Array) -> jax.Array:
-    """Where rows (P, U) stand in families (P, F) or (F,), (P, F)."""
+    """Where rows (P, U) stand in families (P, F), (P, F)."""
     found = _get(tables.offsets, families)
     row = jnp.arange(len(codes))[:, None]
     for n in range(tables.views.shape[1]):
@@ -104,45 +106,21 @@ def _cells(tables: Tables, families: jax.Array, codes: jax.Array) -> jax.Array:
 
 
 def _rise(
-    values: list[jax.Array],
+    values: jax.Array,
     cells: list[jax.Array],
-    signs: list[Any],
+    units: list[jax.Array],
     weights: jax.Array,
     live: jax.Array,
 ) -> jax.Array:
-    """N^2 times the rise of F, (P,), by signed units in cells (P, F)."""
-    linear = sum(sign * value for sign, value in zip(signs, values, strict=True))
-    square = sum(sign * sign for sign in signs)
-    for n, (cell, sign) in enumerate(zip(cells, signs, strict=True)):
-        for other, beside in zip(cells[:n], signs[:n], strict=True):
-            square = square + 2 * sign * beside * (cell == other)
+    """N^2 times the rise of F, (P,), by signed units in cells, lists of (P, F)."""
+    linear = sum(
+        unit * _get(values, cell) for unit, cell in zip(units, cells, strict=True)
+    )
+    square = sum(unit * unit for unit in units)
+    for n, (cell, unit) in enumerate(zip(cells, units, strict=True)):
+        for other, beside in zip(cells[:n], units[:n], strict=True):
+            square = square + 2 * unit * beside * (cell == other)
     return (weights * (2 * linear + live * square)).sum(axis=1)
-
-
-def _score(
-    tables: Tables,
-    residuals: jax.Array,
-    before: list[jax.Array],
-    after: list[jax.Array],
-    families: jax.Array,
-    weights: jax.Array,
-) -> jax.Array:
-    """The rise of F N^2 where rows `before` become `after`, lists of (P, U)."""
-    count = len(before)
-    signs: list[Any] = [-1.0] * count + [1.0] * count
-    cells = [_cells(tables, families, codes) for codes in before + after]
-    values = [_get(residuals, cell) for cell in cells]
-    found = _rise(values, cells, signs, weights, _get(tables.live, families))
-    if len(tables.regions):
-        families = tables.regions[None]
-        cells = [_cells(tables, families, codes) for codes in before + after]
-        values = [_get(residuals, cell) for cell in cells]
-        inside = [_inside(tables, codes) for codes in before + after]
-        signs = [sign * one for sign, one in zip(signs, inside, strict=True)]
-        found += _rise(
-            values, cells, signs, tables.weights[families], tables.live[families]
-        )
-    return found
 
 
 def _inside(tables: Tables, codes: jax.Array) -> jax.Array:
@@ -153,74 +131,135 @@ def _inside(tables: Tables, codes: jax.Array) -> jax.Array:
     return (total > tables.bounds[None]).astype(jnp.float32)
 
 
-def _one_cell(
-    tables: Tables, state: State, change: Changes
-) -> tuple[jax.Array, Changes]:
-    """The rise by one new code."""
-    row, column, code = (part[:, 0] for part in change)
-    before = _get(state.codes, row)
-    after = _changed(tables, before, column, code)
-    families = _get(tables.touching, column)
+class _Best(NamedTuple):
+    """The best candidate: its rise, cells (2,), and units in cells of families."""
+
+    rise: jax.Array
+    change: Changes
+    at: jax.Array
+    units: jax.Array
+
+
+def _best(
+    tables: Tables,
+    state: State,
+    befores: list[jax.Array],
+    written: list[list[tuple[jax.Array, jax.Array]]],
+    change: Changes,
+    families: jax.Array,
+    once: jax.Array,
+    barred: jax.Array,
+) -> _Best:
+    """The candidate that lowers F most.
+
+    Args:
+      befores: the rows that change, lists of (P, U); written: of each, the columns and
+        their codes, (P,).
+      families: (P, F) what they touch; once: 0 where one stands twice.
+      barred: (P,) or (P, 2) what may not be.
+    """
+    mapped = len(tables.columns) > len(tables.sizes)
+    row = jnp.arange(len(families))
+    cells, afters = [], []
+    for before, writes in zip(befores, written, strict=True):
+        now, after = _cells(tables, families, before), before
+        cells.append(now)
+        for column, code in writes:
+            old = _get(after, (row, column))
+            step = _get(tables.steps, (column[:, None], families))
+            if mapped:
+                own = _get(tables.own, (column[:, None], families))
+                groups = (_get(tables.maps, (own, x[:, None])) for x in (old, code))
+                first, second = groups
+                now = now + step * (second - first)
+            else:
+                now = now + step * (code - old)[:, None]
+            after = _changed(tables, after, column, code)
+        cells.append(now)
+        afters.append(after)
+    signs = [-1.0, 1.0] * len(befores)
+    live = _get(tables.live, families)
+    units = [sign * once for sign in signs]
     weights = _get(tables.weights, families)
-    rise = _score(tables, state.residuals, [before], [after], families, weights)
-    return rise, Changes(*(jnp.stack([x, x], axis=1) for x in (row, column, code)))
-
-
-def _swapped(
-    tables: Tables, state: State, change: Changes
-) -> tuple[jax.Array, Changes]:
-    """The rise where two rows exchange a code."""
-    column = change.columns[:, 0]
-    first, second = (_get(state.codes, change.rows[:, n]) for n in (0, 1))
-    a, b = (_get(x, (jnp.arange(len(x)), column)) for x in (first, second))
-    after = [_changed(tables, first, column, b), _changed(tables, second, column, a)]
-    families = _get(tables.touching, column)
-    weights = _get(tables.weights, families)
-    rise = _score(tables, state.residuals, [first, second], after, families, weights)
-    codes = jnp.stack([b, a], axis=1)
-    columns = jnp.stack([column, column], axis=1)
-    width = len(tables.sizes)
-    equal = (first[:, :width] == second[:, :width]) | ~_get(tables.alike, column)
-    rise = jnp.where(equal.all(axis=1), rise, jnp.inf)
-    return rise, Changes(change.rows, columns, codes)
-
-
-def _crossed(
-    tables: Tables, state: State, change: Changes
-) -> tuple[jax.Array, Changes]:
-    """The rise where a row takes one or two codes over from another."""
-    row, column = jnp.arange(len(change.rows)), change.columns
-    before, donor = (_get(state.codes, change.rows[:, n]) for n in (0, 1))
-    codes = jnp.stack([_get(donor, (row, column[:, n])) for n in (0, 1)], axis=1)
-    after = before
-    for n in (0, 1):
-        after = _changed(tables, after, column[:, n], codes[:, n])
-    own, more = (_get(tables.touching, column[:, n]) for n in (0, 1))
-    families = jnp.concatenate([own, more], axis=1)
-    # A family that holds both columns stands in both lists, and counts once.
-    twice = _get(tables.holds, (column[:, :1], more))
-    weights = _get(tables.weights, families) * jnp.concatenate(
-        [jnp.ones(own.shape), 1.0 - twice], axis=1
+    rise = _rise(state.residuals, cells, units, weights, live)
+    parts = [(cells, [unit * live for unit in units])]
+    if len(tables.regions):
+        both = [x for pair in zip(befores, afters, strict=True) for x in pair]
+        where = jnp.broadcast_to(tables.regions, (len(row), len(tables.regions)))
+        cells = [_cells(tables, where, codes) for codes in both]
+        units = [s * _inside(tables, x) for s, x in zip(signs, both, strict=True)]
+        weights, live = (_get(t, where) for t in (tables.weights, tables.live))
+        rise = rise + _rise(state.residuals, cells, units, weights, live)
+        parts.append((cells, units))
+    barred = barred | _get(tables.frozen, (change.rows, change.columns)).any(axis=1)
+    rise = jnp.where(barred, jnp.inf, rise)
+    best = jnp.argmin(rise)
+    places, amounts = (
+        jnp.concatenate([x[best] for part in parts for x in part[n]]) for n in (0, 1)
     )
-    rise = _score(tables, state.residuals, [before], [after], families, weights)
+    # All operators return as many entries.
+    more = 4 * (2 * tables.touching.shape[1] + len(tables.regions)) - len(places)
+    return _Best(
+        rise[best],
+        Changes(*(part[best] for part in change)),
+        jnp.pad(places, (0, more)),
+        jnp.pad(amounts, (0, more)),
+    )
+
+
+def _one_cell(tables: Tables, state: State, change: Changes) -> _Best:
+    """A new code."""
+    row, column, code = (part[:, 0] for part in change)
+    families = _get(tables.touching, column)
+    change = Changes(*(jnp.stack([x, x], axis=1) for x in (row, column, code)))
+    held = _get(tables.held, column)
+    once = jnp.ones(families.shape)
+    before, writes = [_get(state.codes, row)], [[(column, code)]]
+    return _best(tables, state, before, writes, change, families, once, held)
+
+
+def _swapped(tables: Tables, state: State, change: Changes) -> _Best:
+    """Two rows exchange a code; they are alike in what exact targets count with it."""
+    row, column = jnp.arange(len(change.rows)), change.columns[:, 0]
+    first, second = (_get(state.codes, change.rows[:, n]) for n in (0, 1))
+    a, b = (_get(x, (row, column)) for x in (first, second))
+    families = _get(tables.touching, column)
+    columns, codes = jnp.stack([column] * 2, axis=1), jnp.stack([b, a], axis=1)
+    width = len(tables.sizes)
+    other = (first[:, :width] != second[:, :width]) & _get(tables.alike, column)
+    return _best(
+        tables,
+        state,
+        [first, second],
+        [[(column, b)], [(column, a)]],
+        Changes(change.rows, columns, codes),
+        families,
+        jnp.ones(families.shape),
+        other.any(axis=1),
+    )
+
+
+def _crossed(tables: Tables, state: State, change: Changes) -> _Best:
+    """A row takes one or two codes over from another."""
+    row, columns = jnp.arange(len(change.rows)), change.columns
+    before, donor = (_get(state.codes, change.rows[:, n]) for n in (0, 1))
+    writes = [(columns[:, n], _get(donor, (row, columns[:, n]))) for n in (0, 1)]
+    first, second = (_get(tables.touching, columns[:, n]) for n in (0, 1))
+    # A family that holds both columns stands in both lists, and counts once.
+    twice = _get(tables.steps, (columns[:, :1], second)) > 0
+    once = jnp.concatenate([jnp.ones(first.shape), 1.0 - twice], axis=1)
     rows = jnp.stack([change.rows[:, 0]] * 2, axis=1)
-    return rise, Changes(rows, column, codes)
-
-
-def _written(tables: Tables, state: State, change: Changes, n: int) -> State:
-    """After the n-th cell of one candidate was written."""
-    row, column, code = (part[n] for part in change)
-    before = state.codes[row][None]
-    after = _changed(tables, before, column[None], code[None])
-    residuals, families = state.residuals, tables.touching[column][None]
-    for sign, codes in ((-1.0, before), (1.0, after)):
-        cells = _cells(tables, families, codes)[0]
-        residuals = residuals.at[cells].add(sign * tables.live[families[0]])
-        if len(tables.regions):
-            cells = _cells(tables, tables.regions[None], codes)[0]
-            units = sign * _inside(tables, codes)[0] * tables.live[tables.regions]
-            residuals = residuals.at[cells].add(units)
-    return State(residuals, state.codes.at[row].set(after[0]), state.odds)
+    codes = jnp.stack([code for _, code in writes], axis=1)
+    return _best(
+        tables,
+        state,
+        [before],
+        [writes],
+        Changes(rows, columns, codes),
+        jnp.concatenate([first, second], axis=1),
+        once,
+        _get(tables.held, columns).any(axis=1),
+    )
 
 
 def _drawn(
@@ -254,21 +293,20 @@ def _generation(
 ) -> State:
     """The best of an operator's candidates, if it lowers F."""
     branches = [_one_cell, _one_cell, _swapped, _crossed]
-    rise, changes = jax.lax.switch(
-        operator, [functools.partial(one, tables, state) for one in branches], changes
+    tried = [functools.partial(one, tables, state) for one in branches]
+    best = jax.lax.switch(operator, tried, changes)
+    better = best.rise < 0
+    residuals = state.residuals.at[best.at].add(
+        jnp.where(better, best.units, 0), mode="promise_in_bounds"
     )
-    barred = _get(tables.frozen, (changes.rows, changes.columns))
-    barred |= (operator != 2) & _get(tables.held, changes.columns)
-    rise = jnp.where(barred.any(axis=1), jnp.inf, rise)
-    best = jnp.argmin(rise)
-    better = rise[best] < 0
+    codes = state.codes
     for n in (0, 1):
-        one = Changes(*(part[best] for part in changes))
-        now = state.codes[one.rows[n], one.columns[n]]
-        codes = one.codes.at[n].set(jnp.where(better, one.codes[n], now))
-        state = _written(tables, state, one._replace(codes=codes), n)
+        row, column, code = (part[n] for part in best.change)
+        now = codes[row]
+        new = _changed(tables, now[None], column[None], code[None])[0]
+        codes = codes.at[row].set(jnp.where(better, new, now))
     odds = state.odds.at[operator].multiply(jnp.exp(_LEARNING * better / chance))
-    return state._replace(odds=odds / odds.sum())
+    return State(residuals, codes, odds / odds.sum())
 
 
 @functools.partial(
