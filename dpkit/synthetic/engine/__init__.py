@@ -5,8 +5,18 @@ Rows are changed one cell at a time, each change being the best one for its row;
 a release.
 """
 
+from dpkit.synthetic.engine.evolving import evolve
 from dpkit.synthetic.engine.families import HalfSpace, Marginal, Prefix
 from dpkit.synthetic.engine.search import memory, search
 from dpkit.synthetic.engine.targets import Found, Target
 
-__all__ = ["Found", "HalfSpace", "Marginal", "Prefix", "Target", "memory", "search"]
+__all__ = [
+    "Found",
+    "HalfSpace",
+    "Marginal",
+    "Prefix",
+    "Target",
+    "evolve",
+    "memory",
+    "search",
+]

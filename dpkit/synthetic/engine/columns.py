@@ -1,10 +1,11 @@
 r"""The two programs of a sweep: best responses, and swaps, in one column.
 
-For a row and a column, with residuals r in rows, a change from code a to b changes F by
-2 h^2 D, D(b) = sum over families of w (r[b] - r[a] + [b != a]); h = 1 / N. D of all
-codes of many rows at once is a sum of rows of the column's slice. Each row proposes its
-best code, eligible ones are accepted with probability p, and the batch is kept only if
-it lowers F by the true account of all changes together: so F never rises.
+For a row and a column, with residuals r in rows and h = 1 / N, a change from code a to
+b changes F by 2 h^2 D, D(b) = sum over families of w (r[b] - r[a] + [b != a]); families
+that are only prices add no [b != a]. D of all codes of many rows at once is a sum of
+rows of the column's slice. Each row proposes its best code, eligible ones are accepted
+with probability p, and the batch is kept only if it lowers F by the true account of all
+changes together: so F never rises.
 
 Changes of a family add up to sum w change (before + after), exactly.
 """
@@ -75,7 +76,8 @@ def _gains(
 
         total = jax.lax.fori_loop(0, table.counts[v], add, jnp.zeros((rows, width)))
         here = jnp.take_along_axis(total, old[:, v, None], axis=1)
-        other = table.weights[v].sum() * (code != old[:, v, None])
+        moved = (table.weights[v] * table.live[v]).sum()
+        other = moved * (code != old[:, v, None])
         gain = total - here + other
         found = found + (gain[:, table.maps[v]] if mapped else gain)
     return jnp.where(code < table.size, found, jnp.inf)
@@ -191,7 +193,7 @@ def swap(
     """
     width, batches = table.maps.shape[1], len(pairs) // batch
     chances = jax.random.uniform(key, (batches, batch))
-    weights = (table.weights)[None]
+    weights, length = table.weights[None], 2 * table.live[None]
     sign = jnp.array([-1.0, 1.0, -1.0, 1.0])
 
     def one(number: Any, now: _Carried) -> _Carried:
@@ -204,7 +206,7 @@ def swap(
         )
         moves = (here != there) & (a != b)
         values = (_get(now.part.reshape(-1), at) * sign[None, None, None]).sum(-1)
-        gain = (weights * jnp.where(moves, values + 2, 0)).sum((1, 2))
+        gain = (weights * jnp.where(moves, values + length, 0)).sum((1, 2))
         take = (gain < 0) & (chances[number] < now.rate)
         change = sign[None, None, None] * (moves & take[:, None, None])[..., None]
         part, worse = _applied(table, now, at, change)

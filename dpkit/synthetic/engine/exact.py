@@ -38,7 +38,6 @@ def held(hard: Sequence[Exact], columns: int) -> np.ndarray:
 
 def met(
     rows: np.ndarray,
-    sizes: Sequence[int],
     hard: Sequence[Exact],
     frozen: np.ndarray,
     generator: np.random.Generator,
@@ -249,3 +248,11 @@ def repaired(
             free = ~kept[mine, column]
             rows[mine[free], column[free]] = new[free]
     return rows
+
+
+def alike(hard: Sequence[Exact], columns: int) -> np.ndarray:
+    """What rows must have in common to exchange a column, (columns, columns)."""
+    found = np.zeros((columns, columns), bool)
+    for family, _ in hard:
+        found[np.ix_(family.columns, family.columns)] = True
+    return found & ~np.eye(columns, dtype=bool)

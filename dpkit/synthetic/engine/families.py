@@ -15,24 +15,11 @@ the levels of a tree of ranges.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
-
-
-class Family(Protocol):
-    """Statistics that one row can move by one unit in one cell."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """How many cells there are along each axis."""
-        ...
-
-    def cells(self, rows: np.ndarray) -> np.ndarray:
-        """The cell of each row (n, d), (n,) int64; -1: in none."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,90 +84,139 @@ class Marginal:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prefix:
-    """Rows below a threshold in each of some numeric columns, by other columns' codes.
+class Region(abc.ABC):
+    """Rows whose numeric columns lie in a region, by other columns' codes.
+
+    A row is inside if the sum of whole scores of its codes is above a bound: whole, so
+    that a row's answer is the same wherever and beside whatever it is counted.
 
     Args:
       columns: numeric ones.
-      thresholds: (len(columns),); a row counts if every value is below its own.
-      values: for each of `columns`, code -> value, (size,), scaled to [0, 1]: the
-        middles of public bins.
+      values: for each of them, code -> value, (size,), scaled to [0, 1]: the middles of
+        public bins.
       categorical: whose columns' combinations are the cells.
+
+    Raises:
+      ValueError: what doesn't fit together.
+    """
+
+    columns: tuple[int, ...]
+    values: tuple[np.ndarray, ...]
+    categorical: Marginal
+
+    def __post_init__(self) -> None:
+        """Refuses what doesn't fit together."""
+        checked_columns(self.columns, self.categorical.sizes)
+        needed = [(self.categorical.sizes[column],) for column in self.columns]
+        if [np.shape(one) for one in self.values] != needed:
+            raise ValueError(f"values: needed arrays of shapes {needed}")
+        for one in self.values:
+            _check_numbers("values", one, len(one))
+
+    @property
+    @abc.abstractmethod
+    def bound(self) -> int:
+        """What the sum of scores must be above."""
+
+    @abc.abstractmethod
+    def scores(self) -> list[np.ndarray]:
+        """For each of `columns`, code -> score, (size,) int32."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the categorical marginal."""
+        return self.categorical.shape
+
+    def cells(self, rows: np.ndarray) -> np.ndarray:
+        """The cell of each row (n, d), (n,) int64; -1: outside."""
+        pairs = zip(self.columns, self.scores(), strict=True)
+        total = sum(scores[rows[:, column]] for column, scores in pairs)
+        return np.where(total > self.bound, self.categorical.cells(rows), -1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prefix(Region):
+    """Rows below a threshold in each of some numeric columns, by other columns' codes.
+
+    Args:
+      columns, values, categorical: see `Region`.
+      thresholds: (len(columns),); a row is inside if every value is below its own.
 
     Raises:
       ValueError: what doesn't fit together.
 
     Example:
       >>> middles = (np.arange(4) + 0.5) / 4
-      >>> low = Prefix((0,), np.array([0.5]), (middles,), Marginal((1,), (4, 2)))
+      >>> low = Prefix((0,), (middles,), Marginal((1,), (4, 2)), np.array([0.5]))
       >>> low.cells(np.array([[0, 1], [2, 1]]))
       array([ 1, -1])
     """
 
-    columns: tuple[int, ...]
     thresholds: np.ndarray
-    values: tuple[np.ndarray, ...]
-    categorical: Marginal
 
     def __post_init__(self) -> None:
         """Refuses what doesn't fit together."""
-        _check_values(self.columns, self.values, self.categorical)
+        super().__post_init__()
         _check_numbers("thresholds", self.thresholds, len(self.columns))
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """That of the categorical marginal."""
-        return self.categorical.shape
+    def bound(self) -> int:
+        """One value that isn't below makes it -1."""
+        return -1
 
-    def cells(self, rows: np.ndarray) -> np.ndarray:
-        """The cell of each row (n, d), (n,) int64; -1 above a threshold."""
-        inside = (_numbers(rows, self) < self.thresholds).all(axis=1)
-        return np.where(inside, self.categorical.cells(rows), -1)
+    def scores(self) -> list[np.ndarray]:
+        """-1 where a value isn't below its threshold."""
+        pairs = zip(self.values, self.thresholds, strict=True)
+        return [-(values >= limit).astype(np.int32) for values, limit in pairs]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class HalfSpace:
+class HalfSpace(Region):
     """Rows on one side of a plane through numeric columns, by other columns' codes.
 
     Args:
-      columns: numeric ones.
+      columns, values, categorical: see `Region`.
       direction: w, (len(columns),).
-      offset: b; a row counts if w.x > b.
-      values: as of `Prefix`.
-      categorical: whose columns' combinations are the cells.
+      offset: b; a row is inside if w.x > b, with products in steps of 2^-20.
 
     Raises:
-      ValueError: what doesn't fit together.
+      ValueError: what doesn't fit together; products of 1,000 and more.
 
     Example:
       >>> middles = (np.arange(4) + 0.5) / 4
-      >>> high = HalfSpace((0,), np.ones(1), 0.5, (middles,), Marginal((1,), (4, 2)))
+      >>> high = HalfSpace((0,), (middles,), Marginal((1,), (4, 2)), np.ones(1), 0.5)
       >>> high.cells(np.array([[0, 1], [2, 1]]))
       array([-1,  1])
     """
 
-    columns: tuple[int, ...]
     direction: np.ndarray
     offset: float
-    values: tuple[np.ndarray, ...]
-    categorical: Marginal
 
     def __post_init__(self) -> None:
         """Refuses what doesn't fit together."""
-        _check_values(self.columns, self.values, self.categorical)
+        super().__post_init__()
         _check_numbers("direction", self.direction, len(self.columns))
         _check_numbers("offset", np.array([self.offset]), 1)
+        pairs = zip(self.values, self.direction, strict=True)
+        reach = sum(float(np.abs(values * w).max()) for values, w in pairs)
+        if max(reach, abs(self.offset)) >= 1000:
+            raise ValueError(
+                f"direction, offset={self.offset}: products reach {reach:.3g}, needed "
+                "below 1000; scale values to [0, 1]"
+            )
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """That of the categorical marginal."""
-        return self.categorical.shape
+    def bound(self) -> int:
+        """b in steps."""
+        return round(self.offset * 2**20)
 
-    def cells(self, rows: np.ndarray) -> np.ndarray:
-        """The cell of each row (n, d), (n,) int64; -1 on the other side."""
-        # Not a product of matrices: a row's answer must not hang on rows beside it.
-        inside = (_numbers(rows, self) * self.direction).sum(axis=1) > self.offset
-        return np.where(inside, self.categorical.cells(rows), -1)
+    def scores(self) -> list[np.ndarray]:
+        """w x in steps."""
+        pairs = zip(self.values, self.direction, strict=True)
+        return [np.rint(values * w * 2**20).astype(np.int32) for values, w in pairs]
+
+
+Family = Marginal | Region
 
 
 def checked_columns(columns: tuple[int, ...], sizes: Sequence[int]) -> None:
@@ -191,24 +227,6 @@ def checked_columns(columns: tuple[int, ...], sizes: Sequence[int]) -> None:
         raise ValueError(
             f"columns={columns}: needed numbers from 0 to {len(sizes) - 1}"
         )
-
-
-def _numbers(rows: np.ndarray, family: Prefix | HalfSpace) -> np.ndarray:
-    """The values of the numeric columns, (n, len(columns))."""
-    pairs = zip(family.columns, family.values, strict=True)
-    return np.stack([values[rows[:, column]] for column, values in pairs], axis=1)
-
-
-def _check_values(
-    columns: tuple[int, ...], values: tuple[np.ndarray, ...], categorical: Marginal
-) -> None:
-    """Refuse values of codes that don't fit the columns."""
-    checked_columns(columns, categorical.sizes)
-    needed = [(categorical.sizes[column],) for column in columns]
-    if [np.shape(one) for one in values] != needed:
-        raise ValueError(f"values: needed arrays of shapes {needed}")
-    for one in values:
-        _check_numbers("values", one, len(one))
 
 
 def _check_numbers(name: str, given: np.ndarray, length: int) -> None:

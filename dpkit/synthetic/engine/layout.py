@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from dpkit.synthetic.engine.families import Marginal
+from dpkit.synthetic.engine.families import Family, Marginal, Region
 
 BIG = np.float32(1e30)  # the price of what is impossible: added to it, counts vanish
 _ONE_SHAPE = 2**22  # entries of a slice up to which all columns share one shape
@@ -59,9 +58,16 @@ class Layout:
     """Families in a row, with their weights; `live` is False where one is a price."""
 
     sizes: tuple[int, ...]
-    families: tuple[Marginal, ...]
+    counted: tuple[Family, ...]
     weights: tuple[float, ...]
     live: tuple[bool, ...]
+
+    @functools.cached_property
+    def families(self) -> list[Marginal]:
+        """The marginal in each family: of a region, that of its cells."""
+        return [
+            one.categorical if isinstance(one, Region) else one for one in self.counted
+        ]
 
     @functools.cached_property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -192,11 +198,11 @@ class Layout:
     def counts(self, rows: np.ndarray) -> np.ndarray:
         """How many rows fall into each cell, all families in a row, float64."""
         found = np.zeros(self.offsets[-1])
-        for n, family in enumerate(self.families):
+        for n, family in enumerate(self.counted):
             if self.live[n]:
                 begin, end = self.offsets[n : n + 2]
                 cells = family.cells(rows)
-                found[begin:end] = np.bincount(cells, minlength=end - begin)
+                found[begin:end] = np.bincount(cells[cells >= 0], minlength=end - begin)
         return found
 
     def loss(self, residuals: np.ndarray, rows: int) -> float:
@@ -212,8 +218,3 @@ class Layout:
 def _bytes(chosen: np.ndarray) -> bytes:
     """A map as a key."""
     return np.asarray(chosen, np.int32).tobytes()
-
-
-def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays flat and in a row, float64, and a cell that nobody reads."""
-    return np.concatenate([*(np.ravel(p).astype(np.float64) for p in parts), [0.0]])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Callable, Sequence
 
 import jax
@@ -21,23 +20,13 @@ import numpy as np
 
 from dpkit.accountants.answers import checks
 from dpkit.synthetic.engine import columns, exact
-from dpkit.synthetic.engine.families import Marginal
-from dpkit.synthetic.engine.layout import BIG, Layout, Slice, joined
-from dpkit.synthetic.engine.targets import (
-    Found,
-    Impossible,
-    Target,
-    broken,
-    checked_frozen,
-    checked_rules,
-    checked_sizes,
-    checked_start,
-)
+from dpkit.synthetic.engine.layout import Slice
+from dpkit.synthetic.engine.problem import Asked, Problem
+from dpkit.synthetic.engine.targets import Found, Impossible, Target
 
 BATCH = 2048
 _SWAPS = 8  # rounds of partners for each row of a column that may only be exchanged
 _CHECKED = 50  # sweeps after which residuals are counted anew
-_MOST = 8 * 2**30
 
 
 def search(
@@ -98,20 +87,12 @@ def search(
     checks.integer_at_least(0, sweeps=sweeps)
     checks.non_negative(temperature=temperature)
     checks.rate(cooling=cooling)
-    sizes = checked_sizes(sizes)
-    layout, hard = laid_out(sizes, targets, forbidden, hard_singles)
-    rows = checked_start(start, sizes)
-    cells = checked_frozen(frozen, rows.shape)
-    refuse_memory(layout, len(rows), memory_limit)
-    generator = np.random.default_rng(seed)
-    rows = exact.met(rows, sizes, hard, cells, generator)
-    kept = cells | exact.held(hard, len(sizes))[None]
-    rows = exact.repaired(rows, sizes, forbidden, kept, generator)
-    run = _Run(layout, goals(targets, forbidden, len(rows), hard_singles), rows, seed)
-    partners = exact.partners(hard, len(sizes))
+    asked = Asked.targets(sizes, targets, forbidden, hard_singles)
+    asked.refuse_memory(_memory(asked, len(start)), len(start), memory_limit)
+    run = _Run(asked.posed(start, frozen, seed), seed)
     done = 0
     for done in range(1, sweeps + 1):
-        run.sweep(temperature * cooling ** (done - 1), cells, partners, generator)
+        run.sweep(temperature * cooling ** (done - 1))
         if on_progress:
             on_progress(done, sweeps)
         if done % _CHECKED == 0:
@@ -120,12 +101,7 @@ def search(
             break
     run.check()
     rows = run.rows()
-    if (wrong := broken(forbidden, rows).any(axis=1)).any():
-        rule = forbidden[int(wrong.argmax())]
-        raise ValueError(
-            f"forbidden {rule.columns}: the search found no rows without them; frozen "
-            "cells or exact targets leave too little room"
-        )
+    run.problem.refuse_impossible(rows)
     return Found(rows, run.loss(), done)
 
 
@@ -151,119 +127,40 @@ def memory(
       >>> memory((2, 2), [Target((0, 1), np.full((2, 2), 0.25))], 1000) < 2**20
       True
     """
-    layout, _ = laid_out(checked_sizes(sizes), targets, forbidden)
-    return _memory(layout, checks.integer_at_least(1, rows=rows))
+    asked = Asked.targets(sizes, targets, forbidden, False)
+    return _memory(asked, checks.integer_at_least(1, rows=rows))
 
 
-def laid_out(
-    sizes: tuple[int, ...],
-    targets: Sequence[Target],
-    forbidden: Sequence[Impossible],
-    hard_singles: bool = False,
-) -> tuple[Layout, list[exact.Exact]]:
-    """Families that are searched for, with prices behind them; and exact targets.
-
-    Raises:
-      ValueError: something doesn't fit together.
-    """
-    checked_rules(forbidden, sizes)
-    soft, hard = [], []
-    for target in targets:
-        family = target.family(sizes)
-        if target.hard or (hard_singles and len(target.columns) == 1):
-            hard.append(exact.Exact(family, np.asarray(target.values, np.float64)))
-        elif target.weight > 0:
-            soft.append((family, float(target.weight)))
-    prices = [Marginal(tuple(rule.columns), sizes) for rule in forbidden]
-    layout = Layout(
-        sizes,
-        (*(family for family, _ in soft), *prices),
-        (*(weight for _, weight in soft), *(1.0 for _ in prices)),
-        (True,) * len(soft) + (False,) * len(prices),
-    )
-    return layout, hard
-
-
-def goals(
-    targets: Sequence[Target],
-    forbidden: Sequence[Impossible],
-    rows: int,
-    hard_singles: bool = False,
-) -> np.ndarray:
-    """What counts are compared with, in rows, in the order of `laid_out`."""
-    return joined(
-        [
-            *(
-                np.asarray(target.values, np.float64) * rows
-                for target in targets
-                if 0 < target.weight < math.inf
-                and not (hard_singles and len(target.columns) == 1)
-            ),
-            *(-BIG * rule.mask for rule in forbidden),
-        ]
-    )
-
-
-def refuse_memory(layout: Layout, rows: int, limit: int | None) -> None:
-    """Refuse what is too large, before any of it is allocated.
-
-    Raises:
-      ValueError: names the largest family, its shape, its bytes, and remedies.
-    """
-    if limit is None:
-        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-        limit = min(pages * size // 4, _MOST)
-    needed = _memory(layout, rows)
-    cells = [math.prod(shape) for shape in layout.shapes]
-    if needed <= checks.integer_at_least(1, memory_limit=limit) and sum(cells) < 2**31:
-        return
-    largest = max(range(len(cells)), key=cells.__getitem__, default=None)
-    named = (
-        f"{rows} rows"
-        if largest is None
-        else f"the largest family, columns {layout.families[largest].columns} of shape "
-        f"{layout.shapes[largest]}, has {4 * cells[largest]} bytes"
-    )
-    raise ValueError(
-        f"memory_limit={limit}: the search needs about {needed} bytes; {named}; take "
-        "fewer bins, leave that family out, or count coarser codes of it"
-    )
-
-
-def _memory(layout: Layout, rows: int) -> int:
-    """Bytes at the peak: residuals, one slice and its tables, a batch, rows."""
+def _memory(asked: Asked, rows: int) -> int:
+    """Bytes at the peak: residuals, one slice and all tables, a batch, rows."""
+    layout = asked.layout
     cells = sum(math.prod(shape) for shape in layout.shapes)
     shapes = [layout.slice_shape(column) for column in range(len(layout.sizes))]
-    part = max(high * width for high, width in shapes)
-    tables = sum(high for high, _ in shapes)
     width = max(width for _, width in shapes)
-    batch = min(BATCH, rows)
-    beside = 12 * len(layout.families)
-    views = len(layout.view_maps)
+    own = 4 * width + 12 * len(layout.families)  # of a row in a batch
     return (
         32 * cells
-        + 16 * part
-        + 12 * tables
-        + 4 * batch * (4 * width + beside)
+        + 16 * max(high * wide for high, wide in shapes)
+        + 12 * sum(high for high, _ in shapes)
+        + 4 * min(BATCH, rows) * own
         + 8 * columns.NOISE_ROWS * width
-        + 4 * rows * (3 * views + 2 * len(layout.sizes))
+        + 4 * rows * (3 * len(layout.view_maps) + 2 * len(layout.sizes))
     )
 
 
 class _Run:
     """A search under way: what is on the device, and its bookkeeping."""
 
-    def __init__(
-        self, layout: Layout, goals: np.ndarray, rows: np.ndarray, seed: int
-    ) -> None:
-        self.layout, self.goals, self.number = layout, goals, len(rows)
-        self.key = jax.random.key(seed)
-        self.batch = min(BATCH, len(rows))
-        self.mapped = len(layout.view_maps) > len(layout.sizes)
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self.problem, self.key = problem, jax.random.key(seed)
+        self.layout, rows = problem.asked.layout, problem.start
+        self.number, self.batch = len(rows), min(BATCH, len(rows))
+        self.mapped = len(self.layout.view_maps) > len(self.layout.sizes)
+        self.partners = exact.partners(problem.asked.hard, len(self.layout.sizes))
         self.state = columns.State(
-            jnp.asarray(self._counted(rows), jnp.float32),
-            jnp.asarray(layout.viewed(rows)),
-            jnp.full(len(layout.sizes), 0.5, jnp.float32),
+            jnp.asarray(problem.residuals(rows), jnp.float32),
+            jnp.asarray(self.layout.viewed(rows)),
+            jnp.full(len(self.layout.sizes), 0.5, jnp.float32),
             jnp.zeros((), jnp.int32),
         )
 
@@ -273,49 +170,31 @@ class _Run:
         sizes = self.layout.sizes
         return {n: self.layout.slice(n) for n in range(len(sizes)) if sizes[n] > 1}
 
-    def _counted(self, rows: np.ndarray) -> np.ndarray:
-        """Residuals in float64, in rows."""
-        return np.append(self.layout.counts(rows), 0) - self.goals
-
-    def sweep(
-        self,
-        temperature: float,
-        frozen: np.ndarray,
-        partners: dict[int, list[Marginal]],
-        generator: np.random.Generator,
-    ) -> None:
+    def sweep(self, temperature: float) -> None:
         """Every column once, in random order."""
         heat = jnp.float32(temperature * self.number)
-        for column in generator.permutation(list(self.slices)):
-            table, fixed = self.slices[int(column)], frozen[:, column]
-            if fixed.all():
-                continue
-            if column in partners:
-                self._exchange(int(column), partners[int(column)], ~fixed, generator)
-                continue
-            self.key, key = jax.random.split(self.key)
-            self.state = columns.respond(
-                self.state,
-                table,
-                jnp.asarray(fixed),
-                heat,
-                key,
-                batch=self.batch,
-                mapped=self.mapped,
-            )
+        for column in self.problem.generator.permutation(list(self.slices)):
+            fixed = self.problem.frozen[:, column]
+            if column in self.partners:
+                self._exchange(int(column), ~fixed)
+            elif not fixed.all():
+                self.key, key = jax.random.split(self.key)
+                self.state = columns.respond(
+                    self.state,
+                    self.slices[int(column)],
+                    jnp.asarray(fixed),
+                    heat,
+                    key,
+                    batch=self.batch,
+                    mapped=self.mapped,
+                )
 
-    def _exchange(
-        self,
-        column: int,
-        alike: list[Marginal],
-        free: np.ndarray,
-        generator: np.random.Generator,
-    ) -> None:
+    def _exchange(self, column: int, free: np.ndarray) -> None:
         """Some rounds of exchanges in one column."""
-        rows = self.rows()
+        rows, alike = self.rows(), self.partners[column]
         batch = min(BATCH // 2, len(rows) // 2 + 1)
         for _ in range(_SWAPS):
-            pairs = exact.paired(rows, alike, free, generator)
+            pairs = exact.paired(rows, alike, free, self.problem.generator)
             more = -len(pairs) % batch
             pairs = np.pad(pairs, ((0, more), (0, 0)), constant_values=len(rows))
             self.key, key = jax.random.split(self.key)
@@ -329,19 +208,10 @@ class _Run:
 
     def loss(self) -> float:
         """F as it is."""
-        return self.layout.loss(np.asarray(self.state.residuals), self.number)
+        return self.problem.loss(np.asarray(self.state.residuals))
 
     def check(self) -> None:
-        """Count residuals anew in float64; differences are float32's, or it is a fault.
-
-        Raises:
-          RuntimeError: residuals weren't those of the rows.
-        """
-        counted = self._counted(self.rows())
-        live = np.abs(counted) < BIG / 2
-        drift = np.abs(np.asarray(self.state.residuals) - counted)[live].max(initial=0)
-        if drift > max(1e-4 * math.sqrt(self.number), 1e-6 * self.number):
-            raise RuntimeError(
-                f"residuals are off by {drift:.3g} rows: this is a fault"
-            )
+        """Count residuals anew."""
+        residuals = np.asarray(self.state.residuals)
+        counted = self.problem.checked(residuals, self.rows())
         self.state = self.state._replace(residuals=jnp.asarray(counted, jnp.float32))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from dpkit.synthetic.engine.families import Marginal, checked_columns
+from dpkit.synthetic.engine.families import Family, Marginal, Region, checked_columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,25 +37,9 @@ class Target:
         """The statistics that are meant.
 
         Raises:
-          ValueError: columns, maps, values or weight are out of range.
+          ValueError: columns or maps don't fit the sizes.
         """
-        family = Marginal(self.columns, tuple(sizes), self.maps)
-        shape = np.shape(self.values)
-        if shape != family.shape:
-            raise ValueError(
-                f"values of columns {self.columns}: shape {shape}, needed "
-                f"{family.shape}"
-            )
-        if not np.isfinite(self.values).all():
-            raise ValueError(f"values of columns {self.columns}: needed finite shares")
-        if not self.weight >= 0:
-            raise ValueError(f"weight={self.weight}: needed at least 0")
-        return family
-
-    @property
-    def hard(self) -> bool:
-        """Whether it must be met exactly."""
-        return self.weight == math.inf
+        return Marginal(self.columns, tuple(sizes), self.maps)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,6 +77,21 @@ def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     if not len(sizes) or min(sizes) < 1:
         raise ValueError(f"sizes={tuple(sizes)}: needed at least one column, and codes")
     return tuple(int(size) for size in sizes)
+
+
+def checked_shares(family: Family, shares: np.ndarray, weight: float) -> np.ndarray:
+    """Shares of a family's cells, float64; refuses what isn't shaped like them."""
+    named = family.categorical if isinstance(family, Region) else family
+    if np.shape(shares) != family.shape:
+        raise ValueError(
+            f"values of columns {named.columns}: shape {np.shape(shares)}, needed "
+            f"{family.shape}"
+        )
+    if not np.isfinite(shares).all():
+        raise ValueError(f"values of columns {named.columns}: needed finite shares")
+    if not weight >= 0:
+        raise ValueError(f"weight={weight}: needed at least 0")
+    return np.asarray(shares, np.float64)
 
 
 def checked_start(start: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
