@@ -54,7 +54,7 @@ def content(model: Model) -> bytes:
             for n, (columns, (one, other)) in enumerate(fitted.estimates.items())
         ],
     }
-    text = json.dumps(told, allow_nan=False, sort_keys=True)
+    text = json.dumps(told, allow_nan=False)  # columns keep their order
     return save(arrays, metadata={"dpkit_synthetic": text})
 
 

@@ -143,8 +143,8 @@ class PAIRS:
         tell = on_progress or _quiet
         tell(0, 1, "counting pairs")
         budget = _Budget.of(self, source, purse.relation)
-        measured = _measured(self, source, purse, budget)
         known = [one.measurement(codebook) for one in self.known]
+        measured = _measured(self, source, purse, budget)
         tell(0, 1, "estimating")
         view = View.of(codebook, [*measured, *known])
         targets = view.targets(PRICES[self.impossible], known)
