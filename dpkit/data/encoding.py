@@ -73,26 +73,26 @@ def encode(schema: Schema, columns: Mapping[str, Values]) -> dict[str, np.ndarra
         values = columns[name]
         match column:
             case Categorical() | Boolean():
-                codes.append(_each(_codes, column, values))
+                codes.append(each(category_codes, column, values))
             case Numeric() | Ordinal() | Datetime():
-                numbers += list(_each(_numbers, column, values).T)
+                numbers += list(each(_numbers, column, values).T)
             case Array():
-                rows[name] = _each(_arrays, column, values)
+                rows[name] = each(_arrays, column, values)
             case Image():
-                rows[name] = _each(_images, column, values)
+                rows[name] = each(_images, column, values)
             case Text():
-                rows[name] = _each(_symbols, column, values)
+                rows[name] = each(_symbols, column, values)
     if numbers:
         rows[NUMBERS] = np.stack(numbers, axis=1)
     if codes:
         rows[CODES] = np.stack(codes, axis=1)
     if schema.label in columns:
         column = schema.columns[schema.label]
-        rows[LABEL] = _each(_labels, column, columns[schema.label])
+        rows[LABEL] = each(_labels, column, columns[schema.label])
     return rows
 
 
-def _each(
+def each(
     encoded: Callable[[Any, Values], np.ndarray], column: Any, values: Values
 ) -> np.ndarray:
     """The rows of all values; where a value makes the library fail, it is missing."""
@@ -120,7 +120,7 @@ def known(column: Any, values: Values) -> np.ndarray:
         case Categorical() | Boolean():
             return _found(column, values) >= 0
         case Numeric() | Ordinal() | Datetime():
-            found = _floats(column, values)
+            found = numbers_of(column, values)
             low, high = _bounds(column)
             return (low <= found) & (found <= high)
     return ~absent(values)
@@ -140,7 +140,7 @@ def _found(column: Categorical | Boolean, values: Values) -> np.ndarray:
     return np.asarray(compute().fill_null(places, -1), np.int32)
 
 
-def _codes(column: Categorical | Boolean, values: Values) -> np.ndarray:
+def category_codes(column: Categorical | Boolean, values: Values) -> np.ndarray:
     """The code of each value, int32."""
     found = _found(column, values)
     count = len(column.texts)
@@ -154,7 +154,7 @@ def _codes(column: Categorical | Boolean, values: Values) -> np.ndarray:
 
 def _numbers(column: Numeric | Ordinal | Datetime, values: Values) -> np.ndarray:
     """Each value in [0, 1] by the bounds; beside it, if it may be, whether it lacks."""
-    found = _floats(column, values)
+    found = numbers_of(column, values)
     scaled = np.nan_to_num(_scaled(column, found), nan=0.0).astype(np.float32)
     lost = np.isnan(found).astype(np.float32)
     return np.stack([scaled, lost][: 1 + column.nullable], axis=1)
@@ -164,7 +164,7 @@ def _labels(column: Any, values: Values) -> np.ndarray:
     """What is predicted: a class, -1 for unknown; or a number, NaN for missing."""
     if isinstance(column, Categorical | Boolean):
         return _found(column, values).astype(np.int32)
-    return _scaled(column, _floats(column, values)).astype(np.float32)
+    return _scaled(column, numbers_of(column, values)).astype(np.float32)
 
 
 def _bounds(column: Numeric | Ordinal | Datetime) -> tuple[float, float]:
@@ -199,7 +199,7 @@ def unscaled(column: Numeric | Ordinal, scaled: Any) -> np.ndarray:
     return np.rint(found) if isinstance(column, Ordinal) else found
 
 
-def _floats(column: Numeric | Ordinal | Datetime, values: Values) -> np.ndarray:
+def numbers_of(column: Numeric | Ordinal | Datetime, values: Values) -> np.ndarray:
     """Values as float64; NaN where one is missing or no number."""
     return moments(values) if isinstance(column, Datetime) else floats(values)
 

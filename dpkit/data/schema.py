@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -26,9 +27,11 @@ from dpkit.accountants.answers import checks
 from dpkit.data.text import VOCABULARY
 
 VERSION = 1
+MONTH = re.compile(r"^(0[1-9]|1[0-2])/[0-9]{4}$")
 WHOLE = re.compile(r"^([+-]?[0-9]+)\.0+$")
 _MOST = 10**8  # entries of one record
 Whole = Annotated[int, Meta(ge=1)]
+Bins = Annotated[int, Meta(ge=2, le=4096)]
 
 
 class Column(
@@ -89,6 +92,31 @@ class Categorical(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.l
         return len(self.categories) + self.other + self.nullable
 
 
+class Tree(Categorical, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """One of some codes that begin with the codes of their groups, such as ICD or NACE.
+
+    Attributes:
+      categories: the finest codes.
+      prefixes: how many characters name a group, from the coarsest level on.
+
+    Example:
+      >>> codes = Tree(categories=("A01", "A02", "B05"), prefixes=(1,))
+      >>> codes.size
+      4
+    """
+
+    prefixes: tuple[Whole, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses levels that aren't finer and finer."""
+        super().__post_init__()
+        falling = any(a >= b for a, b in itertools.pairwise(self.prefixes))
+        if not self.prefixes or falling:
+            raise ValueError(
+                f"prefixes={list(self.prefixes)} must be growing numbers of characters"
+            )
+
+
 class Boolean(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """True or false, also written yes and no, 1 and 0; anything else counts as false.
 
@@ -112,7 +140,8 @@ class Numeric(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lower
       low: the lowest that can be told apart.
       high: the highest.
       scale: "linear", or "log1p" for amounts: networks see log(1 + value - low).
-      bins: into how many it is cut where counts are released; networks don't need it.
+      bins: into how many it is cut where counts are released, 2 to 4096; left out, 32.
+      edges: of the bins, from low to high, in place of `bins`; public.
       granularity: to which made-up values are rounded, such as 0.01.
 
     Example:
@@ -123,12 +152,21 @@ class Numeric(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lower
     low: float
     high: float
     scale: Literal["linear", "log1p"] = "linear"
-    bins: Whole | None = None
+    bins: Bins | None = None
     granularity: Annotated[float, Meta(gt=0)] | None = None
+    edges: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses bounds that are none."""
+        """Refuses bounds that are none, and edges that aren't between them."""
         _check_bounds(self.low, self.high)
+        if self.edges is None:
+            return
+        rising = all(a < b for a, b in itertools.pairwise(self.edges))
+        ends = self.edges[:1] + self.edges[-1:] == (self.low, self.high)
+        if not (rising and ends and len(self.edges) <= 4097) or self.bins is not None:
+            raise ValueError(
+                "edges must grow from low to high, at most 4097, and need no bins"
+            )
 
 
 class Ordinal(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -155,6 +193,8 @@ class Datetime(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lowe
       low: the first, such as "2020-01-01".
       high: the last.
       step: to how many seconds made-up moments are rounded.
+      bins: into how many the time is cut where counts are released; left out, 32.
+      form: how moments are written: "iso", or "mm/yyyy" for months.
 
     Example:
       >>> Datetime(low="2020-01-01", high="2020-01-02").seconds
@@ -164,6 +204,8 @@ class Datetime(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lowe
     low: str
     high: str
     step: Annotated[float, Meta(gt=0)] | None = None
+    bins: Bins | None = None
+    form: Literal["iso", "mm/yyyy"] = "iso"
     scale: ClassVar = "linear"
 
     def __post_init__(self) -> None:
@@ -271,7 +313,9 @@ class Text(Column, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
         return len(self.alphabet) + 2
 
 
-Kind = Categorical | Boolean | Numeric | Ordinal | Datetime | Array | Image | Text
+Kind = (
+    Categorical | Tree | Boolean | Numeric | Ordinal | Datetime | Array | Image | Text
+)
 _KINDS = {kind.__name__.lower(): kind for kind in get_args(Kind)}
 _LABELS = (Categorical, Boolean, Numeric, Ordinal)
 
@@ -284,6 +328,9 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
       label: the one that is predicted: categories, or a number.
       unit_column: the one that says whose a row is; never shown to a network.
       max_records: a public number that the units of the table never exceed.
+      weight_column: how much a row counts in a survey; needs `max_weight`.
+      max_weight: weights are cut to it; public.
+      rules: what every row keeps, as is publicly known; see `dpkit.data.rules`.
 
     Raises:
       ValueError: no columns, or one that is named and isn't there.
@@ -298,12 +345,15 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     unit_column: str | None = None
     max_records: Whole | None = None
+    weight_column: str | None = None
+    max_weight: Annotated[float, Meta(gt=0)] | None = None
+    rules: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses names that are no columns."""
         if not self.columns:
             raise ValueError("columns is empty: a schema needs at least one")
-        for name in ("label", "unit_column"):
+        for name in ("label", "unit_column", "weight_column"):
             if getattr(self, name) is not None:
                 checks.text(**{name: getattr(self, name)})
         if self.max_records is not None:
@@ -317,6 +367,13 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
                     f"label={self.label!r} is {_name_of(kind)}: a label must be "
                     "categorical, boolean, numeric or ordinal"
                 )
+        if (self.weight_column is None) != (self.max_weight is None):
+            raise ValueError(
+                f"weight_column={self.weight_column!r} with max_weight="
+                f"{self.max_weight!r}: give both, or neither"
+            )
+        if self.max_weight is not None:
+            checks.positive(max_weight=self.max_weight)
         if self.unit_column in self.columns:
             raise ValueError(
                 f"unit_column={self.unit_column!r} must not be a column of the schema: "
@@ -329,8 +386,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
 
         Args:
           values: columns by name, {"kind": …} each; or {"columns": …} beside label,
-            unit_column and max_records, as a file has them.
-          **more: label, unit_column and max_records, in the place of those.
+            unit_column and the other attributes, as a file has them.
+          **more: these, in the place of those.
 
         Raises:
           ValueError: one line that names the column, the value and what is allowed.
@@ -352,7 +409,9 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"version={version!r} of a schema must be {VERSION}")
         facts = known | given
         for name in facts:
-            checks.one_of(("label", "unit_column", "max_records"), setting=name)
+            checks.one_of(cls.__struct_fields__[1:], setting=name)
+        if "rules" in facts:
+            facts["rules"] = tuple(facts["rules"])
         kinds = {name: as_column(value, name) for name, value in columns.items()}
         return cls(columns=kinds, **facts)
 
@@ -375,7 +434,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `read` makes an equal schema."""
         values = msgspec.to_builtins(self)
-        given = {name: value for name, value in values.items() if value is not None}
+        given = {name: value for name, value in values.items() if value}
         return {"version": VERSION, **given}
 
     @property
@@ -447,14 +506,17 @@ def as_text(value: str | bool | int | float) -> str:
 
 
 def moment(text: str) -> float | None:
-    """Seconds since 1970 of a date or moment in ISO 8601; None if it is none.
+    """Seconds since 1970 of a date or moment in ISO 8601, or of a month as MM/YYYY.
 
     Example:
-      >>> moment("1970-01-02"), moment("soon")
-      (86400.0, None)
+      >>> moment("1970-01-02"), moment("02/1970"), moment("soon")
+      (86400.0, 2678400.0, None)
     """
+    text = text.strip()
+    if MONTH.match(text):
+        text = f"{text[3:]}-{text[:2]}-01"
     try:
-        found = datetime.datetime.fromisoformat(text.strip())
+        found = datetime.datetime.fromisoformat(text)
         return (
             found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
         ).timestamp()
