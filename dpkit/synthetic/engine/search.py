@@ -11,7 +11,6 @@ All of it is a function of public values and a seed: the same on one core and on
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -134,12 +133,11 @@ def memory(
 def _memory(asked: Asked, rows: int) -> int:
     """Bytes at the peak: residuals, one slice and all tables, a batch, rows."""
     layout = asked.layout
-    cells = sum(math.prod(shape) for shape in layout.shapes)
     shapes = [layout.slice_shape(column) for column in range(len(layout.sizes))]
     width = max(width for _, width in shapes)
     own = 4 * width + 12 * len(layout.families)  # of a row in a batch
     return (
-        32 * cells
+        32 * layout.length
         + 16 * max(high * wide for high, wide in shapes)
         + 12 * sum(high for high, _ in shapes)
         + 4 * min(BATCH, rows) * own
