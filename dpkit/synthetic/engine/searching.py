@@ -24,7 +24,7 @@ from dpkit.synthetic.engine.problem import Asked, Problem
 from dpkit.synthetic.engine.targets import Found, Impossible, Target
 
 BATCH = 2048
-_SWAPS = 8  # rounds of partners for each row of a column that may only be exchanged
+_SWAPS = 4  # rounds of partners for each row of a column that may only be exchanged
 _CHECKED = 50  # sweeps after which residuals are counted anew
 
 
@@ -159,7 +159,6 @@ class _Run:
             jnp.asarray(problem.residuals(rows), jnp.float32),
             jnp.asarray(self.layout.viewed(rows)),
             jnp.full(len(self.layout.sizes), 0.5, jnp.float32),
-            jnp.zeros((), jnp.int32),
         )
 
     @functools.cached_property
