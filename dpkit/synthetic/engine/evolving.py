@@ -97,9 +97,9 @@ def evolve(
         if stop_below is not None and run.loss() <= stop_below:
             break
     rows = run.rows()
-    run.problem.checked(np.asarray(run.state.residuals), rows)
+    residuals = run.problem.checked(np.asarray(run.state.residuals), rows)
     run.problem.refuse_impossible(rows)
-    return Found(rows, run.problem.loss(run.problem.residuals(rows)), done)
+    return Found(rows, run.problem.loss(residuals), done)
 
 
 def _memory(asked: Asked, rows: int, candidates: int) -> int:

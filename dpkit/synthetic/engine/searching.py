@@ -98,10 +98,9 @@ def search(
             run.check()
         if stop_below is not None and run.loss() <= stop_below:
             break
-    run.check()
-    rows = run.rows()
+    residuals, rows = run.check(), run.rows()
     run.problem.refuse_impossible(rows)
-    return Found(rows, run.loss(), done)
+    return Found(rows, run.problem.loss(residuals), done)
 
 
 def memory(
@@ -207,8 +206,9 @@ class _Run:
         """F as it is."""
         return self.problem.loss(np.asarray(self.state.residuals))
 
-    def check(self) -> None:
-        """Count residuals anew."""
+    def check(self) -> np.ndarray:
+        """Residuals counted anew, float64."""
         residuals = np.asarray(self.state.residuals)
         counted = self.problem.checked(residuals, self.rows())
         self.state = self.state._replace(residuals=jnp.asarray(counted, jnp.float32))
+        return counted
