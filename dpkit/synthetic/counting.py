@@ -224,6 +224,34 @@ class _Stream:
         return chosen
 
 
+class Held:
+    """A source whose counts are kept once they were made; private like it.
+
+    Args:
+      source: is asked for what wasn't counted yet.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.codebook, self.unit, self.reach = (
+            source.codebook,
+            source.unit,
+            source.reach,
+        )
+        self._source = source
+        self._known: dict[tuple[int, ...], np.ndarray] = {}
+
+    def count(self, families: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """Counted in one pass, or before."""
+        new = [family for family in families if family not in self._known]
+        if new:
+            self._known.update(zip(new, self._source.count(new), strict=True))
+        return [self._known[family] for family in families]
+
+    def rows(self) -> np.ndarray:
+        """All rows as codes."""
+        return self._source.rows()
+
+
 def _counted(
     columns: np.ndarray,
     family: tuple[int, ...],

@@ -130,6 +130,25 @@ class PAIRS:
             for name, share in shares.items()
         }
 
+    def planned(
+        self, codebook: Codebook, relation: Relation, reach: int
+    ) -> dict[tuple[int, ...], float]:
+        """The noise that a count of each family will have, were all pairs as strong.
+
+        Both looks at a pair together; in counts, a deviation.
+        """
+        releases = self.releases(codebook, relation, reach)
+        budget = _Budget.of(releases, self._families(codebook), relation, reach, 1.0)
+        sizes = np.array(codebook.sizes, float) ** (2 / 3)
+        precisions = budget.whole[SINGLES] * sizes / sizes.sum()
+        noises: dict[tuple[int, ...], float] = {
+            (n,): float(one**-0.5) for n, one in enumerate(precisions)
+        }
+        pairs = sum(budget.whole.values()) - budget.whole[SINGLES]
+        for family in budget.families:
+            noises[family] = (pairs / len(budget.families)) ** -0.5
+        return noises
+
     def fit(
         self,
         source: Source,
@@ -142,9 +161,16 @@ class PAIRS:
         codebook = source.codebook
         tell = on_progress or _quiet
         tell(0, 1, "counting pairs")
-        budget = _Budget.of(self, source, purse.relation)
+        releases = self.releases(codebook, purse.relation, source.reach)
+        budget = _Budget.of(
+            releases,
+            self._families(codebook),
+            purse.relation,
+            source.reach,
+            source.unit,
+        )
         known = [one.measurement(codebook) for one in self.known]
-        measured = _measured(self, source, purse, budget)
+        measured = _measured(source, purse, budget)
         tell(0, 1, "estimating")
         view = View.of(codebook, [*measured, *known])
         targets = view.targets(PRICES[self.impossible], known)
@@ -205,23 +231,27 @@ class _Budget:
     reach: int
 
     @classmethod
-    def of(cls, recipe: PAIRS, source: Source, relation: Relation) -> _Budget:
+    def of(
+        cls,
+        events: Mapping[str, Any],
+        families: list[tuple[int, int]],
+        relation: Relation,
+        reach: int,
+        step: float,
+    ) -> _Budget:
         """The events as precisions: one unit moves a family by reach steps."""
-        events = recipe.releases(source.codebook, relation, source.reach)
-        whole = {}
-        for name, event in events.items():
-            # Marginals of one family with deviation 1 say what a precision costs.
-            plain = Marginals(
-                families=((0,),), sizes=(1,), stddevs=(1.0,), reach=source.reach
-            ).event(relation)
-            ratio = plain.noise_multiplier / event.noise_multiplier  # type: ignore
-            whole[name] = (ratio / source.unit) ** 2
-        return cls(recipe._families(source.codebook), whole, source.unit, source.reach)
+        # Marginals of one family with deviation 1 say what a precision costs.
+        plain: Any = Marginals(
+            families=((0,),), sizes=(1,), stddevs=(1.0,), reach=reach
+        ).event(relation)
+        whole = {
+            name: (plain.noise_multiplier / event.noise_multiplier / step) ** 2
+            for name, event in events.items()
+        }
+        return cls(families, whole, step, reach)
 
 
-def _measured(
-    recipe: PAIRS, source: Source, purse: Purse, budget: _Budget
-) -> list[Measurement]:
+def _measured(source: Source, purse: Purse, budget: _Budget) -> list[Measurement]:
     """Everything that is released."""
     codebook, pairs = source.codebook, budget.families
     singles = [(n,) for n in range(len(codebook.sizes))]
@@ -231,7 +261,7 @@ def _measured(
     def release(name: str, precisions: Mapping[Any, float]) -> list[Measurement]:
         """One stage."""
         chosen = list(precisions)
-        deviations = [p**-0.5 * _ROUNDING for p in precisions.values()]
+        deviations = [float(p) ** -0.5 * _ROUNDING for p in precisions.values()]
         sums = Marginals(
             families=tuple(chosen),
             sizes=tuple(codebook.sizes),
