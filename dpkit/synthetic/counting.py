@@ -7,11 +7,11 @@ count again and again. What comes out goes to a mechanism and to nobody else.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 
 from dpkit.accountants.answers import checks
@@ -19,13 +19,14 @@ from dpkit.data.codes import Codebook
 from dpkit.data.inspection import inspect
 from dpkit.data.origins import Origin, open_origin
 from dpkit.data.table import check_columns, followed
-from dpkit.data.units import UserRows
 from dpkit.data.values import floats, missing, texts
 
 STEPS = 2**16  # of a row's weight
 HELD = 2**28  # bytes of codes that stay in memory
 _MOST_CELLS = 2**31
 _CHUNK = 2**18
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 @runtime_checkable
@@ -60,7 +61,6 @@ def open_source(
     codebook: Codebook,
     *,
     rows_per_unit: int | None = None,
-    key: jax.Array | None = None,
     on_invalid: str = "map",
     on_progress: Callable[[str], None] | None = None,
 ) -> Source:
@@ -72,8 +72,7 @@ def open_source(
         a `Source`, which is given back.
       codebook: of the public schema.
       rows_per_unit: the most rows of one unit, public; needed with a unit column. More
-        are left out at random, and rows of nobody.
-      key: secret, for that choice.
+        are left out, by a hash of the unit's own, and rows of nobody.
       on_invalid: "map", what no code stands for has the code that the schema says; or
         "raise", for the owner at the desk: that a table raises tells something of it.
       on_progress: is told in one line how far reading has come.
@@ -105,7 +104,7 @@ def open_source(
     check_columns(origin, [*codebook.names, *(name for name in beside if name)])
     if on_invalid == "raise":
         _refuse_invalid(table, codebook)
-    return _Stream(origin, codebook, rows_per_unit, key, on_progress)
+    return _Stream(origin, codebook, rows_per_unit, on_progress)
 
 
 class _Stream:
@@ -116,14 +115,13 @@ class _Stream:
         origin: Origin,
         codebook: Codebook,
         rows_per_unit: int | None,
-        key: jax.Array | None,
         on_progress: Callable[[str], None] | None,
     ) -> None:
         self.codebook = codebook
         weight = codebook.schema.max_weight
         self.unit = 1.0 if weight is None else weight / STEPS
         self.reach = (rows_per_unit or 1) * (1 if weight is None else STEPS)
-        self._origin, self._most, self._key = origin, rows_per_unit, key
+        self._origin, self._most = origin, rows_per_unit
         self._tell = on_progress
         self._held: list[tuple[np.ndarray, np.ndarray | None]] | None = None
 
@@ -198,30 +196,49 @@ class _Stream:
             yield codes, weights
 
     def _chosen(self) -> np.ndarray | None:
-        """Which rows count: at most so many of each unit, none of nobody."""
+        """Which rows count: at most so many of each unit, none of nobody.
+
+        Which ones, a hash of the unit and of the row's place among its rows decides: a
+        unit changes nothing about the rows of another.
+        """
         column = self.codebook.schema.unit_column
         if column is None or self._most is None:
             return None
         numbers: dict[str, int] = {}
-        parts = []
+        parts = [np.zeros(0, np.int64)]
         for batch in followed(self._origin, [column], None):
             coded = texts(batch[column]).dictionary_encode()
-            table = [
-                numbers.setdefault(word, len(numbers))
-                for word in coded.dictionary.to_pylist()
-            ]
-            lost = missing(batch[column])
-            places = coded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+            words = coded.dictionary.to_pylist()
+            table = [numbers.setdefault(word, len(numbers)) for word in words]
+            places = coded.indices.fill_null(len(table)).to_numpy(zero_copy_only=False)
             found = np.array([*table, -1], np.int64)[places]
-            parts.append(np.where(lost, -1, found))
-        owners = np.concatenate([np.zeros(0, np.int64), *parts])
-        somebody = np.flatnonzero(owners >= 0)
-        chosen = np.zeros(len(owners), bool)
-        if len(somebody):
-            units = UserRows(somebody, owners[somebody], self._most, key=self._key)
-            index, mask = units.grouping
-            chosen[somebody[index[mask]]] = True
-        return chosen
+            parts.append(np.where(missing(batch[column]), -1, found))
+        hashes = np.array([_hash(word) for word in numbers], np.uint64)
+        return _kept(np.concatenate(parts), hashes, self._most)
+
+
+def _hash(word: str) -> int:
+    """64 bits of a text."""
+    digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _kept(owners: np.ndarray, hashes: np.ndarray, most: int) -> np.ndarray:
+    """Which rows to keep: of each owner those of the least hashes; none of -1."""
+    order = np.argsort(owners, kind="stable")
+    ranked = owners[order]
+    begins = np.searchsorted(ranked, ranked)  # where each owner's rows begin
+    place = np.arange(len(owners)) - begins
+    mixed = np.concatenate([hashes, np.zeros(1, np.uint64)])[ranked]
+    mixed = mixed + (place.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
+    for shift, factor in _MIXING:  # splitmix64, Steele, Lea, Flood, 2014
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    within = np.lexsort((mixed, ranked))
+    first = np.arange(len(owners)) - begins < most
+    chosen = np.zeros(len(owners), bool)
+    chosen[order[within[first]]] = True
+    return chosen & (owners >= 0)
 
 
 class Held:

@@ -32,7 +32,6 @@ from dpkit.data.tables import adult_schema, load_adult
 from dpkit.jobs import Outcome, Prepared, Progress, Session
 from dpkit.jobs.config import naming
 from dpkit.jobs.progress import OnProgress, Tell
-from dpkit.jobs.roots import secret_key
 from dpkit.synthetic import files, forecast
 from dpkit.synthetic.config import Config
 from dpkit.synthetic.counting import Held, Source, open_source
@@ -73,7 +72,6 @@ class _Job:
                         table,
                         codebook,
                         rows_per_unit=privacy.rows_per_unit,
-                        key=secret_key(),
                         on_progress=tell,
                     )
                 )
