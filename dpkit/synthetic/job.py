@@ -36,7 +36,7 @@ from dpkit.synthetic import files, forecast
 from dpkit.synthetic.config import Config
 from dpkit.synthetic.counting import Held, Source, open_source
 from dpkit.synthetic.model import FILE, Model
-from dpkit.synthetic.recipe import Purse, Recipe, Sealed
+from dpkit.synthetic.recipe import Purse, Recipe, Sealed, affordable
 from dpkit.synthetic.recipes import recipe_of
 from dpkit.synthetic.report import told
 
@@ -198,6 +198,10 @@ class _Session:
     def __init__(self, session: Session, ledger: Ledger) -> None:
         self.relation: Relation = ledger.relation
         self._session, self._ledger = session, ledger
+
+    def affordable(self, rho: float) -> float:
+        """What the ledger's filter lets pass."""
+        return affordable(self._ledger, rho)
 
     def pay(self, event: DpEvent, name: str) -> jax.Array:
         """Charges a release, once, however often the run is resumed."""

@@ -109,7 +109,7 @@ class View:
             targets.append(Target((a, b), values, found.precision * mean))
         return targets
 
-    def _start(self, rows: int, generator: np.random.Generator) -> np.ndarray:
+    def start(self, rows: int, generator: np.random.Generator) -> np.ndarray:
         """Rows to begin with."""
         edges, _ = forest(self.shares, self.pairs)
         tables = {
@@ -143,7 +143,7 @@ class View:
         count = rows or max(1, min(round(self.estimate.records), MOST_ROWS))
         generator = np.random.default_rng([seed, 0])
         found = search(
-            self._start(count, generator),
+            self.start(count, generator),
             self.codebook.sizes,
             targets,
             seed=seed,
