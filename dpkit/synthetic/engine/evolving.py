@@ -130,6 +130,8 @@ class _Run:
         layout = problem.asked.layout
         self.problem, self.key = problem, jax.random.key(seed)
         movable = (np.array(layout.sizes) > 1) & ~problem.frozen.all(axis=0)
+        if ordered is not None and len(ordered) != len(movable):
+            raise ValueError(f"ordered: {len(ordered)} columns, needed {len(movable)}")
         sorted_ = movable & np.array(ordered or [False] * len(movable))
         self.tables = jax.tree.map(
             jnp.asarray, _tables(problem, np.flatnonzero(movable), sorted_)

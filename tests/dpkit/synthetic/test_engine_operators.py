@@ -1,0 +1,70 @@
+"""The genetic search's operators, against counting anew."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpkit.synthetic.engine import evolving
+from dpkit.synthetic.engine import generations as program
+from dpkit.synthetic.engine.problem import Asked
+from tests.dpkit.synthetic.engine_cases import (
+    SIZES,
+    START,
+    TARGETS,
+    asked_of,
+    squares,
+    with_regions,
+)
+
+OPERATORS = {
+    "one": program._one_cell,
+    "swap": program._swapped,
+    "cross": program._crossed,
+}
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_rise_is_that_of_counting_anew(operator):
+    """Of random candidates, many of which share cells; marginals, groups, regions."""
+    start, sizes, asked = with_regions(3)
+    start[20:] = start[:20]
+    problem = Asked.of(sizes, *asked.values(), ()).posed(start, None, 0)
+    run = evolving._Run(problem, None, 1, 0)
+    before = squares(start, asked)
+    best = jax.jit(OPERATORS[operator])
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        column = rng.choice([0, 1, 3, 4], 2)
+        code = np.repeat(rng.integers(0, sizes[column[0]]), 2)
+        given = (rng.integers(0, len(start), 2), column, code)
+        change = program.Changes(*(x[None].astype(np.int32) for x in given))
+        found = best(run.tables, run.state, change)
+        rows = start.copy()
+        for row, where, new in zip(*map(np.asarray, found.change), strict=True):
+            rows[row, where] = new
+        rise = (squares(rows, asked) - before) * len(start) ** 2
+        assert float(found.rise) == pytest.approx(rise, abs=2e-3)
+        moved = np.array(run.state.residuals)
+        np.add.at(moved, np.asarray(found.at), np.asarray(found.units))
+        assert moved == pytest.approx(problem.residuals(rows), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "codes", "rise"),
+    [
+        ((1, 1), (1, 1), (0, 0), 0.1),
+        ((1, 1), (1, 1), (2, 2), -0.01),
+        ((3, 3), (2, 2), (1, 1), -0.1),
+        ((0, 2), (1, 1), (0, 0), 0.14),
+    ],
+)
+def test_changes_of_the_small_table(rows, columns, codes, rise):
+    """Single changes and an exchange, computed by hand."""
+    given = asked_of(TARGETS, SIZES)
+    problem = Asked.of(SIZES, *given.values(), ()).posed(START, None, 0)
+    run = evolving._Run(problem, None, 1, 0)
+    pairs = (jnp.asarray([x], jnp.int32) for x in (rows, columns, codes))
+    operator = program._one_cell if rows[0] == rows[1] else program._swapped
+    found = jax.jit(operator)(run.tables, run.state, program.Changes(*pairs))
+    assert float(found.rise) / 25 == pytest.approx(rise, abs=1e-6)
