@@ -66,6 +66,7 @@ def evolve(
       ValueError, TypeError: as `search`.
 
     Example:
+      >>> from dpkit.synthetic.engine import Marginal
       >>> half = Marginal((0,), (2,))
       >>> start = np.zeros((4, 1), int)
       >>> shares = [np.array([0.5, 0.5])]

@@ -29,7 +29,7 @@ def test_the_rise_is_that_of_counting_anew(operator):
     """Of random candidates, many of which share cells; marginals, groups, regions."""
     start, sizes, asked = with_regions(3)
     start[20:] = start[:20]
-    problem = Asked.of(sizes, *asked.values(), ()).posed(start, None, 0)
+    problem = Asked.of(sizes, **asked, forbidden=()).posed(start, None, 0)
     run = evolving._Run(problem, None, 1, 0)
     before = squares(start, asked)
     best = jax.jit(OPERATORS[operator])
@@ -38,7 +38,9 @@ def test_the_rise_is_that_of_counting_anew(operator):
         column = rng.choice([0, 1, 3, 4], 2)
         code = np.repeat(rng.integers(0, sizes[column[0]]), 2)
         given = (rng.integers(0, len(start), 2), column, code)
-        change = program.Changes(*(x[None].astype(np.int32) for x in given))
+        change = program.Changes(
+            *(jax.device_put(x[None].astype(np.int32)) for x in given)
+        )
         found = best(run.tables, run.state, change)
         rows = start.copy()
         for row, where, new in zip(*map(np.asarray, found.change), strict=True):
@@ -62,7 +64,7 @@ def test_the_rise_is_that_of_counting_anew(operator):
 def test_changes_of_the_small_table(rows, columns, codes, rise):
     """Single changes and an exchange, computed by hand."""
     given = asked_of(TARGETS, SIZES)
-    problem = Asked.of(SIZES, *given.values(), ()).posed(START, None, 0)
+    problem = Asked.of(SIZES, **given, forbidden=()).posed(START, None, 0)
     run = evolving._Run(problem, None, 1, 0)
     pairs = (jnp.asarray([x], jnp.int32) for x in (rows, columns, codes))
     operator = program._one_cell if rows[0] == rows[1] else program._swapped

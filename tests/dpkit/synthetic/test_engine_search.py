@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,11 +85,12 @@ def test_one_compilation_serves_all_columns():
     sizes = (7, 2, 11, 5, 3, 13)
     rows = np.stack([rng.integers(0, size, 77) for size in sizes], axis=1)
     targets = [Target((a,), np.full(n, 1 / n)) for a, n in enumerate(sizes)]
-    before = columns.respond._cache_size()
+    program: Any = columns.respond
+    before = program._cache_size()
     search(rows, sizes, targets, seed=0, sweeps=2)
     more = [Target((0, 5), np.full((7, 13), 1 / 91))]
     search(rows, sizes, targets + more, seed=0, sweeps=2)
-    assert columns.respond._cache_size() == before + 1
+    assert program._cache_size() == before + 1
 
 
 def test_temperature_is_in_shares():
