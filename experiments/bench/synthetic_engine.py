@@ -9,6 +9,7 @@ compilation, that of a whole search is with it.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import resource
 import time
@@ -54,55 +55,55 @@ def lines(sizes: Sequence[int], rows: int, few: int, generations: int) -> list[s
     made = table(sizes, rows)
     rng = np.random.default_rng(1)
     start = np.stack([rng.permutation(column) for column in made.T], axis=1)
-    pairs = list(itertools.combinations(range(len(sizes)), 2))
-    sets = [*((j,) for j in range(len(sizes))), *pairs]
+    singles = [(j,) for j in range(len(sizes))]
+    sets = [*singles, *itertools.combinations(range(len(sizes)), 2)]
     families = [Marginal(columns, tuple(sizes)) for columns in sets]
-    asked = [shares(family, made) for family in families]
-    targets = [Target(c, values) for c, values in zip(sets, asked, strict=True)]
-    found = []
+    targets = [Target(f.columns, shares(f, made)) for f in families]
 
     def swept(tell: Callable[[int, int], None]) -> None:
-        noise = 0.0003
-        search(start, sizes, targets, seed=0, temperature=8 * noise, on_progress=tell)
+        search(start, sizes, targets, seed=0, temperature=0.0024, on_progress=tell)
 
     one, whole = paced(swept)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found.append(
-        f"| sweep, {rows} rows | {one:.2f} s | {rows * sum(sizes) / one:.2g} |"
-    )
-    found.append(f"| 8 sweeps, compiled; peak {peak:.0f} MiB | {whole:.1f} s | |")
-    numeric = [j for j, size in enumerate(sizes) if size > 16]
-    middles = tuple((np.arange(sizes[j]) + 0.5) / sizes[j] for j in numeric)
-    kinds = [family for family in families if family.columns[0] not in numeric]
-    planes = [
-        HalfSpace(
-            tuple(numeric),
-            middles,
-            kinds[q % 5],
-            rng.normal(size=len(numeric)) / len(numeric) ** 0.5,
-            rng.normal(),
-        )
-        for q in range(600)
+    rate = rows * sum(sizes) / one
+    found = [
+        f"| sweep, {rows} rows | {one:.2f} s | {rate:.2g} |",
+        f"| 8 sweeps, compiled; peak {peak:.0f} MiB | {whole:.1f} s | |",
     ]
-    answers = [shares(plane, made) for plane in planes]
-    for name, count, these, values in (
-        ("pairs and singles", 50, families, asked),
-        ("pairs and singles", 1000, families, asked),
-        ("600 half-spaces", 50, planes, answers),
+    planes = half_spaces(sizes, 600)
+    for name, count, these in (
+        ("pairs and singles", 50, families),
+        ("pairs and singles", 1000, families),
+        ("600 half-spaces", 50, planes),
     ):
-
-        def evolved(tell: Callable[[int, int], None]) -> None:
-            evolve(
-                start[:few], sizes, these, values, seed=0, candidates=count,
-                generations=generations, on_progress=tell,
-            )  # fmt: skip
-
-        one, _ = paced(evolved)
+        run = functools.partial(
+            evolve, start[:few], sizes, these, [shares(f, made) for f in these],
+            seed=0, candidates=count, generations=generations,
+        )  # fmt: skip
+        one, _ = paced(lambda tell, run=run: run(on_progress=tell))
         found.append(
-            f"| generation, {count} candidates, {name}, {few} rows | {1e6 * one:.0f} µs "
-            f"| {count / one:.2g} |"
+            f"| generation, {count} candidates, {name}, {few} rows "
+            f"| {1e6 * one:.0f} µs | {count / one:.2g} |"
         )
     return found
+
+
+def half_spaces(sizes: Sequence[int], count: int) -> list[Family]:
+    """Random ones through all wide columns, by the codes of a narrow one."""
+    rng = np.random.default_rng(2)
+    wide = tuple(j for j, size in enumerate(sizes) if size > 16)
+    middles = tuple((np.arange(sizes[j]) + 0.5) / sizes[j] for j in wide)
+    kinds = [Marginal((j,), tuple(sizes)) for j, size in enumerate(sizes) if size <= 16]
+    return [
+        HalfSpace(
+            wide,
+            middles,
+            kinds[q % len(kinds)],
+            rng.normal(size=len(wide)) / len(wide) ** 0.5,
+            rng.normal(),
+        )
+        for q in range(count)
+    ]
 
 
 def main() -> None:

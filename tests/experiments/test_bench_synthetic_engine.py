@@ -1,12 +1,15 @@
 """The engine's bench, on a small table."""
 
+import pytest
+
 from experiments.bench import synthetic_engine as bench
 from tests.oracles import tables
 
 
+@pytest.mark.slow
 def test_lines_of_a_small_table(monkeypatch):
-    monkeypatch.setitem(bench.evolve.__globals__, "_BLOCK", 200)
-    found = bench.lines((20, 3, 2), 200, 50, 8)
+    monkeypatch.setattr("dpkit.synthetic.engine.evolving._BLOCK", 200)
+    found = bench.lines((20, 3, 2), 200, 50, 16)
     assert len(found) == 5 and all(line.count("|") == 4 for line in found)
 
 

@@ -51,8 +51,8 @@ def test_the_rise_is_that_of_counting_anew(operator):
         for n, part in enumerate(parts):
             at, units = map(np.asarray, found[2 + 2 * n : 4 + 2 * n])
             np.add.at(part.reshape(-1), at, units)
-        moved = map(jnp.asarray, parts)
-        run.state = program.State(*moved, state.codes, state.odds)
+        first, second = map(jnp.asarray, parts)
+        run.state = program.State(first, second, state.codes, state.odds)
         assert run.residuals() == pytest.approx(problem.residuals(rows), abs=1e-4)
         run.state = state
 
