@@ -1,6 +1,7 @@
 """The search: brute force on small tables, and what must hold on all."""
 
 import hashlib
+import itertools
 import math
 import os
 import subprocess
@@ -109,6 +110,29 @@ def test_temperature_is_in_shares():
     assert found / found.sum() == pytest.approx(expected / expected.sum(), abs=0.12)
 
 
+def test_it_cools_from_the_second_sweep_on():
+    start, sizes, targets = random_case(2)
+    options = {"seed": 0, "temperature": 0.05}
+    for sweeps, equal in ((1, True), (2, False)):
+        warm, cold = (
+            search(start, sizes, targets, sweeps=sweeps, cooling=c, **options).rows
+            for c in (1.0, 0.01)
+        )
+        assert (warm == cold).all() == equal
+
+
+def test_weights_decide_between_targets():
+    start = np.zeros((10, 1), int)
+    targets = [
+        Target((0,), np.array([0.8, 0.2]), 3.0),
+        Target((0,), np.array([0.4, 0.6]), 1.0),
+        Target((0,), np.array([0.0, 1.0]), 0.0),
+    ]
+    # The mean by weight: (3 * .8 + .4) / 4 = .7.
+    rows = search(start, (2,), targets, seed=0, sweeps=9).rows
+    assert (rows == 0).sum() == 7
+
+
 def test_impossible_combinations_never_come():
     start, sizes, targets = random_case(4)
     rng = np.random.default_rng(0)
@@ -175,6 +199,18 @@ def test_hard_singles_are_met_in_whole_rows():
     found = search(start, sizes, single, seed=0, sweeps=3, hard_singles=True)
     # 40 rows: 20.2, 9.8, 10, 0 by the largest remainder.
     assert np.bincount(found.rows[:, 0], minlength=4).tolist() == [20, 10, 10, 0]
+
+
+def test_exchanges_end_where_no_exchange_is_better():
+    start, sizes, targets = random_case(3, rows=14)
+    targets[0] = Target((0,), np.array([0.4, 0.3, 0.2, 0.1]))
+    found = search(start, sizes, targets, seed=0, sweeps=40, hard_singles=True)
+    held, others = found.rows, plain(targets[1:])  # but the single of column 0
+    assert found.loss == pytest.approx(tables.loss(held.tolist(), others), rel=1e-9)
+    for i, k in itertools.combinations(range(14), 2):
+        rows = held.copy()
+        rows[[i, k], 0] = held[[k, i], 0]
+        assert tables.loss(rows.tolist(), others) >= found.loss - 1e-9
 
 
 @pytest.mark.parametrize(
