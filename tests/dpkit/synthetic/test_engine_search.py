@@ -201,10 +201,14 @@ def test_hard_singles_are_met_in_whole_rows():
     assert np.bincount(found.rows[:, 0], minlength=4).tolist() == [20, 10, 10, 0]
 
 
-def test_exchanges_end_where_no_exchange_is_better():
-    start, sizes, targets = random_case(3, rows=14)
+@pytest.mark.parametrize("seed", range(5))
+def test_exchanges_end_where_no_exchange_is_better(seed):
+    start, sizes, targets = random_case(seed, rows=14)
+    start[7:, 1:] = start[:7, 1:]  # rows that are alike beside the column
     targets[0] = Target((0,), np.array([0.4, 0.3, 0.2, 0.1]))
-    found = search(start, sizes, targets, seed=0, sweeps=40, hard_singles=True)
+    frozen = np.array([False, True, True, True, True])
+    options = {"sweeps": 40, "hard_singles": True, "frozen": frozen}
+    found = search(start, sizes, targets, seed=0, **options)
     held, others = found.rows, plain(targets[1:])  # but the single of column 0
     assert found.loss == pytest.approx(tables.loss(held.tolist(), others), rel=1e-9)
     for i, k in itertools.combinations(range(14), 2):
