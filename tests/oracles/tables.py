@@ -17,7 +17,7 @@ def counts(rows, columns, maps=None):
 
 
 def loss(rows, targets):
-    """Sum of weight * (share - target)^2 over (columns, values, weight, maps)."""
+    """Sum of weight * (share - value)^2 over (columns, values, weight, maps)."""
     total = 0.0
     for columns, values, weight, maps in targets:
         found = counts(rows, columns, maps)
