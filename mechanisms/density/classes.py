@@ -174,7 +174,7 @@ class ClassSums(Structure):
 
     def counts(self, values: np.ndarray) -> Answers:
         """How many records each class has."""
-        stddev = self.stddev / (COUNT_WEIGHT * self._length)
+        stddev = self.bar / (COUNT_WEIGHT * self._length)
         found = self.table(values)[1]
         zeros = np.zeros(self.classes)
         return Answers(found, zeros + stddev, zeros).times(self.max_weight)

@@ -252,7 +252,7 @@ class KernelSketch(Structure):
     def count_answer(self, values: np.ndarray) -> Answers:
         """How many points there are."""
         weight = COUNT_WEIGHT * math.sqrt(self.count)
-        value, stddev = values[-1:] / weight, np.array([self.stddev / weight])
+        value, stddev = values[-1:] / weight, np.array([self.bar / weight])
         return Answers(value, stddev, np.zeros(1)).times(self.max_weight)
 
     def expected_error(self, records: float) -> float:

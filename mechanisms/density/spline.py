@@ -227,7 +227,7 @@ class SplineGrid(Structure):
             flat = found.reshape(len(queries), -1)
             answers, norms = flat @ values, np.linalg.norm(flat, axis=1)
             above = []
-        return Answers(answers, self.stddev * norms, self.bias(values, found, above))
+        return Answers(answers, self.bar * norms, self.bias(values, found, above))
 
     def bias(
         self,
@@ -270,7 +270,7 @@ class SplineGrid(Structure):
 
     def count_answer(self, values: np.ndarray) -> Answers:
         """How many points there are: all weights together."""
-        stddev = np.array([self.stddev * math.sqrt(self.size)])
+        stddev = np.array([self.bar * math.sqrt(self.size)])
         return Answers(values.sum(keepdims=True), stddev, np.zeros(1)).times(
             self.max_weight
         )
