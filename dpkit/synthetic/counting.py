@@ -28,7 +28,7 @@ from dpkit.data.origins import Origin, open_origin
 from dpkit.data.table import check_columns, followed
 from dpkit.data.values import floats, missing, texts
 from dpkit.mechanisms.noise import host_generator
-from dpkit.synthetic.stored import Columns, capped
+from dpkit.synthetic.stored import BLOCK, Columns, capped
 
 STEPS = 2**16  # of the largest weight
 _MOST = 8 * 2**30  # bytes
@@ -243,12 +243,22 @@ class _Table:
 
     def _coded(self) -> Iterator[list[np.ndarray]]:
         """Codes, weights and owners, batch by batch, of which some are made at once."""
-        batches = followed(self._origin, _wanted(self.codebook), self._tell)
+        wanted = _wanted(self.codebook)
+        batches = _pieces(followed(self._origin, wanted, self._tell), wanted[0])
         coded = functools.partial(_coded, self.codebook)
         workers = min(4, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers) as pool:
             while some := list(itertools.islice(batches, 2 * workers)):
                 yield from pool.map(coded, some)
+
+
+def _pieces(
+    batches: Iterator[Mapping[str, Any]], name: str
+) -> Iterator[Mapping[str, Any]]:
+    """The same rows, at most a block at a time: a frame may come as one batch."""
+    for batch in batches:
+        for at in range(0, len(batch[name]), BLOCK):
+            yield {n: values[at : at + BLOCK] for n, values in batch.items()}
 
 
 def checked(
