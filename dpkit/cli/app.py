@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dpkit.cli import budget, data, density, jobs, ledger, predict, train
+from dpkit.cli import budget, data, density, jobs, ledger, predict, synth, train
 from dpkit.cli.errors import Command, Root
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("schema", cls=Command)(jobs.schema)
 app.add_typer(budget.app, name="budget")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(density.app, name="density")
+app.add_typer(synth.app, name="synth")
 app.add_typer(data.app, name="data")
 
 

@@ -202,7 +202,7 @@ def _config(
     own = source.suffix == ".toml"
     folder = source.parent if own else Path() if out is None else out
     if landmarks is not None:
-        given = {**given, "density.landmarks": _seen_from(folder, landmarks)}
+        given = {**given, "density.landmarks": seen_from(folder, landmarks)}
     text: str | Path = source
     if not own:
         for option, hint in _NEEDED.items():
@@ -211,7 +211,7 @@ def _config(
                 raise ValueError(f"missing option --{option}: {hint}")
         if not source.exists():
             raise ValueError(f"POINTS={str(source)!r} doesn't exist")
-        path = _seen_from(folder, source)
+        path = seen_from(folder, source)
         text = to_toml({"data": {"path": path}, "density": {}, "privacy": {}})
     words = [
         f"{key}={to_toml({'x': value})[4:].strip()}"
@@ -221,7 +221,7 @@ def _config(
     return load(jobs.config_type(name), text, [*words, *changes], folder=folder)
 
 
-def _seen_from(folder: Path, path: Path) -> str:
+def seen_from(folder: Path, path: Path) -> str:
     """A path as it is meant from a folder."""
     return os.path.relpath(path.resolve(), folder.resolve())
 

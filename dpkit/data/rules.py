@@ -49,7 +49,7 @@ class Forbidden:
       mask: bool, shaped by the columns' sizes; True where it is impossible.
 
     Example:
-      >>> Forbidden((0, 1), np.eye(2, dtype=bool)).mask.sum()
+      >>> int(Forbidden((0, 1), np.eye(2, dtype=bool)).mask.sum())
       2
     """
 

@@ -3,8 +3,8 @@
 The source is read once, in batches: rows become codes, which stay in memory while they
 are few, else in a file without a name; every question after that is asked of the codes.
 Nothing is released here. What one unit of privacy can add to a count is bounded here,
-though: at most `rows_per_unit` rows of each, chosen at random, count at all, each with
-at most the schema's `max_weight`.
+though: at most `rows_per_unit` rows of each count at all, each with at most the
+schema's `max_weight`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ import numpy as np
 from dpkit.accountants.answers import checks
 from dpkit.data.codes import Codebook
 from dpkit.data.encoding import each
+from dpkit.data.inspection import inspect
 from dpkit.data.origins import Origin, open_origin
 from dpkit.data.table import check_columns, followed
 from dpkit.data.values import floats, missing, texts
@@ -35,6 +36,7 @@ _MOST = 8 * 2**30  # bytes
 _CELLS = 2**31  # of one family
 
 
+@runtime_checkable
 class Source(Protocol):
     """Whatever can count the cells of a table: private.
 
@@ -81,15 +83,17 @@ def open_source(
     *,
     rows_per_unit: int | None = None,
     key: jax.Array | None = None,
+    on_invalid: str = "map",
     memory_limit: int | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Source:
     """A table whose cells can be counted. Its names are looked at; no row is read yet.
 
     Privacy: a row counts by its own codes alone (`Codebook.encode`). Of a unit with
-    more than `rows_per_unit` rows that many count, chosen by independent random
-    numbers, so that what other units have decides nothing; rows that don't say whose
-    they are don't count. A weight is cut to [0, max_weight] and rounded to whole steps.
+    more than `rows_per_unit` rows that many count, chosen by a hash of the unit and of
+    the order of its own rows, so that what other units have decides nothing; rows that
+    don't say whose they are don't count. A weight is cut to [0, max_weight] and rounded
+    to whole steps.
 
     Args:
       table: a path of CSV, Parquet, Arrow files or a folder of them; anything with
@@ -98,32 +102,37 @@ def open_source(
       codebook: public.
       rows_per_unit: L, public. Needed with the schema's unit_column; without one only
         1 is possible: each row is another unit's.
-      key: secret, of its own; chooses the rows of units that have more.
+      key: secret, of its own: with it nobody knows which rows of a unit count.
+      on_invalid: "map": what has no code of its own has the code that the schema says;
+        or "raise", for the owner at the desk: that a table raises tells something of
+        it.
       memory_limit: bytes of counts, or of rows, at most; by default a quarter of the
         machine's, at most 8 GiB.
       on_progress: told in one line how far reading has come.
 
     Raises:
-      ValueError: no such table, or columns of the schema that it lacks.
+      ValueError: no such table, or columns of the schema that it lacks; "raise", and a
+        value without a code: the message counts, and never repeats one.
       TypeError: an object without rows; a key that is none.
     """
+    checks.one_of(("map", "raise"), on_invalid=on_invalid)
     if memory_limit is not None:
         checks.integer_at_least(1, memory_limit=memory_limit)
     if rows_per_unit is not None:
         checks.integer_at_least(1, rows_per_unit=rows_per_unit)
-    if isinstance(getattr(table, "codebook", None), Codebook):
+    if isinstance(table, Source) and isinstance(table.codebook, Codebook):
         return _same(table, codebook, rows_per_unit)
     reach, unit = bounded(codebook, rows_per_unit)
-    draws = None
-    if codebook.schema.unit_column is not None:
-        if key is None:
-            raise ValueError("key is missing: it chooses which rows of a unit count")
-        draws = host_generator(key)
     if isinstance(table, np.ndarray) and table.dtype.names:
         table = {name: table[name] for name in table.dtype.names}
-    origin = open_origin(table)
+    origin = open_origin(table, strict=True)
     check_columns(origin, _wanted(codebook))
-    return _Table(origin, codebook, unit, reach, draws, memory_limit, on_progress)
+    if on_invalid == "raise":
+        _refuse_invalid(table, codebook)
+    salt = 0
+    if key is not None:
+        salt = int(host_generator(key).integers(2**64, dtype=np.uint64))
+    return _Table(origin, codebook, unit, reach, salt, memory_limit, on_progress)
 
 
 def bounded(codebook: Codebook, rows_per_unit: int | None) -> tuple[int, float]:
@@ -186,12 +195,12 @@ class _Table:
         codebook: Codebook,
         unit: float,
         reach: int,
-        draws: np.random.Generator | None,
+        salt: int,
         memory_limit: int | None,
         on_progress: Callable[[str], None] | None,
     ) -> None:
         self.codebook, self.unit, self.reach = codebook, unit, reach
-        self._origin, self._draws, self._tell = origin, draws, on_progress
+        self._origin, self._salt, self._tell = origin, salt, on_progress
         self._memory = memory_limit
 
     def count(self, families: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
@@ -229,17 +238,14 @@ class _Table:
         schema = self.codebook.schema
         dtypes = [_narrow(size) for size in self.codebook.sizes]
         dtypes += [np.dtype(np.int64)] * (schema.weight_column is not None)
-        if self._draws is None:  # there is no unit_column
-            rows = Columns(dtypes)
-            for coded in self._coded():
-                rows.add(coded)
-            return rows
-        rows = Columns([*dtypes, *[np.dtype(np.uint64)] * 3])
+        owned = schema.unit_column is not None
+        rows = Columns([*dtypes, *[np.dtype(np.uint64)] * (2 * owned)])
         for coded in self._coded():
-            ranks = self._draws.integers(2**64, size=len(coded[0]), dtype=np.uint64)
-            rows.add([*coded, ranks])
+            rows.add(coded)
+        if not owned:
+            return rows
         steps = 1 if schema.weight_column is None else STEPS
-        return capped(rows, self.reach // steps)
+        return capped(rows, self.reach // steps, self._salt)
 
     def _coded(self) -> Iterator[list[np.ndarray]]:
         """Codes, weights and owners, batch by batch, of which some are made at once."""
@@ -259,6 +265,30 @@ def _pieces(
     for batch in batches:
         for at in range(0, len(batch[name]), BLOCK):
             yield {n: values[at : at + BLOCK] for n, values in batch.items()}
+
+
+class Held:
+    """A source whose counts are kept once they were made; private like it.
+
+    Args:
+      source: is asked for what wasn't counted yet.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.codebook, self.unit = source.codebook, source.unit
+        self.reach, self._source = source.reach, source
+        self._known: dict[tuple[int, ...], np.ndarray] = {}
+
+    def count(self, families: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """Counted in one pass, or before."""
+        new = [family for family in families if family not in self._known]
+        if new:
+            self._known.update(zip(new, self._source.count(new), strict=True))
+        return [self._known[family] for family in families]
+
+    def rows(self) -> np.ndarray:
+        """All rows as codes."""
+        return self._source.rows()
 
 
 def checked(
@@ -350,3 +380,19 @@ def _owners(ids: Any) -> tuple[np.ndarray, np.ndarray]:
     ]
     table = np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
     return somebody, table[coded.indices.to_numpy()]
+
+
+def _refuse_invalid(table: Any, codebook: Codebook) -> None:
+    """Refuses values that no code stands for, column by column."""
+    if hasattr(table, "__arrow_c_stream__") and not hasattr(table, "__len__"):
+        raise ValueError("on_invalid='raise' reads a table twice; give a file")
+    _, fits = inspect(table, codebook.schema)
+    for name, fit in fits.items():
+        column = codebook.schema.columns.get(name)
+        lost = 0 if column is None or column.nullable else fit.missing
+        wrong = fit.strange + lost
+        if wrong:
+            raise ValueError(
+                f"schema.{name}: {wrong} values have no code of their own; widen the "
+                "schema, or use on_invalid='map'"
+            )

@@ -6,7 +6,10 @@ and no room for a key or a record.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+from csv import writer as csv_writer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,8 @@ from dpkit.synthetic.engine import Target
 from dpkit.synthetic.recipe import Fitted, Measurement
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from dpkit.synthetic.model import Model
 
 VERSION = 1
@@ -56,6 +61,26 @@ def content(model: Model) -> bytes:
     }
     text = json.dumps(told, allow_nan=False)  # columns keep their order
     return save(arrays, metadata={"dpkit_synthetic": text})
+
+
+def csv(table: pa.Table) -> bytes:
+    """A table as CSV; texts are quoted where they must be."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    names = io.StringIO()
+    csv_writer(names, lineterminator="\n").writerow(table.column_names)
+    whole = io.BytesIO(names.getvalue().encode())
+    whole.seek(0, io.SEEK_END)
+    begun = whole.tell()
+    for style in ("none", "needed"):  # the first refuses texts that need quotes
+        how = arrow.WriteOptions(include_header=False, quoting_style=style)
+        with contextlib.suppress(pa.ArrowInvalid):
+            arrow.write_csv(table, whole, how)
+            break
+        whole.seek(begun)
+        whole.truncate()
+    return whole.getvalue()
 
 
 def read(path: Path) -> tuple[Schema, Fitted, dict[str, Any], str]:

@@ -134,16 +134,16 @@ class Model:
     def errors(self) -> dict[tuple[str, ...], float]:
         """How far the rows are expected to be off, by family: total variation, 0 to 1.
 
-        Of each measured family: half the sum of what the estimate may be off, and of
-        how far the rows are from the estimate. Of the two the larger side is told.
+        Half the summed errors of shares, of each cell what its noise lets expect, but
+        no more than what is there: where neither rows nor estimate have anybody, the
+        search left nobody. On real tables it was a third too large.
         """
         names, told = self.codebook.names, {}
         for columns, (values, stddev) in self.fitted.estimates.items():
-            missed = np.abs(self._counts(columns) - values).sum()
-            noise = np.sqrt(2 / np.pi) * stddev.sum()
-            whole = max(self.records, 1.0)
-            off = min(1.0, float(np.hypot(missed, noise)) / 2 / whole)
-            told[tuple(names[n] for n in columns)] = off
+            there = self._counts(columns) + np.maximum(values, 0)
+            each = np.minimum(np.sqrt(2 / np.pi) * stddev, there)
+            off = float(each.sum()) / 2 / max(self.records, 1.0)
+            told[tuple(names[n] for n in columns)] = min(1.0, off)
         return told
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -34,10 +34,8 @@ from dp_accounting import DpEvent, GaussianDpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
-from dpkit.accountants.readings.calibration import calibrate
 from dpkit.mechanisms.tables import Marginals
-from dpkit.synthetic.engine import Target, search
-from dpkit.synthetic.estimates import Estimate, merged
+from dpkit.synthetic.budgets import noise_multiplier
 from dpkit.synthetic.recipe import (
     Fitted,
     Known,
@@ -45,9 +43,9 @@ from dpkit.synthetic.recipe import (
     OnProgress,
     Purse,
     measure,
+    quiet,
 )
-from dpkit.synthetic.shrinkage import PairTarget, pair_target, strength, zero_chances
-from dpkit.synthetic.start import drawn, edge_table, forest
+from dpkit.synthetic.view import View, refuse_memory
 
 if TYPE_CHECKING:
     from dpkit.data.codes import Codebook
@@ -55,11 +53,8 @@ if TYPE_CHECKING:
 
 SINGLES, PAIRS_ONCE, PAIRS_AGAIN = "singles", "pairs", "pairs again"
 PRICES = {"few": 3.0, "fewer": 8.0, "free": 0.0}
-MOST_ROWS = 250_000
 _WEAKEST = 0.02  # strength from which on a pair gets more of the second stage
-_TEMPERATURE = 8.0  # times the noise of a cell
 _ROUNDING = 1 + 1e-9  # so that sums of precisions never pass what was paid
-_HARD = math.inf
 _Counted = dict[tuple[int, ...], np.ndarray]
 
 
@@ -117,6 +112,7 @@ class PAIRS:
         """The three Gaussian releases, by name."""
         del reach
         families = self._families(codebook)
+        refuse_memory(codebook, families)
         shares = {SINGLES: self.singles_share}
         if families:
             rest = 1 - self.singles_share
@@ -124,11 +120,30 @@ class PAIRS:
             shares[PAIRS_AGAIN] = rest * (1 - self.first_share)
         else:
             shares[SINGLES] = 1.0
-        noise = self._noise_multiplier(relation)
+        noise = noise_multiplier(self.epsilon, self.delta, relation)
         return {
             name: GaussianDpEvent(noise / math.sqrt(share))
             for name, share in shares.items()
         }
+
+    def planned(
+        self, codebook: Codebook, relation: Relation, reach: int
+    ) -> dict[tuple[int, ...], float]:
+        """The noise that a count of each family will have, were all pairs as strong.
+
+        Both looks at a pair together; in counts, a deviation.
+        """
+        releases = self.releases(codebook, relation, reach)
+        budget = _Budget.of(releases, self._families(codebook), relation, reach, 1.0)
+        sizes = np.array(codebook.sizes, float) ** (2 / 3)
+        precisions = budget.whole[SINGLES] * sizes / sizes.sum()
+        noises: dict[tuple[int, ...], float] = {
+            (n,): float(one**-0.5) for n, one in enumerate(precisions)
+        }
+        pairs = sum(budget.whole.values()) - budget.whole[SINGLES]
+        for family in budget.families:
+            noises[family] = (pairs / len(budget.families)) ** -0.5
+        return noises
 
     def fit(
         self,
@@ -140,34 +155,28 @@ class PAIRS:
     ) -> Fitted:
         """Measures, estimates, and searches for rows; see the module."""
         codebook = source.codebook
-        tell = on_progress or _quiet
+        tell = on_progress or quiet
         tell(0, 1, "counting pairs")
-        budget = _Budget.of(self, source, purse.relation)
+        releases = self.releases(codebook, purse.relation, source.reach)
+        budget = _Budget.of(
+            releases,
+            self._families(codebook),
+            purse.relation,
+            source.reach,
+            source.unit,
+        )
         known = [one.measurement(codebook) for one in self.known]
-        measured = _measured(self, source, purse, budget)
+        measured = _measured(source, purse, budget)
         tell(0, 1, "estimating")
         view = View.of(codebook, [*measured, *known])
-        targets = view.targets(PRICES[self.impossible], known)
-        count = self.rows or max(1, min(round(view.estimate.records), MOST_ROWS))
-        generator = np.random.default_rng([seed, 0])
-        found = search(
-            view.start(count, generator),
-            codebook.sizes,
-            targets,
-            seed=seed,
+        return view.fitted(
+            [*measured, *known],
+            price=PRICES[self.impossible],
+            rows=self.rows,
             sweeps=self.sweeps,
-            temperature=_TEMPERATURE * view.noise / view.records,
             cooling=self.cooling,
-            forbidden=codebook.forbidden,
-            on_progress=lambda done, total: tell(done, total, "searching"),
-        )
-        return Fitted(
-            (*measured, *known),
-            tuple(targets),
-            found.rows,
-            view.estimate.records,
-            estimates=view.estimates(),
-            facts={"loss": found.loss, "pairs": len(view.pairs)},
+            seed=seed,
+            tell=tell,
         )
 
     def _families(self, codebook: Codebook) -> list[tuple[int, int]]:
@@ -185,15 +194,6 @@ class PAIRS:
             chosen.add(tuple(sorted(numbers[name] for name in pair)))
         return sorted(pair for pair in chosen if set(pair) <= set(wide))  # type: ignore
 
-    def _noise_multiplier(self, relation: Relation) -> float:
-        """Of one Gaussian that costs everything."""
-        return calibrate(
-            GaussianDpEvent,
-            epsilon=self.epsilon,
-            delta=self.delta,
-            relation=relation,
-        ).value
-
 
 @dataclasses.dataclass(frozen=True)
 class _Budget:
@@ -205,23 +205,27 @@ class _Budget:
     reach: int
 
     @classmethod
-    def of(cls, recipe: PAIRS, source: Source, relation: Relation) -> _Budget:
+    def of(
+        cls,
+        events: Mapping[str, Any],
+        families: list[tuple[int, int]],
+        relation: Relation,
+        reach: int,
+        step: float,
+    ) -> _Budget:
         """The events as precisions: one unit moves a family by reach steps."""
-        events = recipe.releases(source.codebook, relation, source.reach)
-        whole = {}
-        for name, event in events.items():
-            # Marginals of one family with deviation 1 say what a precision costs.
-            plain = Marginals(
-                families=((0,),), sizes=(1,), stddevs=(1.0,), reach=source.reach
-            ).event(relation)
-            ratio = plain.noise_multiplier / event.noise_multiplier  # type: ignore
-            whole[name] = (ratio / source.unit) ** 2
-        return cls(recipe._families(source.codebook), whole, source.unit, source.reach)
+        # Marginals of one family with deviation 1 say what a precision costs.
+        plain: Any = Marginals(
+            families=((0,),), sizes=(1,), stddevs=(1.0,), reach=reach
+        ).event(relation)
+        whole = {
+            name: (plain.noise_multiplier / event.noise_multiplier / step) ** 2
+            for name, event in events.items()
+        }
+        return cls(families, whole, step, reach)
 
 
-def _measured(
-    recipe: PAIRS, source: Source, purse: Purse, budget: _Budget
-) -> list[Measurement]:
+def _measured(source: Source, purse: Purse, budget: _Budget) -> list[Measurement]:
     """Everything that is released."""
     codebook, pairs = source.codebook, budget.families
     singles = [(n,) for n in range(len(codebook.sizes))]
@@ -231,7 +235,7 @@ def _measured(
     def release(name: str, precisions: Mapping[Any, float]) -> list[Measurement]:
         """One stage."""
         chosen = list(precisions)
-        deviations = [p**-0.5 * _ROUNDING for p in precisions.values()]
+        deviations = [float(p) ** -0.5 * _ROUNDING for p in precisions.values()]
         sums = Marginals(
             families=tuple(chosen),
             sizes=tuple(codebook.sizes),
@@ -256,107 +260,3 @@ def _measured(
     strong = np.array([max(view.strength(pair), _WEAKEST) for pair in pairs])
     again = budget.whole[PAIRS_AGAIN] * strong / strong.sum()
     return found + release(PAIRS_AGAIN, dict(zip(pairs, again, strict=True)))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class View:
-    """What released tables say of columns and pairs.
-
-    Args:
-      codebook: public.
-      measured: by columns.
-      estimate: of single columns.
-      shares: of single columns, distributions.
-      pairs: shrunk tables.
-    """
-
-    codebook: Codebook
-    measured: Mapping[tuple[int, ...], Measurement]
-    estimate: Estimate
-    shares: list[np.ndarray]
-    pairs: Mapping[tuple[int, int], PairTarget]
-
-    @classmethod
-    def of(cls, codebook: Codebook, measurements: Sequence[Measurement]) -> View:
-        """The view of some measurements of singles and pairs."""
-        measured = merged(measurements)
-        estimate = Estimate.of(codebook.sizes, measured)
-        shares, records = estimate.shares, max(estimate.records, 1.0)
-        impossible = {one.columns: one.mask for one in codebook.forbidden}
-        pairs = {}
-        for columns, found in measured.items():
-            if len(columns) != 2:
-                continue
-            a, b = columns
-            ordered = (codebook.ordered[a], codebook.ordered[b])
-            pair = pair_target(
-                found.values, found.precision, records, shares[a], shares[b], ordered
-            )
-            if columns in impossible:
-                pair.values[impossible[columns]] = 0.0
-                pair.stddev[impossible[columns]] = 0.0
-            pairs[a, b] = pair
-        return cls(codebook, measured, estimate, shares, pairs)
-
-    @property
-    def records(self) -> float:
-        """n-hat, at least 1."""
-        return max(self.estimate.records, 1.0)
-
-    @property
-    def noise(self) -> float:
-        """The noise of a cell of a pair, root mean square; of a single without any."""
-        chosen = self.pairs or [(n,) for n in range(len(self.shares))]
-        noises = [1 / self.measured[columns].precision for columns in chosen]
-        return float(np.sqrt(np.mean(noises)))
-
-    def strength(self, pair: tuple[int, int]) -> float:
-        """How far a pair is from independent."""
-        a, b = pair
-        return strength(self.pairs[pair].values, self.shares[a], self.shares[b])
-
-    def targets(self, price: float, exact: Sequence[Measurement]) -> list[Target]:
-        """What to search for: shares, with the price on pairs that nobody holds."""
-        fixed = {one.columns for one in exact if one.stddev == 0}
-        targets = [
-            Target((n,), share, _HARD if (n,) in fixed else 1.0)
-            for n, share in enumerate(self.shares)
-        ]
-        mean = float(
-            np.mean([1 / self.measured[pair].precision for pair in self.pairs] or [1.0])
-        )
-        for (a, b), pair in self.pairs.items():
-            found = self.measured[a, b]
-            if found.stddev == 0:
-                values = found.values / found.values.sum()
-                targets.append(Target((a, b), values, _HARD))
-                continue
-            expected = self.records * np.outer(self.shares[a], self.shares[b])
-            chances = zero_chances(found.values, expected, found.stddev)
-            values = pair.values - price * self.noise / self.records * chances
-            targets.append(Target((a, b), values, found.precision * mean))
-        return targets
-
-    def start(self, rows: int, generator: np.random.Generator) -> np.ndarray:
-        """Rows to begin with."""
-        edges, _ = forest(self.shares, self.pairs)
-        tables = {
-            (a, b): edge_table(self.pairs[a, b].values, self.shares[a], self.shares[b])
-            for a, b in edges
-        }
-        return drawn(self.shares, tables, rows, generator)
-
-    def estimates(self) -> dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]]:
-        """Counts of singles and pairs, and their deviations."""
-        found: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
-        for n, share in enumerate(self.shares):
-            deviation = self.estimate.precisions[n] ** -0.5
-            found[(n,)] = (self.records * share, np.full(share.shape, deviation))
-        for columns, pair in self.pairs.items():
-            found[columns] = (self.records * pair.values, self.records * pair.stddev)
-        return found
-
-
-def _quiet(done: int, total: int, doing: str) -> None:
-    """Nobody is told."""
-    del done, total, doing

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dpkit.synthetic.engine import Target
 
 OnProgress = Callable[[int, int, str], None]  # done, total, doing
+_HALVINGS = 12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,6 +127,13 @@ class Purse(Protocol):
 
     relation: Relation
 
+    def affordable(self, rho: float) -> float:
+        """How much zCDP releases that are chosen along the way may have, at most rho.
+
+        A ledger's filter may allow less than a plan that is fixed beforehand.
+        """
+        ...
+
     def pay(self, event: DpEvent, name: str) -> jax.Array:
         """Charges one release.
 
@@ -214,6 +222,10 @@ class Sealed:
         self.relation = relation
         self._left, self._key_of = dict(releases), key_of
 
+    def affordable(self, rho: float) -> float:
+        """All of it: it was paid."""
+        return rho
+
     def pay(self, event: DpEvent, name: str) -> jax.Array:
         """The key of a release that was paid, once."""
         paid = self._left.get(name)
@@ -244,6 +256,10 @@ class Charging:
         self._ledger, self._key, self._label = ledger, key, label
         self._names: set[str] = set()
 
+    def affordable(self, rho: float) -> float:
+        """What the ledger's filter lets pass."""
+        return affordable(self._ledger, rho)
+
     def pay(self, event: DpEvent, name: str) -> jax.Array:
         """Charges a release under its name, once."""
         if name in self._names:
@@ -251,6 +267,30 @@ class Charging:
         self._ledger.charge(event, label=f"{self._label}: {name}")
         self._names.add(name)
         return noise_key(self._key, name.encode(), np.zeros(0))
+
+
+def affordable(ledger: Ledger, rho: float) -> float:
+    """The most zCDP, up to rho, that a ledger would let pass release by release.
+
+    Curves of releases add up, and none of ours is above that of one Gaussian with the
+    same rho: if that may be charged, so may they.
+
+    Raises:
+      BudgetExceeded: hardly anything.
+    """
+    low, high, share = 0.0, 1.0, 1.0
+    for _ in range(_HALVINGS):
+        event = GaussianDpEvent((2 * rho * share) ** -0.5)
+        if ledger.remaining(event, sealed=False) >= 1:
+            low = share
+        else:
+            high = share
+        if low == high:
+            break
+        share = (low + high) / 2
+    if not low:  # says what is left
+        ledger.charge(GaussianDpEvent((2 * rho) ** -0.5), label="along the way")
+    return rho * low
 
 
 def measure(mechanism: Any, total: Any, purse: Purse, name: str) -> np.ndarray:
@@ -268,3 +308,21 @@ def measure(mechanism: Any, total: Any, purse: Purse, name: str) -> np.ndarray:
     key = purse.pay(mechanism.event(purse.relation), name)
     own = noise_key(key, repr(mechanism).encode(), total)
     return mechanism.privatize(own, total)
+
+
+def select(choice: Any, scores: np.ndarray, purse: Purse, name: str) -> tuple[int, ...]:
+    """Pays for a private choice, then makes it.
+
+    Args:
+      choice: a `Selection`.
+      scores: of the candidates; private.
+      purse, name: as for `measure`.
+    """
+    key = purse.pay(choice.event(purse.relation), name)
+    own = noise_key(key, repr(choice).encode(), scores)
+    return choice(own, scores)
+
+
+def quiet(done: int, total: int, doing: str) -> None:
+    """Tells nobody."""
+    del done, total, doing

@@ -14,6 +14,7 @@ from dpkit.data.spool import Scratch
 
 BLOCK = 2**18  # rows
 _IN_MEMORY = 256 * 2**20
+_TOGETHER = 2**23  # rows whose owners are compared at once
 
 
 class Columns:
@@ -105,42 +106,65 @@ def _joined(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def capped(rows: Columns, most: int) -> Columns:
-    """At most so many rows of each owner, those of the lowest rank.
+def capped(rows: Columns, most: int, salt: int) -> Columns:
+    """At most so many rows of each owner.
+
+    Which ones, a hash of the owner, of the row's place among the owner's rows and of a
+    salt decides: what others have changes nothing, and a second reading nothing either.
 
     Args:
-      rows: whose last three columns are an owner, 128 bits, and a random rank.
+      rows: whose last two columns are an owner, 128 bits.
       most: rows of an owner.
+      salt: 64 bits.
 
     Returns:
       The rows that are kept, in order, without those columns.
     """
-    kept = _kept(rows, most)
-    chosen, at = Columns(rows.dtypes[:-3]), 0
+    kept = _kept(rows, most, np.uint64(salt))
+    chosen, at = Columns(rows.dtypes[:-2]), 0
     for block in rows.blocks():
         mask = kept[at : at + len(block[0])]
-        chosen.add([column[mask] for column in block[:-3]])
+        chosen.add([column[mask] for column in block[:-2]])
         at += len(mask)
     return chosen
 
 
-def _kept(rows: Columns, most: int) -> np.ndarray:
-    """Which rows are among their owner's first by rank; some owners at a time."""
+def _kept(rows: Columns, most: int, salt: np.uint64) -> np.ndarray:
+    """Which rows are kept; some owners at a time."""
     kept = np.zeros(len(rows), bool)
-    shares = 1 + len(rows) // 2**23
+    shares = 1 + len(rows) // _TOGETHER
     for share in range(shares):
-        marks, places, at = [np.zeros((0, 3), np.uint64)], [np.zeros(0, np.int64)], 0
+        owners, places, at = [np.zeros((0, 2), np.uint64)], [np.zeros(0, np.int64)], 0
         for block in rows.blocks():
-            mine = np.flatnonzero(block[-3] % np.uint64(shares) == share)
-            marks.append(np.stack([column[mine] for column in block[-3:]], axis=1))
+            mine = np.flatnonzero(block[-2] % np.uint64(shares) == share)
+            owners.append(np.stack([column[mine] for column in block[-2:]], axis=1))
             places.append(mine + at)
             at += len(block[0])
-        found = np.concatenate(marks)
-        order = np.lexsort(found.T[::-1])
-        owners = found[order, :2]
-        new = np.ones(len(owners), bool)
-        new[1:] = (owners[1:] != owners[:-1]).any(axis=1)
-        numbers = np.arange(len(owners))
-        place = numbers - np.maximum.accumulate(np.where(new, numbers, 0))
-        kept[np.concatenate(places)[order[place < most]]] = True
+        first = _first(np.concatenate(owners), most, salt)
+        kept[np.concatenate(places)[first]] = True
     return kept
+
+
+def _first(owners: np.ndarray, most: int, salt: np.uint64) -> np.ndarray:
+    """Rows that are first among their owner's, in an order by hash."""
+    order = np.lexsort(owners.T)
+    place = _place(owners[order])
+    hashes = _mixed(_mixed(owners[order, 0] ^ salt) + place.astype(np.uint64))
+    order = order[np.lexsort([hashes, *owners[order].T])]
+    return order[_place(owners[order]) < most]
+
+
+def _place(owners: np.ndarray) -> np.ndarray:
+    """The place of each row among its owner's, where they stand together."""
+    new = np.ones(len(owners), bool)
+    new[1:] = (owners[1:] != owners[:-1]).any(axis=1)
+    numbers = np.arange(len(owners))
+    return numbers - np.maximum.accumulate(np.where(new, numbers, 0))
+
+
+def _mixed(words: np.ndarray) -> np.ndarray:
+    """Steele, Lea and Flood's mix of 64 bits (SplitMix, 2014)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    return words ^ (words >> np.uint64(31))

@@ -79,7 +79,7 @@ class Synthesizer:
             a folder of them, or a `Source`.
           ledger: it is charged; None: one in memory, for add_remove of one record, with
             just this budget.
-          rows_per_unit: the most rows of one unit; more are left out at random. Needed
+          rows_per_unit: the most rows of one unit; more are left out. Needed
             where the schema has a unit_column.
           key: of the noise, secret, used for this call alone; None: from the operating
             system.
@@ -104,12 +104,7 @@ class Synthesizer:
         key = secret_key() if key is None else _check.typed_key(key)
         recipe = self.mechanism
         label = label or f"synthetic table by {recipe.name}"
-        source = open_source(
-            table,
-            self.codebook,
-            rows_per_unit=rows_per_unit,
-            key=jax.random.fold_in(key, 1),
-        )
+        source = open_source(table, self.codebook, rows_per_unit=rows_per_unit)
         with _ledger(ledger, recipe, rows_per_unit) as book:
             made = synthesize(
                 recipe,

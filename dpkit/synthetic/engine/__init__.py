@@ -7,7 +7,7 @@ a release.
 
 from dpkit.synthetic.engine.evolving import evolve
 from dpkit.synthetic.engine.families import HalfSpace, Marginal, Prefix
-from dpkit.synthetic.engine.search import memory, search
+from dpkit.synthetic.engine.searching import memory, search
 from dpkit.synthetic.engine.targets import Found, Target
 
 __all__ = [

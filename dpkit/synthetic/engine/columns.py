@@ -25,12 +25,11 @@ _UP, _DOWN = 1.15, 0.5
 
 
 class State(NamedTuple):
-    """What a sweep changes: residuals, codes of views, p by column, changes made."""
+    """What a sweep changes: residuals, codes of views, p by column."""
 
     residuals: jax.Array
     codes: jax.Array
     rates: jax.Array
-    changed: jax.Array
 
 
 class _Carried(NamedTuple):
@@ -39,7 +38,6 @@ class _Carried(NamedTuple):
     part: jax.Array
     codes: jax.Array
     rate: jax.Array
-    changed: jax.Array
 
 
 def _get(array: jax.Array, index: Any) -> jax.Array:
@@ -120,20 +118,19 @@ def _carried_on(
     )
     # A batch without a proposal says nothing of p.
     rate = jnp.where(take.any(), rate, now.rate)
-    return _Carried(part, codes, rate, now.changed + kept.sum())
+    return _Carried(part, codes, rate)
 
 
 def _in_column(state: State, table: Slice, width: int, batches: int, one: Any) -> State:
     """Take a column's slice out, do the batches, and write it back."""
     places = _places(state.residuals, table, width)
     rate = state.rates[table.column]
-    now = _Carried(_get(state.residuals, places), state.codes, rate, state.changed)
+    now = _Carried(_get(state.residuals, places), state.codes, rate)
     now = jax.lax.fori_loop(0, batches, one, now)
     return State(
         state.residuals.at[places].set(now.part, mode="promise_in_bounds"),
         now.codes,
         state.rates.at[table.column].set(now.rate),
-        now.changed,
     )
 
 

@@ -17,6 +17,7 @@ from dpkit.accountants.answers import checks
 from dpkit.synthetic.engine import exact
 from dpkit.synthetic.engine import generations as program
 from dpkit.synthetic.engine.families import Family, Region
+from dpkit.synthetic.engine.layout import Layout, room
 from dpkit.synthetic.engine.problem import Asked, Problem
 from dpkit.synthetic.engine.targets import Found, Impossible
 
@@ -96,9 +97,9 @@ def evolve(
         if stop_below is not None and run.loss() <= stop_below:
             break
     rows = run.rows()
-    run.problem.checked(np.asarray(run.state.residuals), rows)
+    residuals = run.problem.checked(np.asarray(run.state.residuals), rows)
     run.problem.refuse_impossible(rows)
-    return Found(rows, run.problem.loss(run.problem.residuals(rows)), done)
+    return Found(rows, run.problem.loss(residuals), done)
 
 
 def _memory(asked: Asked, rows: int, candidates: int) -> int:
@@ -108,7 +109,7 @@ def _memory(asked: Asked, rows: int, candidates: int) -> int:
     scores = regions * sum(layout.sizes) if regions else 0
     own = 40 * (len(layout.families) + regions) + 24 * len(layout.view_maps)
     return (
-        32 * int(layout.offsets[-1])
+        32 * layout.length
         + 8 * scores
         + 4 * candidates * own
         + 24 * max(_BLOCK, candidates)
@@ -191,9 +192,12 @@ def _tables(
     layout = problem.asked.layout
     count, depth = len(layout.families), len(layout.sizes)
     longest = max([1, *(len(family.columns) for family in layout.families)])
-    # One more family, the last cell, stands for none.
-    views, strides = np.zeros((2, count + 1, longest), np.int32)
-    own, steps = np.zeros((2, depth, count + 1), np.int32)
+    # Families beyond those there are stand for none: all at the last cell.
+    whole = room(count + 1)
+    offsets = np.full(whole, layout.length - 1, np.int32)
+    offsets[:count] = layout.offsets[:-1]
+    views, strides = np.zeros((2, whole, longest), np.int32)
+    own, steps = np.zeros((2, depth, whole), np.int32)
     for number, family in enumerate(layout.families):
         for n, pair in enumerate(family.mapped()):
             views[number, n] = layout.view_of(*pair)
@@ -202,18 +206,19 @@ def _tables(
                 own[pair[0], number] = views[number, n]
                 steps[pair[0], number] = strides[number, n]
     holds = steps > 0
-    touching = np.full((depth, max(1, holds.sum(axis=1).max())), count, np.int32)
+    most = room(int(holds.sum(axis=1).max()))
+    touching = np.full((depth, most), count, np.int32)
     for column in range(depth):
         found = np.flatnonzero(holds[column])
         touching[column, : len(found)] = found
     maps = np.zeros((len(layout.view_maps), max(layout.sizes)), np.int32)
     for number, (_, chosen) in enumerate(layout.view_maps):
         maps[number, : len(chosen)] = chosen
-    regions, scores, numeric, bounds = _regions(layout.counted, layout.sizes)
+    regions, scores, numeric, bounds = _regions(layout, count)
     return program.Tables(
-        layout.offsets.astype(np.int32),
-        np.array([*layout.weights, 0], np.float32),
-        np.array([*layout.live, 0], np.float32),
+        offsets,
+        np.pad(np.array(layout.weights, np.float32), (0, whole - count)),
+        np.pad(np.array(layout.live, np.float32), (0, whole - count)),
         views,
         strides,
         touching,
@@ -235,18 +240,21 @@ def _tables(
 
 
 def _regions(
-    families: Sequence[Family], sizes: Sequence[int]
+    layout: Layout, none: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Which families are regions; their scores, numeric columns and bounds."""
-    found = [(n, one) for n, one in enumerate(families) if isinstance(one, Region)]
+    pairs = enumerate(layout.counted)
+    found = [(n, one) for n, one in pairs if isinstance(one, Region)]
     numeric = sorted({column for _, one in found for column in one.columns})
-    scores = np.zeros((len(numeric), max(sizes), len(found)), np.int32)
+    more = room(len(found)) - len(found) if found else 0
+    count = len(found) + more
+    scores = np.zeros((len(numeric), max(layout.sizes), count), np.int32)
     for q, (_, one) in enumerate(found):
         for column, own in zip(one.columns, one.scores(), strict=True):
             scores[numeric.index(column), : len(own), q] = own
     return (
-        np.array([n for n, _ in found], np.int32),
+        np.array([*(n for n, _ in found), *[none] * more], np.int32),
         scores,
         np.array(numeric, np.int32),
-        np.array([one.bound for _, one in found], np.int32),
+        np.array([*(one.bound for _, one in found), *[0] * more], np.int32),
     )

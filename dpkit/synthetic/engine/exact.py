@@ -89,13 +89,24 @@ def _shared(one: Exact, done: Sequence[Exact]) -> set[int]:
             "others in a circle, so that no order meets them all; leave one out"
         )
     for common, other in overlaps:
+        if any(_map(one, c) != _map(other, c) for c in common):
+            raise ValueError(
+                f"exact targets of columns {columns} and {other.family.columns}: they "
+                f"count columns {sorted(common)} by different groups"
+            )
         mine, theirs = (_margin(each, common) for each in (one, other))
-        if mine.shape != theirs.shape or np.abs(mine - theirs).max() > _CLOSE:
+        if np.abs(mine - theirs).max() > _CLOSE:
             raise ValueError(
                 f"exact targets of columns {columns} and {other.family.columns}: they "
                 f"contradict each other in columns {sorted(common)}"
             )
     return shared
+
+
+def _map(one: Exact, column: int) -> bytes | None:
+    """By which groups a column is counted; None: by its codes."""
+    chosen = dict(one.family.mapped())[column]
+    return None if chosen is None else chosen.astype(np.int64).tobytes()
 
 
 def _margin(one: Exact, columns: set[int]) -> np.ndarray:

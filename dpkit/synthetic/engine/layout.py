@@ -79,6 +79,11 @@ class Layout:
         """Where families begin, and where the last one ends, (M + 1,)."""
         return np.cumsum([0, *(int(np.prod(shape)) for shape in self.shapes)])
 
+    @property
+    def length(self) -> int:
+        """Of all residuals with padding; its last cell counts for nothing."""
+        return room(int(self.offsets[-1]) + 1, 2**14)
+
     @functools.cached_property
     def _views(self) -> dict[tuple[int, bytes], int]:
         """The number of each map of a column; columns themselves come first."""
@@ -137,12 +142,11 @@ class Layout:
         ]
 
     def slice_shape(self, column: int) -> tuple[int, int]:
-        """(rows, width) with padding: one for all, or powers of two where it is big."""
+        """(rows, width) with padding: one for all columns, or its own if it is big."""
         most = max(self.slice_rows), max(self.sizes)
         if most[0] * most[1] <= _ONE_SHAPE:
-            return max(most[0], 1), most[1]
-        rows, size = max(self.slice_rows[column], 1), self.sizes[column]
-        return 1 << (rows - 1).bit_length(), 1 << (size - 1).bit_length()
+            return room(most[0], 2**10), most[1]
+        return room(self.slice_rows[column]), room(self.sizes[column])
 
     def slice(self, column: int) -> Slice:
         """The tables of a column."""
@@ -150,7 +154,7 @@ class Layout:
         views = max(len(one) for one in self._touching)
         most = max(len(places) for one in self._touching for places in one.values())
         beside = max([2, *(len(family.columns) for family in self.families)]) - 1
-        table = (views, max(most, 1))
+        table = (views, room(most))
         found = Slice(
             np.array(column, np.int32),
             np.array(self.sizes[column], np.int32),
@@ -196,8 +200,8 @@ class Layout:
         return end
 
     def counts(self, rows: np.ndarray) -> np.ndarray:
-        """How many rows fall into each cell, all families in a row, float64."""
-        found = np.zeros(self.offsets[-1])
+        """How many rows fall into each cell, (length,) float64; of prices none."""
+        found = np.zeros(self.length)
         for n, family in enumerate(self.counted):
             if self.live[n]:
                 begin, end = self.offsets[n : n + 2]
@@ -218,3 +222,13 @@ class Layout:
 def _bytes(chosen: np.ndarray) -> bytes:
     """A map as a key."""
     return np.asarray(chosen, np.int32).tobytes()
+
+
+def room(count: int, least: int = 16) -> int:
+    """At least `count`: few different ones, so that programs are seldom compiled anew.
+
+    A power of two; of large numbers the next eighth of one.
+    """
+    step = 1 << max(0, count.bit_length() - 4) if count > 2**20 else 1
+    up = 1 << (count - 1).bit_length() if count > 1 else 1
+    return max(least, -(-count // step) * step if step > 1 else up)

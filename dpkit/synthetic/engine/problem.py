@@ -134,11 +134,12 @@ class Asked:
         rows = exact.met(rows, self.hard, cells, generator)
         kept = cells | exact.held(self.hard, len(sizes))[None]
         rows = exact.repaired(rows, sizes, self.rules, kept, generator)
-        parts = [np.asarray(values) * len(rows) for values in self.shares]
-        parts += [-BIG * rule.mask for rule in self.rules]
-        # The last cell is where programs read and write what counts for nothing.
-        flat = [*(np.ravel(part).astype(np.float64) for part in parts), np.zeros(1)]
-        return Problem(self, rows, cells, np.concatenate(flat), generator)
+        goals = np.zeros(self.layout.length)
+        parts = [values * len(rows) for values in self.shares]
+        parts += [-float(BIG) * rule.mask for rule in self.rules]
+        for begin, part in zip(self.layout.offsets, parts, strict=False):
+            goals[begin : begin + part.size] = part.reshape(-1)
+        return Problem(self, rows, cells, goals, generator)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,8 +153,8 @@ class Problem:
     generator: np.random.Generator
 
     def residuals(self, rows: np.ndarray) -> np.ndarray:
-        """Counts less goals, in rows, float64; a cell more than there are."""
-        return np.append(self.asked.layout.counts(rows), 0) - self.goals
+        """Counts less goals, in rows, float64."""
+        return self.asked.layout.counts(rows) - self.goals
 
     def loss(self, residuals: np.ndarray) -> float:
         """F of residuals."""

@@ -136,5 +136,5 @@ def test_a_moment_may_be_any_time_of_a_day():
     ],
 )
 def test_rules_that_are_none(rule):
-    with pytest.raises((ValueError, TypeError), match="rules|hat|sex"):
+    with pytest.raises((ValueError, TypeError), match=r"rules|hat|sex"):
         book(rule)

@@ -180,25 +180,48 @@ def test_each_unit_keeps_so_many_rows_and_nobody_none(most):
     assert kept == {unit: min(count, most) for unit, count in rows.items()}
 
 
-def test_which_rows_count_is_random_and_fair():
-    table = {"who": ["u"] * 4 + ["v"] * 3 + ["w"]}
-    times = 300
-    chosen = np.zeros(8)
-    for seed in range(times):
-        chosen[kept_of(table, 2, seed)] += 1
-    expected = np.array([2 / 4] * 4 + [2 / 3] * 3 + [1.0])
-    deviation = np.sqrt(times * expected * (1 - expected))
+def test_which_rows_count_is_fair():
+    # 600 units of four rows, 500 of three: a hash chooses, of a salt for each key.
+    units = [f"u{n}" for n in range(1100) for _ in range(4 if n < 600 else 3)]
+    kept = np.isin(np.arange(len(units)), kept_of({"who": units}, 2, seed=0))
+    fours, threes = kept[:2400].reshape(-1, 4), kept[2400:].reshape(-1, 3)
     # Seven binomial counts within five deviations: false alarm below 1e-5.
-    assert (abs(chosen - times * expected) <= 5 * deviation).all()
+    assert (abs(fours.sum(0) - 300) <= 5 * np.sqrt(600 / 4)).all()
+    assert (abs(threes.sum(0) - 1000 / 3) <= 5 * np.sqrt(500 * 2 / 9)).all()
+    again = kept_of({"who": units}, 2, seed=0)
+    assert (np.flatnonzero(kept) == again).all()
+    # With another key about half of the pairs of fours are others.
+    other = np.isin(np.arange(len(units)), kept_of({"who": units}, 2, seed=1))
+    assert (other != kept).sum() > 1000
 
 
-def test_what_others_have_does_not_decide_how_many_of_mine_count(monkeypatch):
-    monkeypatch.setattr(stored, "BLOCK", 64)  # of some blocks, in any order
+def test_what_others_have_does_not_decide_which_of_mine_count(monkeypatch):
+    monkeypatch.setattr(stored, "BLOCK", 64)
+    monkeypatch.setattr(stored, "_TOGETHER", 50)
     mine = ["me"] * 7
+    chosen = set()
     for others in ([], ["a"] * 90, [None] * 50 + list("abc") * 40):
-        table = {"who": [*others, *mine, *others]}
-        kept = kept_of(table, 3, seed=4)
-        assert sum(table["who"][n] == "me" for n in kept) == 3
+        kept = kept_of({"who": [*others, *mine, *others]}, 3, seed=4)
+        places = kept - len(others)
+        chosen.add(tuple(places[(places >= 0) & (places < 7)].tolist()))
+    assert len(chosen) == 1 and len(chosen.pop()) == 3
+
+
+def test_a_unit_less_changes_nothing_of_others():
+    table = table_of(900)
+    table["who"] = [
+        w if w is None or isinstance(w, str) else w % 70 for w in table["who"]
+    ]
+    book = book_of(unit_column="who")
+    left = [n for n, unit in enumerate(units_of(table)) if unit != "5"]
+    fewer = {name: [values[n] for n in left] for name, values in table.items()}
+    for most in (2, 5):
+        counts, less = (
+            open_source(one, book, rows_per_unit=most).count(FAMILIES)
+            for one in (table, fewer)
+        )
+        for one, other in zip(counts, less, strict=True):
+            assert (one - other).min() >= 0 and (one - other).sum() == most
 
 
 def test_units_with_weights():
@@ -219,10 +242,14 @@ def test_nobody_in_it():
     assert open_source(empty, book).count([(0, 1)])[0].sum() == 0
 
 
-def test_a_file_that_ends_in_a_line(tmp_path):
+@pytest.mark.parametrize("end", ["3,x", "3,x,0.5,9\n"])
+def test_a_file_that_ends_in_a_line(tmp_path, end):
     path = tmp_path / "t.csv"
-    path.write_text("a,b,c\n1,x,0.5\n2,y,0.25\n3,x")
-    assert open_source(path, book_of()).count([(0,)])[0].tolist() == [0, 1, 1] + [0] * 7
+    path.write_text(f"a,b,c\n1,x,0.5\n2,y,0.25\n{end}")
+    source = open_source(path, book_of())
+    with pytest.raises(ValueError, match="read to its end") as caught:
+        source.count([(0,)])
+    assert "0.5" not in str(caught.value) and caught.value.__suppress_context__
 
 
 def test_values_of_several_types_in_one_column():
@@ -250,7 +277,7 @@ def test_a_million_categories():
         ({}, {"rows_per_unit": 2}, "rows_per_unit=2 needs schema.unit_column"),
         ({}, {"memory_limit": 0}, "memory_limit=0"),
         ({"unit_column": "who"}, {}, "rows_per_unit is missing"),
-        ({"unit_column": "who"}, {"rows_per_unit": 1}, "key is missing"),
+        ({}, {"on_invalid": "drop"}, "on_invalid='drop'"),
         ({"unit_column": "who"}, {"rows_per_unit": 1, "key": 0}, "key"),
         ({"weight_column": "v", "max_weight": 2.0}, {}, "no column 'v'"),
     ],
@@ -301,6 +328,37 @@ def test_a_source_is_returned_on_the_same_terms():
         open_source(source, book, rows_per_unit=2)
     with pytest.raises(ValueError, match="another schema"):
         open_source(source, book_of())
+
+
+def test_the_owner_at_the_desk_is_told_how_many_have_no_code():
+    table = {"a": [1, 10, 3], "b": ["x", "q!", "q!"], "c": [0.5, 0.5, 0.5]}
+    book = book_of({n: {**c, "nullable": False} for n, c in COLUMNS.items()})
+    with pytest.raises(ValueError, match=r"schema\.a: 1 values") as caught:
+        open_source(table, book, on_invalid="raise")
+    assert "10" not in str(caught.value)
+    fitting = {**table, "a": [1, 9, 3], "b": ["x", "y", "x"]}
+    source = open_source(fitting, book, on_invalid="raise")
+    assert source.count([(1,)])[0].tolist() == [2, 1, 0]
+
+
+def test_held_counts_are_made_once():
+    class Counting:
+        codebook, unit, reach = book_of(), 1.0, 1
+        asked: list[Any] = []  # noqa: RUF012
+
+        def count(self, families):
+            self.asked += families
+            return [np.array(family) for family in families]
+
+        def rows(self):
+            return np.zeros((0, 3), np.int32)
+
+    held = counting.Held(Counting())
+    held.count([(0,), (1,)])
+    found = held.count([(1,), (2, 0), (0,)])
+    assert [one.tolist() for one in found] == [[1], [2, 0], [0]]
+    assert Counting.asked == [(0,), (1,), (2, 0)]
+    assert isinstance(held, counting.Source) and held.rows().shape == (0, 3)
 
 
 PROGRAM = """

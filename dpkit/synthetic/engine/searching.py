@@ -11,7 +11,6 @@ All of it is a function of public values and a seed: the same on one core and on
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -25,7 +24,7 @@ from dpkit.synthetic.engine.problem import Asked, Problem
 from dpkit.synthetic.engine.targets import Found, Impossible, Target
 
 BATCH = 2048
-_SWAPS = 8  # rounds of partners for each row of a column that may only be exchanged
+_SWAPS = 4  # rounds of partners for each row of a column that may only be exchanged
 _CHECKED = 50  # sweeps after which residuals are counted anew
 
 
@@ -99,10 +98,9 @@ def search(
             run.check()
         if stop_below is not None and run.loss() <= stop_below:
             break
-    run.check()
-    rows = run.rows()
+    residuals, rows = run.check(), run.rows()
     run.problem.refuse_impossible(rows)
-    return Found(rows, run.loss(), done)
+    return Found(rows, run.problem.loss(residuals), done)
 
 
 def memory(
@@ -134,12 +132,11 @@ def memory(
 def _memory(asked: Asked, rows: int) -> int:
     """Bytes at the peak: residuals, one slice and all tables, a batch, rows."""
     layout = asked.layout
-    cells = sum(math.prod(shape) for shape in layout.shapes)
     shapes = [layout.slice_shape(column) for column in range(len(layout.sizes))]
     width = max(width for _, width in shapes)
     own = 4 * width + 12 * len(layout.families)  # of a row in a batch
     return (
-        32 * cells
+        32 * layout.length
         + 16 * max(high * wide for high, wide in shapes)
         + 12 * sum(high for high, _ in shapes)
         + 4 * min(BATCH, rows) * own
@@ -161,7 +158,6 @@ class _Run:
             jnp.asarray(problem.residuals(rows), jnp.float32),
             jnp.asarray(self.layout.viewed(rows)),
             jnp.full(len(self.layout.sizes), 0.5, jnp.float32),
-            jnp.zeros((), jnp.int32),
         )
 
     @functools.cached_property
@@ -210,8 +206,9 @@ class _Run:
         """F as it is."""
         return self.problem.loss(np.asarray(self.state.residuals))
 
-    def check(self) -> None:
-        """Count residuals anew."""
+    def check(self) -> np.ndarray:
+        """Residuals counted anew, float64."""
         residuals = np.asarray(self.state.residuals)
         counted = self.problem.checked(residuals, self.rows())
         self.state = self.state._replace(residuals=jnp.asarray(counted, jnp.float32))
+        return counted

@@ -1,0 +1,296 @@
+"""`dpkit synth`: a table that may be shared, out of one that may not."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpkit.cli import data, jobs
+from dpkit.cli.density import seen_from
+from dpkit.cli.errors import Command
+from dpkit.cli.files import beside, place
+from dpkit.cli.options import Delta, Json, Relation
+from dpkit.cli.output import confirm, emit, facts, line, note, table
+
+if TYPE_CHECKING:
+    from dpkit.jobs import JobConfig
+
+app = typer.Typer(help="Synthetic tables: measured once, drawn for ever.")
+schemas = typer.Typer(help="What is publicly known of a table.")
+app.add_typer(schemas, name="schema")
+schemas.command("init", cls=Command)(data.schema)
+schemas.command("check", cls=Command)(data.check)
+
+_ENDINGS = (".csv", ".parquet", ".arrow")
+_NEEDED = {
+    "schema": "the public schema; `dpkit synth schema init` drafts one",
+    "epsilon": "what the release may cost, such as 1",
+    "delta": "at which that is meant, such as 1e-6",
+    "relation": "add_remove protects whether a row is there, replace_one its values "
+    "alone",
+}
+_FREE = "nothing was charged: rows are post-processing of what was released"
+
+Schema = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The public schema, in JSON.")
+]
+Epsilon = Annotated[
+    float | None, typer.Option(help="What the release may cost. No default.")
+]
+Mechanism = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="pairs, independent, mst, aim, gsd, mwem or merf. [default: pairs]",
+    ),
+]
+
+
+@app.command(cls=Command)
+def fit(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG.toml|TABLE",
+            help="A configuration; or a table (.csv, .parquet, .arrow, a folder of "
+            "such), with the options below.",
+        ),
+    ],
+    schema: Schema = None,
+    epsilon: Epsilon = None,
+    delta: Delta = None,
+    relation: Relation = None,
+    mechanism: Mechanism = None,
+    rows: Annotated[
+        int | None, typer.Option(help="How many to make. [default: as many as there]")
+    ] = None,
+    impossible: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW", help="few, fewer or free: pairs of values nobody holds."
+        ),
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="What is protected. [default: record, a row]")
+    ] = None,
+    rows_per_unit: Annotated[
+        int | None, typer.Option(help="The most rows of a unit, where it isn't a row.")
+    ] = None,
+    out: jobs.Out = None,
+    ledger: jobs.Ledger = None,
+    changes: jobs.Changes = None,
+    offline: jobs.Offline = False,
+    dry_run: jobs.DryRun = False,
+    json: Json = False,
+) -> None:
+    """Make a synthetic table, with a ledger and a report.
+
+    Options take the place of the CONFIG's settings; a table needs --schema, --epsilon,
+    --delta and --relation. An unfinished run goes on where it stopped, and is paid for
+    once. DIR/synthetic.csv may be shared, and so may everything else there.
+    """
+    jobs.need_folder(out, dry_run)
+    given = _given(schema, epsilon, delta, relation, mechanism)
+    given |= {
+        "synthetic.rows": rows,
+        "synthetic.impossible": impossible,
+        "privacy.unit": unit,
+        "privacy.rows_per_unit": rows_per_unit,
+    }
+    read = _config(source, given, changes or [], out)
+    jobs.run_or_tell("synth", read, out, ledger, offline, dry_run, json)
+
+
+@app.command(cls=Command)
+def plan(
+    schema: Annotated[
+        Path,
+        typer.Argument(metavar="SCHEMA|CONFIG.toml", help="What is publicly known."),
+    ],
+    records: Annotated[
+        int, typer.Option(help="About how many rows there are; public, a guess.")
+    ],
+    epsilon: Epsilon = None,
+    delta: Delta = None,
+    relation: Relation = None,
+    mechanism: Mechanism = None,
+    json: Json = False,
+) -> None:
+    """What to expect of a synthetic table; reads no table and spends nothing."""
+    from dpkit.data.codes import Codebook
+    from dpkit.jobs.config import naming
+    from dpkit.synthetic.config import Config
+    from dpkit.synthetic.forecast import forecast
+    from dpkit.synthetic.job import SYNTH
+
+    given = _given(schema, epsilon, delta, relation, mechanism)
+    if schema.suffix == ".toml":
+        given.pop("data.schema")
+    read: Any = _config(schema, given, [], None)
+    made = SYNTH.prepare(read, offline=True, tell=None, data=False)
+    with naming(Config, "synthetic"):
+        found = forecast(Codebook.of(made.codebook.schema), made.recipe, read, records)
+    if json:
+        emit(
+            {
+                **found.short(),
+                "families": [
+                    {
+                        "columns": list(one.columns),
+                        "cells": one.cells,
+                        "stddev": one.stddev,
+                        "noise_variation": one.variation,
+                    }
+                    for one in found.families
+                ],
+            }
+        )
+        return
+    facts([(name.replace("_", " "), value) for name, value in found.short().items()])
+    line()
+    worst = sorted(found.families, key=lambda one: one.variation, reverse=True)[:12]
+    shown = [
+        (
+            " x ".join(one.columns),
+            f"{one.cells:,}",
+            f"{one.stddev:.1f}",
+            f"{one.variation:.3f}",
+            "noise: coarser bins would help" if one in found.noisy else "",
+        )
+        for one in worst
+    ]
+    table(["columns", "cells:", "noise of a count:", "variation by noise:", ""], shown)
+    note("dpkit: nothing was read and nothing was spent")
+
+
+@app.command(cls=Command)
+def sample(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="The folder of a run, or its model.safetensors."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="A new file, .csv, .parquet or .arrow."),
+    ],
+    rows: Annotated[
+        int | None, typer.Option(help="How many. [default: all of the model]")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=VALUE",
+            help="A condition; several of one column are alternatives.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw; not of any noise.")] = 0,
+    json: Json = False,
+) -> None:
+    """Draw rows from a model; needs neither ledger nor key, and costs no privacy."""
+    if out.suffix not in _ENDINGS:
+        raise ValueError(f"out={str(out)!r} must end in {', '.join(_ENDINGS)}")
+    if out.exists():
+        raise ValueError(f"out={str(out)!r} exists already: name a new file")
+    if not out.parent.is_dir():
+        raise ValueError(f"out={str(out)!r}: there is no folder {str(out.parent)!r}")
+    from dpkit.synthetic import Model
+
+    found = Model.load(model)
+    drawn = found.sample(rows, where=_conditions(where or []), seed=seed, kind="arrow")
+    _write(drawn, out)
+    if found.receipt.get("insecure_seed"):
+        note(f"dpkit: {model}: NO PRIVACY: its noise came from a known seed")
+    told = {"rows": drawn.num_rows, "out": str(out)}
+    names = ("mechanism", "epsilon", "delta", "relation", "unit")
+    told |= {name: found.receipt.get(name) for name in names}
+    if json:
+        emit(told)
+    else:
+        facts([*told.items(), ("privacy", _FREE)])
+
+
+def _given(
+    schema: Path | None,
+    epsilon: float | None,
+    delta: float | None,
+    relation: Any,
+    mechanism: str | None,
+) -> dict[str, Any]:
+    """The settings that several commands have."""
+    return {
+        "data.schema": schema,
+        "privacy.epsilon": epsilon,
+        "privacy.delta": delta,
+        "privacy.relation": relation,
+        "synthetic.mechanism": mechanism,
+    }
+
+
+def _config(
+    source: Path, given: dict[str, Any], changes: list[str], out: Path | None
+) -> "JobConfig":
+    """The configuration: a file's, or one of a table; then what was given.
+
+    Paths in it are meant from its folder, which for a table is the run's.
+    """
+    from dpkit.jobs.config import load, to_toml
+
+    own = source.suffix == ".toml"
+    folder = source.parent if own else Path() if out is None else out
+    if given.get("data.schema") is not None:
+        given = {**given, "data.schema": seen_from(folder, given["data.schema"])}
+    text: str | Path = source
+    if not own:
+        for option, hint in _NEEDED.items():
+            key = f"{'data' if option == 'schema' else 'privacy'}.{option}"
+            said = any(word.startswith(f"{key}=") for word in changes)
+            if given[key] is None and not said:
+                raise ValueError(f"missing option --{option}: {hint}")
+        if not source.exists():
+            raise ValueError(f"TABLE={str(source)!r} doesn't exist")
+        path = seen_from(folder, source)
+        text = to_toml({"data": {"path": path}, "synthetic": {}, "privacy": {}})
+    words = [
+        f"{key}={to_toml({'x': value})[4:].strip()}"
+        for key, value in given.items()
+        if value is not None
+    ]
+    return load(jobs.config_type("synth"), text, [*words, *changes], folder=folder)
+
+
+def _conditions(words: list[str]) -> dict[str, Any]:
+    """Conditions by column."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not name:
+            raise ValueError(f"where={word!r} must be COLUMN=VALUE")
+        found.setdefault(name.strip(), []).append(value.strip())
+    return found
+
+
+def _write(drawn: Any, out: Path) -> None:
+    """Write a table, whole or not at all."""
+    import os
+
+    from pyarrow import feather, parquet
+
+    from dpkit.synthetic.files import csv
+
+    temporary = beside(out)
+    try:
+        with temporary.open("xb") as file:
+            if out.suffix == ".csv":
+                file.write(csv(drawn))
+            elif out.suffix == ".parquet":
+                parquet.write_table(drawn, file)
+            else:
+                feather.write_feather(drawn, file)
+            file.flush()
+            os.fsync(file.fileno())
+        place(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    confirm(f"written: {out}")

@@ -1,0 +1,196 @@
+r"""MWEM: a distribution over all combinations of values, corrected where it is worst.
+
+Pure epsilon, and for small domains: it keeps a weight for every combination. Each round
+chooses a cell of a pair's table by the exponential mechanism, measures it with Laplace
+noise, and multiplies the weights of that cell's combinations. Rows are drawn from the
+average of all rounds.
+
+Source: Hardt, Ligett, McSherry, "A simple and practical algorithm for differentially
+private data release", 2012, arXiv:1012.4763.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from dp_accounting import DpEvent
+
+from dpkit.accountants.answers import checks
+from dpkit.accountants.answers.relations import Relation
+from dpkit.mechanisms.tables import PureMarginals, Selection
+from dpkit.synthetic.budgets import only_add_remove
+from dpkit.synthetic.recipe import (
+    Fitted,
+    OnProgress,
+    Purse,
+    measure,
+    quiet,
+    select,
+)
+from dpkit.synthetic.view import MOST_ROWS
+
+if TYPE_CHECKING:
+    from dpkit.data.codes import Codebook
+    from dpkit.synthetic.counting import Source
+
+_MOST = 10**7  # combinations
+_TO_COUNT = 0.05  # of epsilon, for the number of records
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MWEM:
+    """Multiplicative weights over the whole domain; pure epsilon.
+
+    Args:
+      epsilon: what everything may cost.
+      delta: 0.
+      rounds: how many cells are measured.
+      rows: how many to make; None: as many as there are estimated to be, at most
+        250,000.
+
+    Example:
+      >>> MWEM(epsilon=1.0).rounds
+      30
+    """
+
+    epsilon: float
+    delta: float = 0.0
+    rounds: int = 30
+    rows: int | None = None
+
+    name: ClassVar[str] = "mwem"
+
+    def __post_init__(self) -> None:
+        """Refuses numbers out of range."""
+        checks.positive(epsilon=self.epsilon)
+        checks.half_open_probability(delta=self.delta)
+        checks.integer_at_least(1, rounds=self.rounds)
+        if self.rows is not None:
+            checks.integer_at_least(1, rows=self.rows)
+
+    def releases(
+        self, codebook: Codebook, relation: Relation, reach: int
+    ) -> Mapping[str, DpEvent]:
+        """The number of records; of each round a choice and a cell."""
+        only_add_remove(relation, "MWEM")
+        cells = math.prod(codebook.sizes)
+        if cells > _MOST:
+            raise ValueError(
+                f"schema: {cells:,} combinations of values are above {_MOST:,} cells: "
+                "take another mechanism, such as pairs"
+            )
+        found = {"records": self._count(reach).event(relation)}
+        for number in range(1, self.rounds + 1):
+            found[f"choice {number}"] = self._choice(reach).event(relation)
+            found[f"cell {number}"] = self._cell(reach).event(relation)
+        return found
+
+    def fit(
+        self,
+        source: Source,
+        purse: Purse,
+        *,
+        seed: int,
+        on_progress: OnProgress | None = None,
+    ) -> Fitted:
+        """Rounds of a choice, a cell and a correction; then rows."""
+        tell, book = on_progress or quiet, source.codebook
+        sizes = tuple(book.sizes)
+        pairs = itertools.combinations(range(len(sizes)), 2)
+        families: list[tuple[int, ...]] = [*pairs] or [(0,)]
+        counts = source.count(families)
+        true = np.concatenate([table.ravel() for table in counts])
+        whole = np.array([counts[0].sum()])
+        told = measure(self._count(source.reach), whole, purse, "records")
+        records = max(1.0, float(told[0]) * source.unit)
+        weights = np.full(sizes, records / math.prod(sizes))
+        average = np.zeros(sizes)
+        for number in range(1, self.rounds + 1):
+            tell(number, self.rounds, "measuring")
+            made = np.concatenate([_margin(weights, f).ravel() for f in families])
+            scores = np.abs(made / source.unit - true)
+            choice = self._choice(source.reach)
+            (best,) = select(choice, scores, purse, f"choice {number}")
+            cell = self._cell(source.reach)
+            (value,) = measure(cell, true[best : best + 1], purse, f"cell {number}")
+            query = _query(sizes, families, counts, best)
+            weights = stepped(weights, query, float(value) * source.unit)
+            average += weights / self.rounds
+        count = self.rows or max(1, min(round(records), MOST_ROWS))
+        rows = _rows(average, count, np.random.default_rng([seed, 0]))
+        return Fitted((), (), rows, records)
+
+    def _choice(self, reach: int) -> Selection:
+        """Half of a round."""
+        epsilon = self.epsilon * (1 - _TO_COUNT) / (2 * self.rounds)
+        return Selection(epsilon=epsilon, sensitivity=float(reach))
+
+    def _cell(self, reach: int) -> PureMarginals:
+        """The other half."""
+        return _one(self.epsilon * (1 - _TO_COUNT) / (2 * self.rounds), reach)
+
+    def _count(self, reach: int) -> PureMarginals:
+        """How many records there are."""
+        return _one(self.epsilon * _TO_COUNT, reach)
+
+
+def _one(epsilon: float, reach: int) -> PureMarginals:
+    """One count."""
+    scale = reach / epsilon * (1 + 1e-12)
+    return PureMarginals(families=((0,),), sizes=(1,), scales=(scale,), reach=reach)
+
+
+def stepped(weights: np.ndarray, query: np.ndarray, value: float) -> np.ndarray:
+    """Weights after a measurement of the sum of some of them.
+
+    Args:
+      weights: of all combinations; they sum to the number of records.
+      query: 1 for the combinations that were counted together, else 0.
+      value: the count, noisy.
+    """
+    records = weights.sum()
+    missing = value - float((weights * query).sum())
+    grown = weights * np.exp(query * missing / (2 * records))
+    return grown * (records / grown.sum())
+
+
+def _margin(weights: np.ndarray, family: tuple[int, ...]) -> np.ndarray:
+    """The table of some columns."""
+    rest = tuple(n for n in range(weights.ndim) if n not in family)
+    return weights.sum(axis=rest)
+
+
+def _query(
+    sizes: tuple[int, ...],
+    families: list[tuple[int, ...]],
+    counts: list[np.ndarray],
+    cell: int,
+) -> np.ndarray:
+    """The combinations that fall into a cell, by its number among all tables."""
+    for family, table in zip(families, counts, strict=True):
+        if cell < table.size:
+            place = np.unravel_index(cell, table.shape)
+            query = np.zeros(sizes)
+            where: list[slice | int] = [slice(None)] * len(sizes)
+            for n, code in zip(family, place, strict=True):
+                where[n] = int(code)
+            query[tuple(where)] = 1.0
+            return query
+        cell -= table.size
+    raise IndexError(cell)
+
+
+def _rows(
+    weights: np.ndarray, count: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Rows drawn evenly spaced along the weights, in random order."""
+    ends = np.cumsum(weights.ravel())
+    places = (np.arange(count) + generator.random()) / count * ends[-1]
+    cells = np.searchsorted(ends, places, side="right").clip(0, weights.size - 1)
+    codes = np.stack(np.unravel_index(cells, weights.shape), axis=1)
+    return codes[generator.permutation(count)].astype(np.int32)

@@ -1,0 +1,203 @@
+"""A synthetic table in the frame: what it pays, writes, refuses and shows."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from dpkit import Budget, BudgetExceeded, Ledger
+from dpkit.jobs import dry_run, load, run
+from dpkit.jobs.session import Session
+from dpkit.mechanisms.tables import Marginals
+from dpkit.synthetic import Model
+from dpkit.synthetic.job import SYNTH
+from tests.dpkit.synthetic.test_pairs import SCHEMA, people
+
+pytestmark = pytest.mark.usefixtures("quick_compilation", "no_curves")
+TEXT = """
+[data]
+path = "people.csv"
+schema = "schema.json"
+[synthetic]
+rows = 500
+[privacy]
+epsilon = 1.0
+delta = 1e-6
+relation = "add_remove"
+"""
+
+
+@pytest.fixture
+def here(tmp_path):
+    write(tmp_path, people(600))
+    (tmp_path / "schema.json").write_text(SCHEMA.text)
+    return tmp_path
+
+
+def write(folder, rows):
+    pyarrow.csv.write_csv(pa.table(dict(rows)), folder / "people.csv")
+
+
+def config(folder, *changes):
+    return load(SYNTH.config, TEXT, changes, folder=folder)
+
+
+def made(folder, *changes, out="out", **options):
+    return run(SYNTH, config(folder, *changes), folder / out, **options).result
+
+
+def charges(path):
+    with Ledger.open(path) as ledger:
+        return [e.kind for e in ledger.entries() if e.kind in ("reserve", "spend")]
+
+
+def test_a_run_writes_what_may_be_shared_and_says_what_it_cost(here):
+    result = made(here)
+    assert sorted(path.name for path in (here / "out").iterdir()) == [
+        "config.toml",
+        "ledger.db",
+        "model.safetensors",
+        "report.html",
+        "result.json",
+        "schema.json",
+        "synthetic.csv",
+    ]
+    with (here / "out" / "synthetic.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == list(SCHEMA.columns)
+    assert len(rows) == 501 == result["rows"] + 1
+    assert {row[0] for row in rows[1:]} == {"F", "M"}
+    assert (result["mechanism"], result["columns"]) == ("pairs", 4)
+    assert 0.9999 < result["epsilon"] <= 1
+    assert (result["delta"], result["relation"]) == (1e-6, "add_remove")
+    assert result["seconds"] > 0 and result["peak_memory_mb"] >= 0
+    with Ledger.open(here / "out" / "ledger.db") as ledger:
+        assert ledger.budget == Budget(1.0, 1e-6)
+        assert ledger.head == result["ledger_head"]
+        ledger.verify(recount=True)
+    model = Model.load(here / "out")
+    assert model.receipt["ledger_head"] == result["ledger_head"]
+    assert model.receipt["epsilon"] == result["epsilon"]
+
+
+def test_nothing_true_is_in_what_is_written(here):
+    made(here)
+    table = people(600)
+    ages = np.bincount(table["age"] - 20, minlength=20)
+    for path in (here / "out").iterdir():
+        content = path.read_bytes()
+        for kind in (np.int64, np.int32, np.float64):
+            assert ages.astype(kind).tobytes() not in content
+        assert ", ".join(map(str, ages[:6])).encode() not in content
+    assert str(here) not in (here / "out" / "result.json").read_text()
+
+
+def killed(folder, *changes):
+    """A run that dies after its first noise."""
+    real, seen = Marginals.privatize, []
+
+    def fatal(self, key, total):
+        seen.append(real(self, key, total))
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Marginals, "privatize", fatal)
+        with pytest.raises(KeyboardInterrupt):
+            made(folder, *changes)
+    return seen[0]
+
+
+def test_killed_after_the_charge_it_pays_once_and_has_the_same_noise(here):
+    first = killed(here)
+    assert charges(here / "out" / "ledger.db") == ["reserve"]
+    made(here)
+    assert charges(here / "out" / "ledger.db") == ["reserve"]
+    model = Model.load(here / "out")
+    singles = np.concatenate(
+        [one.values for one in model.fitted.measurements if len(one.columns) == 1]
+    )
+    np.testing.assert_array_equal(first, singles)
+
+
+def test_another_table_is_refused_on_resumption(here):
+    killed(here)
+    write(here, people(600, seed=1))
+    with pytest.raises(ValueError, match="differs from the unfinished run"):
+        made(here)
+
+
+def test_the_table_is_counted_before_anything_is_on_disk(here, monkeypatch):
+    def begin(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "begin", begin)
+    (here / "people.csv").write_text("sex,age,job,same\nF,21,a,x\nM,2")
+    with pytest.raises(ValueError, match="read to its end"):
+        made(here)
+    assert not (here / "out").exists()
+
+
+def test_several_rows_of_a_person(here):
+    table = people(600)
+    table["who"] = np.arange(600) // 3
+    write(here, table)
+    (here / "schema.json").write_text(
+        json.dumps({**SCHEMA.to_json(), "unit_column": "who"})
+    )
+    changes = ["privacy.unit=person", "privacy.rows_per_unit=2"]
+    made(here, *changes)
+    with Ledger.open(here / "out" / "ledger.db") as ledger:
+        assert ledger.unit == "person"
+    two = Model.load(here / "out").fitted.measurements[0].stddev
+    write(here, people(600))
+    (here / "schema.json").write_text(SCHEMA.text)
+    made(here, out="one")
+    one = Model.load(here / "one").fitted.measurements[0].stddev
+    assert two == pytest.approx(2 * one, rel=1e-6)
+
+
+def test_a_dry_run_reads_nothing_and_foretells(here):
+    (here / "people.csv").unlink()
+    cost = dry_run(SYNTH, config(here))
+    assert 0.9999 < cost.bound.upper <= 1
+    assert cost.estimate["measured"] == "7 tables"
+    assert 0 < cost.estimate["expected_pair_variation"] < 1
+
+
+def test_a_shared_ledger_refuses_before_anything_is_made(here):
+    url = str(here / "team.db")
+    with Ledger.open(
+        url,
+        budget=Budget(0.5, 1e-6),
+        relation="add_remove",
+        unit="record",
+        dataset="people.csv",
+    ):
+        pass
+    with pytest.raises(BudgetExceeded):
+        made(here, ledger=url)
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        (["synthetic.mechanism=best"], "mechanism"),
+        (["synthetic.settings={sweep=3}"], "sweeps"),
+        (["synthetic.mechanism=independent", "synthetic.impossible=few"], "impossible"),
+        (["privacy.epsilon=0"], "epsilon"),
+        (["privacy.delta=0"], "delta"),
+        (["privacy.unit=person"], "rows_per_unit"),
+        (["data.schema=none.json"], r"none\.json"),
+        (["data.name=adult"], "name"),
+        (["data.path=none.csv"], r"none\.csv"),
+        (["synthetic.rows=0"], "rows"),
+    ],
+)
+def test_what_is_refused(here, changes, word):
+    with pytest.raises(ValueError, match=word):
+        made(here, *changes)
+    assert not (here / "out").exists()

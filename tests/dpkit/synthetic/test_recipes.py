@@ -1,0 +1,142 @@
+"""Recipes besides PAIRS: what they pay, and that they are better than nothing."""
+
+import jax
+import numpy as np
+import pytest
+
+from dpkit.accountants import Budget, Ledger
+from dpkit.accountants import epsilon as epsilon_of
+from dpkit.accountants.answers.errors import UnsupportedRelation
+from dpkit.accountants.answers.relations import Relation
+from dpkit.accountants.events import sequential
+from dpkit.synthetic import AIM, GSD, MERF, MST, MWEM, Independent, Synthesizer
+from dpkit.synthetic.counting import Held, open_source
+from dpkit.synthetic.recipes import RECIPES, recipe_of
+from tests.dpkit.synthetic.purses import Noting
+from tests.dpkit.synthetic.test_pairs import BOOK, SCHEMA, people, variation
+
+QUICK = {
+    "pairs": {"sweeps": 2},
+    "gsd": {"rounds": 3, "generations": 300},
+    "merf": {"steps": 30, "features": 64},
+    "mwem": {"rounds": 5},
+}
+
+
+def made(name, epsilon=2.0, key=0, seed=0, **settings):
+    """What a recipe makes of some people."""
+    recipe = recipe_of(
+        name,
+        epsilon=epsilon,
+        delta=0.0 if name == "mwem" else 1e-6,
+        **{**QUICK.get(name, {}), **settings},
+    )
+    maker = Synthesizer(SCHEMA, recipe)
+    return maker.fit(people(), key=jax.random.key(key), seed=seed)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_paid_is_what_was_granted(name):
+    delta = 0.0 if name == "mwem" else 1e-6
+    recipe = recipe_of(name, epsilon=2.0, delta=delta, **QUICK.get(name, {}))
+    purse = Noting()
+    fitted = recipe.fit(Held(open_source(people(), BOOK)), purse, seed=0)
+    granted = recipe.releases(BOOK, Relation.ADD_REMOVE, 1)
+    if granted is not None:
+        assert list(purse.paid) == list(granted)
+    bound = epsilon_of(
+        sequential(list(purse.paid.values())), delta, relation="add_remove"
+    )
+    assert bound.certified
+    assert bound.upper <= 2.0 * (1 + 1e-9)
+    assert bound.upper > 1.7  # nothing is left lying about; Gaussians need less
+    assert fitted.rows.shape[1] == 4
+    assert fitted.rows.min() >= 0
+    assert (fitted.rows < np.array(BOOK.sizes)).all()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_rows_hang_on_released_values_and_seed_alone(name):
+    one, same = made(name), made(name)
+    np.testing.assert_array_equal(one.fitted.rows, same.fitted.rows)
+    if one.fitted.measurements:
+        other = made(name, key=1)
+        first, second = (m.fitted.measurements[0].values for m in (one, other))
+        assert (first != second).any()
+
+
+@pytest.mark.parametrize("name", ["mst", "aim", "gsd"])
+def test_pairs_are_nearer_than_those_of_independent_columns(name):
+    settings = {"generations": 4000} if name == "gsd" else {}
+    real = open_source(people(), BOOK).rows()
+    alone = variation(real, made("independent").fitted.rows)
+    assert variation(real, made(name, **settings).fitted.rows) < 0.75 * alone
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"pairs", "independent"}))
+def test_relations_without_a_proof(name):
+    delta = 0.0 if name == "mwem" else 1e-6
+    recipe = recipe_of(name, epsilon=1.0, delta=delta)
+    with pytest.raises(UnsupportedRelation, match="add_remove"):
+        recipe.releases(BOOK, Relation.REPLACE_ONE, 1)
+
+
+def test_numbers_of_the_papers():
+    assert MST(epsilon=1.0, delta=1e-6).scales(14) == pytest.approx(
+        (29.363440, 0.070683, 28.295319), rel=1e-5
+    )
+    aim = AIM(epsilon=1.0, delta=1e-6).schedule(14)
+    assert aim == pytest.approx((71.480081, 0.009327), rel=5e-5)
+    gsd = GSD(epsilon=1.0, delta=1e-6, rounds=50, singles_share=0.0).scales(91)
+    # Published for a replaced row: times sqrt(2) and 2 there.
+    assert gsd[0] == pytest.approx(64.076279 / np.sqrt(2), rel=1e-5)
+    assert 2 / gsd[1] == pytest.approx(45.308771, rel=1e-5)
+    once = GSD(epsilon=1.0, delta=1e-6, rounds=None, singles_share=0.0).scales(91)
+    assert once[0] == pytest.approx(43.2218, rel=1e-5)
+
+
+def test_a_multiplicative_step():
+    from dpkit.synthetic.mwem import stepped
+
+    query = np.array([1.0, 1.0, 0.0, 0.0])
+    found = stepped(np.full(4, 2.5), query, 8.0)
+    near = [2.68714923, 2.68714923, 2.31285077, 2.31285077]
+    np.testing.assert_allclose(found, near, atol=1e-8)
+
+
+def test_an_adaptive_recipe_charges_release_by_release():
+    with Ledger.open(
+        None,
+        budget=Budget(2.0, 1e-6),
+        relation="add_remove",
+        unit="record",
+        dataset="people",
+    ) as ledger:
+        maker = Synthesizer(SCHEMA, AIM(epsilon=2.0, delta=1e-6))
+        maker.fit(people(), ledger, key=jax.random.key(0))
+        kinds = [entry.kind for entry in ledger.entries()]
+        assert kinds.count("spend") >= 5
+        assert 1.8 < ledger.spent().upper <= 2.0
+
+
+def test_one_column_is_enough():
+    schema = {"sex": SCHEMA.columns["sex"]}
+    table = {"sex": people()["sex"]}
+    for recipe in (
+        MST(epsilon=1.0, delta=1e-6),
+        AIM(epsilon=1.0, delta=1e-6),
+        Independent(epsilon=1.0, delta=1e-6),
+        MWEM(epsilon=1.0, delta=0.0),
+        MERF(epsilon=1.0, delta=1e-6, steps=5, features=16),
+        GSD(epsilon=1.0, delta=1e-6, generations=50),
+    ):
+        model = Synthesizer(schema, recipe).fit(table, key=jax.random.key(0))
+        assert model.fitted.rows.shape[1] == 1
+
+
+def test_large_domains_are_refused_before_anything_is_paid():
+    wide = {f"x{n}": {"kind": "ordinal", "low": 0, "high": 99} for n in range(5)}
+    table = {name: np.zeros(5, int) for name in wide}
+    maker = Synthesizer(wide, MWEM(epsilon=1.0, delta=0.0))
+    with pytest.raises(ValueError, match="cells"):
+        maker.fit(table)
