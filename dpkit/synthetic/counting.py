@@ -359,7 +359,7 @@ def _coded(codebook: Codebook, batch: Mapping[str, Any]) -> list[np.ndarray]:
         columns.append(_steps(batch[schema.weight_column], schema.max_weight))
     if schema.unit_column is None:
         return columns
-    somebody, owners = _owners(batch[schema.unit_column])
+    somebody, owners = owners_of(batch[schema.unit_column])
     return [*(column[somebody] for column in columns), *owners.T]
 
 
@@ -370,8 +370,14 @@ def _steps(weights: Any, most: float) -> np.ndarray:
     return np.rint(np.clip(found, 0.0, most) / most * STEPS).astype(np.int64)
 
 
-def _owners(ids: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows are somebody's, and of those the owner, 128 bits of a hash."""
+def owners_of(ids: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are somebody's, and of those the owner, 128 bits of a hash.
+
+    Example:
+      >>> somebody, owners = owners_of(["ann", None, "ann"])
+      >>> somebody.tolist(), bool((owners[0] == owners[1]).all())
+      ([True, False, True], True)
+    """
     somebody = ~missing(ids)
     coded = texts(ids).filter(somebody).dictionary_encode()
     digests = [
