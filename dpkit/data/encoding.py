@@ -43,7 +43,7 @@ from dpkit.data.values import (
 if TYPE_CHECKING:
     from dpkit.data.values import Values
 
-_TRUE, _FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
+TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 _MOST_PIXELS = 2**26
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
@@ -133,9 +133,9 @@ def _found(column: Categorical | Boolean, values: Values) -> np.ndarray:
     words = texts(values)
     if isinstance(column, Boolean):
         words = compute().utf8_lower(words)
-        places = compute().index_in(words, pa.array([*_FALSE, *_TRUE], words.type))
+        places = compute().index_in(words, pa.array([*FALSE, *TRUE], words.type))
         found = np.asarray(compute().fill_null(places, -1), np.int32)
-        return np.where(found >= len(_FALSE), 1, np.minimum(found, 0))
+        return np.where(found >= len(FALSE), 1, np.minimum(found, 0))
     places = compute().index_in(words, pa.array(column.texts, words.type))
     return np.asarray(compute().fill_null(places, -1), np.int32)
 

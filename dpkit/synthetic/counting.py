@@ -1,42 +1,56 @@
-"""Exact counts of a table, from wherever its rows are: private, without noise.
+"""Exact counts of a table's cells, from wherever its rows are: private.
 
-A table is read in batches, encoded by its public schema and counted, all families of
-cells in one pass; rows are kept as small whole numbers where they fit, for recipes that
-count again and again. What comes out goes to a mechanism and to nobody else.
+The source is read once, in batches: rows become codes, which stay in memory while they
+are few, else in a file without a name; every question after that is asked of the codes.
+Nothing is released here. What one unit of privacy can add to a count is bounded here,
+though: at most `rows_per_unit` rows of each count at all, each with at most the
+schema's `max_weight`.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 
 from dpkit.accountants.answers import checks
 from dpkit.data.codes import Codebook
+from dpkit.data.encoding import each
 from dpkit.data.inspection import inspect
 from dpkit.data.origins import Origin, open_origin
 from dpkit.data.table import check_columns, followed
 from dpkit.data.values import floats, missing, texts
+from dpkit.mechanisms.noise import host_generator
+from dpkit.synthetic.stored import BLOCK, Columns, capped
 
-STEPS = 2**16  # of a row's weight
-HELD = 2**28  # bytes of codes that stay in memory
-_MOST_CELLS = 2**31
-_CHUNK = 2**18
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+STEPS = 2**16  # of the largest weight
+_MOST = 8 * 2**30  # bytes
+_CELLS = 2**31  # of one family
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Where counts come from.
+    """Whatever can count the cells of a table: private.
 
     Attributes:
-      codebook: public.
-      unit: what one step of a count is worth, in rows: 1, or less where rows weigh.
-      reach: the most steps that one unit of privacy adds to any one family of cells.
+      codebook: of the columns; public.
+      unit: what one whole step of a count is worth, in rows.
+      reach: the most steps that one unit of privacy adds to any one family.
+
+    Example:
+      >>> from dpkit.data.schema import Schema
+      >>> book = Codebook.of(Schema.read({"a": {"kind": "boolean"}}))
+      >>> source = open_source({"a": [True, False, True]}, book)
+      >>> [counts.tolist() for counts in source.count([(0,)])], source.reach
+      ([[1, 2]], 1)
     """
 
     codebook: Codebook
@@ -44,14 +58,21 @@ class Source(Protocol):
     reach: int
 
     def count(self, families: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-        """Exact counts in steps, int64, shaped by the families' columns: private."""
+        """Rows, or steps of weight, in each cell of each family.
+
+        Args:
+          families: columns, by number.
+
+        Returns:
+          int64, shaped by the sizes of the family's columns.
+        """
         ...
 
     def rows(self) -> np.ndarray:
-        """All rows as codes, (n, d): private.
+        """The codes of all rows, (n, d) int32, in memory.
 
         Raises:
-          ValueError: they don't fit, or rows have weights.
+          ValueError: they don't fit, or have weights, which rows can't show.
         """
         ...
 
@@ -61,184 +82,189 @@ def open_source(
     codebook: Codebook,
     *,
     rows_per_unit: int | None = None,
+    key: jax.Array | None = None,
     on_invalid: str = "map",
+    memory_limit: int | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Source:
-    """A table as a source of counts; no row is read before the first count.
+    """A table whose cells can be counted. Its names are looked at; no row is read yet.
+
+    Privacy: a row counts by its own codes alone (`Codebook.encode`). Of a unit with
+    more than `rows_per_unit` rows that many count, chosen by a hash of the unit and of
+    the order of its own rows, so that what other units have decides nothing; rows that
+    don't say whose they are don't count. A weight is cut to [0, max_weight] and rounded
+    to whole steps.
 
     Args:
-      table: anything with `__arrow_c_stream__` (pandas, Polars, DuckDB, datasets), the
-        path of a CSV, Parquet or Arrow file or a folder of them, a dict of arrays; or
-        a `Source`, which is given back.
-      codebook: of the public schema.
-      rows_per_unit: the most rows of one unit, public; needed with a unit column. More
-        are left out, by a hash of the unit's own, and rows of nobody.
-      on_invalid: "map", what no code stands for has the code that the schema says; or
-        "raise", for the owner at the desk: that a table raises tells something of it.
-      on_progress: is told in one line how far reading has come.
+      table: a path of CSV, Parquet, Arrow files or a folder of them; anything with
+        `__arrow_c_stream__` (pandas, Polars, DuckDB, datasets); a dict of arrays or a
+        structured array; or a `Source`, which is returned as it is.
+      codebook: public.
+      rows_per_unit: L, public. Needed with the schema's unit_column; without one only
+        1 is possible: each row is another unit's.
+      key: secret, of its own: with it nobody knows which rows of a unit count.
+      on_invalid: "map": what has no code of its own has the code that the schema says;
+        or "raise", for the owner at the desk: that a table raises tells something of
+        it.
+      memory_limit: bytes of counts, or of rows, at most; by default a quarter of the
+        machine's, at most 8 GiB.
+      on_progress: told in one line how far reading has come.
 
     Raises:
-      ValueError: columns that the table lacks or has twice; "raise", and a value that
-        no code stands for: the message counts, and never repeats one.
-
-    Example:
-      >>> book = Codebook.of({"pet": {"kind": "categorical", "categories": ["cat"]}})
-      >>> open_source({"pet": ["cat", "cat", "newt"]}, book).count([(0,)])
-      [array([2, 1])]
+      ValueError: no such table, or columns of the schema that it lacks; "raise", and a
+        value without a code: the message counts, and never repeats one.
+      TypeError: an object without rows; a key that is none.
     """
-    if isinstance(table, Source):
-        if table.codebook.schema != codebook.schema:
-            raise ValueError("table: the source was opened with another schema")
-        return table
     checks.one_of(("map", "raise"), on_invalid=on_invalid)
-    schema = codebook.schema
-    if (schema.unit_column is None) != (rows_per_unit is None):
-        raise ValueError(
-            f"rows_per_unit={rows_per_unit!r} with unit_column="
-            f"{schema.unit_column!r}: give both, or neither"
-        )
+    if memory_limit is not None:
+        checks.integer_at_least(1, memory_limit=memory_limit)
     if rows_per_unit is not None:
         checks.integer_at_least(1, rows_per_unit=rows_per_unit)
+    if isinstance(table, Source) and isinstance(table.codebook, Codebook):
+        return _same(table, codebook, rows_per_unit)
+    reach, unit = bounded(codebook, rows_per_unit)
+    if isinstance(table, np.ndarray) and table.dtype.names:
+        table = {name: table[name] for name in table.dtype.names}
     origin = open_origin(table, strict=True)
-    beside = [schema.unit_column, schema.weight_column]
-    check_columns(origin, [*codebook.names, *(name for name in beside if name)])
+    check_columns(origin, _wanted(codebook))
     if on_invalid == "raise":
         _refuse_invalid(table, codebook)
-    return _Stream(origin, codebook, rows_per_unit, on_progress)
+    salt = 0
+    if key is not None:
+        salt = int(host_generator(key).integers(2**64, dtype=np.uint64))
+    return _Table(origin, codebook, unit, reach, salt, memory_limit, on_progress)
 
 
-class _Stream:
-    """Rows of an origin, encoded batch by batch."""
+def bounded(codebook: Codebook, rows_per_unit: int | None) -> tuple[int, float]:
+    """Reach and unit of a table.
+
+    Raises:
+      ValueError: the schema names a unit, and nobody says of how many rows; or the
+        other way round.
+
+    Example:
+      >>> from dpkit.data.schema import Schema
+      >>> book = Codebook.of(Schema.read({"a": {"kind": "boolean"}},
+      ...                                weight_column="w", max_weight=4.0))
+      >>> bounded(book, None)
+      (65536, 6.103515625e-05)
+    """
+    schema = codebook.schema
+    if schema.unit_column is not None and rows_per_unit is None:
+        raise ValueError(
+            f"rows_per_unit is missing: schema.unit_column={schema.unit_column!r} may "
+            "have several rows; say how many of one count at most"
+        )
+    if schema.unit_column is None and (rows_per_unit or 1) > 1:
+        raise ValueError(
+            f"rows_per_unit={rows_per_unit} needs schema.unit_column: the column that "
+            "says whose a row is"
+        )
+    rows = rows_per_unit or 1
+    if schema.max_weight is None:
+        return rows, 1.0
+    return rows * STEPS, schema.max_weight / STEPS
+
+
+def _same(source: Any, codebook: Codebook, rows_per_unit: int | None) -> Source:
+    """A source that is one already; refused if it was opened for other terms."""
+    if source.codebook != codebook:
+        raise ValueError("table: this source was opened with another schema")
+    steps = 1 if codebook.schema.max_weight is None else STEPS
+    if rows_per_unit is not None and source.reach != rows_per_unit * steps:
+        raise ValueError(
+            f"rows_per_unit={rows_per_unit}: this source was opened with "
+            f"{source.reach // steps}"
+        )
+    return source
+
+
+def _wanted(codebook: Codebook) -> list[str]:
+    """The columns of a table that are read."""
+    schema = codebook.schema
+    beside = [n for n in (schema.unit_column, schema.weight_column) if n is not None]
+    return list(dict.fromkeys([*codebook.names, *beside]))
+
+
+class _Table:
+    """A table that is read as a stream, once."""
 
     def __init__(
         self,
         origin: Origin,
         codebook: Codebook,
-        rows_per_unit: int | None,
+        unit: float,
+        reach: int,
+        salt: int,
+        memory_limit: int | None,
         on_progress: Callable[[str], None] | None,
     ) -> None:
-        self.codebook = codebook
-        weight = codebook.schema.max_weight
-        self.unit = 1.0 if weight is None else weight / STEPS
-        self.reach = (rows_per_unit or 1) * (1 if weight is None else STEPS)
-        self._origin, self._most = origin, rows_per_unit
-        self._tell = on_progress
-        self._held: list[tuple[np.ndarray, np.ndarray | None]] | None = None
+        self.codebook, self.unit, self.reach = codebook, unit, reach
+        self._origin, self._salt, self._tell = origin, salt, on_progress
+        self._memory = memory_limit
 
     def count(self, families: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-        """In one pass."""
+        """See `Source`."""
         sizes = self.codebook.sizes
-        shapes = [tuple(sizes[n] for n in family) for family in families]
-        for shape in shapes:
-            if math.prod(shape) > _MOST_CELLS:
-                raise ValueError(f"family of {shape} has more than {_MOST_CELLS} cells")
+        shapes = checked(families, self.codebook, self._memory)
         totals = [np.zeros(math.prod(shape), np.int64) for shape in shapes]
-        for codes, weights in self._parts():
-            for begin in range(0, len(codes), _CHUNK):
-                some = slice(begin, begin + _CHUNK)
-                columns = codes[some].T.astype(np.intp)
-                weight = None if weights is None else weights[some]
-                for family, shape, total in zip(families, shapes, totals, strict=True):
-                    total += _counted(columns, family, shape, weight)
-        pairs = zip(totals, shapes, strict=True)
-        return [total.reshape(shape) for total, shape in pairs]
+        for block in self._columns.blocks():
+            steps = 1 if self.unit == 1 else block[-1]
+            for family, total in zip(families, totals, strict=True):
+                np.add.at(total, _cells(block, family, sizes), steps)
+        return [t.reshape(shape) for t, shape in zip(totals, shapes, strict=True)]
 
     def rows(self) -> np.ndarray:
-        """All of them, held in memory."""
+        """See `Source`."""
+        columns, width = self._columns, len(self.codebook.sizes)
         if self.codebook.schema.weight_column is not None:
-            raise ValueError(
-                "weight_column: this needs rows that all count alike; leave it out"
-            )
-        parts = [codes for codes, _ in self._parts()]
-        if self._held is None:
-            raise ValueError(
-                f"table: more than {HELD >> 20} MiB of codes, but this needs all rows "
-                "in memory; use a recipe of marginals, such as PAIRS"
-            )
-        empty = np.zeros((0, len(self.codebook.sizes)), np.int32)
-        return np.concatenate([empty, *parts])
+            raise ValueError("rows: rows have weights, which must be counted instead")
+        limit = _limit(self._memory)
+        if 4 * width * len(columns) > limit:
+            raise ValueError(f"rows: they need more than memory_limit={limit} bytes")
+        found, at = np.empty((len(columns), width), np.int32), 0
+        for block in columns.blocks():
+            for number, column in enumerate(block[:width]):
+                found[at : at + len(column), number] = column
+            at += len(block[0])
+        return found
 
-    def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Codes and weights, batch by batch; kept while they fit."""
-        if self._held is not None:
-            yield from self._held
-            return
-        kept: list[tuple[np.ndarray, np.ndarray | None]] | None = []
-        size = 0
-        for part in self._read():
-            yield part
-            size += part[0].nbytes
-            if kept is not None and size <= HELD:
-                kept.append(part)
-            else:
-                kept = None
-        self._held = kept
+    @functools.cached_property
+    def _columns(self) -> Columns:
+        """The codes of all rows that count, and their steps of weight if they have any.
 
-    def _read(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Codes and weights, from the origin."""
-        schema = self.codebook.schema
-        wanted = list(self.codebook.names)
-        if schema.weight_column is not None:
-            wanted.append(schema.weight_column)
-        chosen = self._chosen()
-        small = np.uint8 if max(self.codebook.sizes) <= 256 else np.uint16
-        small = small if max(self.codebook.sizes) <= 2**16 else np.int32
-        done = 0
-        for batch in followed(self._origin, wanted, self._tell):
-            codes = self.codebook.encode(batch).astype(small)
-            weights = None
-            if schema.weight_column is not None:
-                weights = _steps(batch[schema.weight_column], schema.max_weight or 1.0)
-            if chosen is not None:
-                mine = chosen[done : done + len(codes)]
-                done += len(codes)
-                codes, weights = codes[mine], None if weights is None else weights[mine]
-            yield codes, weights
-
-    def _chosen(self) -> np.ndarray | None:
-        """Which rows count: at most so many of each unit, none of nobody.
-
-        Which ones, a hash of the unit and of the row's place among its rows decides: a
-        unit changes nothing about the rows of another.
+        The source is read here.
         """
-        column = self.codebook.schema.unit_column
-        if column is None or self._most is None:
-            return None
-        numbers: dict[str, int] = {}
-        parts = [np.zeros(0, np.int64)]
-        for batch in followed(self._origin, [column], None):
-            coded = texts(batch[column]).dictionary_encode()
-            words = coded.dictionary.to_pylist()
-            table = [numbers.setdefault(word, len(numbers)) for word in words]
-            places = coded.indices.fill_null(len(table)).to_numpy(zero_copy_only=False)
-            found = np.array([*table, -1], np.int64)[places]
-            parts.append(np.where(missing(batch[column]), -1, found))
-        hashes = np.array([_hash(word) for word in numbers], np.uint64)
-        return _kept(np.concatenate(parts), hashes, self._most)
+        schema = self.codebook.schema
+        dtypes = [_narrow(size) for size in self.codebook.sizes]
+        dtypes += [np.dtype(np.int64)] * (schema.weight_column is not None)
+        owned = schema.unit_column is not None
+        rows = Columns([*dtypes, *[np.dtype(np.uint64)] * (2 * owned)])
+        for coded in self._coded():
+            rows.add(coded)
+        if not owned:
+            return rows
+        steps = 1 if schema.weight_column is None else STEPS
+        return capped(rows, self.reach // steps, self._salt)
+
+    def _coded(self) -> Iterator[list[np.ndarray]]:
+        """Codes, weights and owners, batch by batch, of which some are made at once."""
+        wanted = _wanted(self.codebook)
+        batches = _pieces(followed(self._origin, wanted, self._tell), wanted[0])
+        coded = functools.partial(_coded, self.codebook)
+        workers = min(4, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as pool:
+            while some := list(itertools.islice(batches, 2 * workers)):
+                yield from pool.map(coded, some)
 
 
-def _hash(word: str) -> int:
-    """64 bits of a text."""
-    digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8)
-    return int.from_bytes(digest.digest(), "little")
-
-
-def _kept(owners: np.ndarray, hashes: np.ndarray, most: int) -> np.ndarray:
-    """Which rows to keep: of each owner those of the least hashes; none of -1."""
-    order = np.argsort(owners, kind="stable")
-    ranked = owners[order]
-    begins = np.searchsorted(ranked, ranked)  # where each owner's rows begin
-    place = np.arange(len(owners)) - begins
-    mixed = np.concatenate([hashes, np.zeros(1, np.uint64)])[ranked]
-    mixed = mixed + (place.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
-    for shift, factor in _MIXING:  # splitmix64, Steele, Lea, Flood, 2014
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
-    within = np.lexsort((mixed, ranked))
-    first = np.arange(len(owners)) - begins < most
-    chosen = np.zeros(len(owners), bool)
-    chosen[order[within[first]]] = True
-    return chosen & (owners >= 0)
+def _pieces(
+    batches: Iterator[Mapping[str, Any]], name: str
+) -> Iterator[Mapping[str, Any]]:
+    """The same rows, at most a block at a time: a frame may come as one batch."""
+    for batch in batches:
+        for at in range(0, len(batch[name]), BLOCK):
+            yield {n: values[at : at + BLOCK] for n, values in batch.items()}
 
 
 class Held:
@@ -249,12 +275,8 @@ class Held:
     """
 
     def __init__(self, source: Source) -> None:
-        self.codebook, self.unit, self.reach = (
-            source.codebook,
-            source.unit,
-            source.reach,
-        )
-        self._source = source
+        self.codebook, self.unit = source.codebook, source.unit
+        self.reach, self._source = source.reach, source
         self._known: dict[tuple[int, ...], np.ndarray] = {}
 
     def count(self, families: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
@@ -269,27 +291,101 @@ class Held:
         return self._source.rows()
 
 
-def _counted(
-    columns: np.ndarray,
-    family: tuple[int, ...],
-    shape: tuple[int, ...],
-    weights: np.ndarray | None,
+def checked(
+    families: Sequence[tuple[int, ...]], codebook: Codebook, memory_limit: int | None
+) -> list[tuple[int, ...]]:
+    """The shapes of families; refused before anything is allocated.
+
+    Raises:
+      ValueError: names the family and its size.
+
+    Example:
+      >>> from dpkit.data.schema import Schema
+      >>> book = Codebook.of(Schema.read({"a": {"kind": "boolean"}}))
+      >>> checked([(0, 0)], book, None)
+      Traceback (most recent call last):
+      ValueError: families has (0, 0): needed distinct columns from 0 to 0
+    """
+    limit, sizes = _limit(memory_limit), codebook.sizes
+    for family in families:
+        inside = all(0 <= n < len(sizes) for n in family)
+        if not family or not inside or len(set(family)) < len(family):
+            raise ValueError(
+                f"families has {tuple(family)!r}: needed distinct columns from 0 to "
+                f"{len(sizes) - 1}"
+            )
+    shapes = [tuple(sizes[n] for n in family) for family in families]
+    cells = [math.prod(shape) for shape in shapes]
+    if shapes and (max(cells) > _CELLS or 8 * sum(cells) > limit):
+        largest = int(np.argmax(cells))
+        names = [codebook.names[n] for n in families[largest]]
+        raise ValueError(
+            f"memory_limit={limit}: the counts need {8 * sum(cells)} bytes; the "
+            f"largest family, {names}, has {cells[largest]} cells; take fewer bins, or "
+            "leave it out"
+        )
+    return shapes
+
+
+def _limit(memory_limit: int | None) -> int:
+    """Bytes that may be allocated."""
+    if memory_limit is not None:
+        return memory_limit
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return min(pages * size // 4, _MOST)
+
+
+def _narrow(size: int) -> np.dtype:
+    """The smallest type that holds so many codes."""
+    return np.dtype(np.min_scalar_type(size - 1))
+
+
+def _cells(
+    block: list[np.ndarray], family: tuple[int, ...], sizes: Sequence[int]
 ) -> np.ndarray:
-    """Rows by cell, int64."""
-    cells = columns[family[0]]
-    for n, size in zip(family[1:], shape[1:], strict=True):
-        cells = cells * size + columns[n]
-    length = math.prod(shape)
-    if weights is None:
-        return np.bincount(cells, minlength=length)
-    # Below 2^53 in a chunk: sums of whole numbers in float64 are exact.
-    return np.bincount(cells, weights=weights, minlength=length).astype(np.int64)
+    """The cell of each row, int64: codes as digits of one number."""
+    cells = block[family[0]].astype(np.int64)
+    for n in family[1:]:
+        np.multiply(cells, sizes[n], out=cells)
+        np.add(cells, block[n], out=cells)
+    return cells
 
 
-def _steps(values: Any, most: float) -> np.ndarray:
-    """Weights in whole steps, cut to the largest; what is no number counts nothing."""
-    found = np.clip(np.nan_to_num(floats(values), nan=0.0), 0.0, most)
-    return np.rint(found / most * STEPS)
+def _coded(codebook: Codebook, batch: Mapping[str, Any]) -> list[np.ndarray]:
+    """The columns of a batch's rows: codes, steps of weight, and owners."""
+    schema = codebook.schema
+    columns = list(codebook.encode(batch).T)
+    if schema.weight_column is not None and schema.max_weight is not None:
+        columns.append(_steps(batch[schema.weight_column], schema.max_weight))
+    if schema.unit_column is None:
+        return columns
+    somebody, owners = owners_of(batch[schema.unit_column])
+    return [*(column[somebody] for column in columns), *owners.T]
+
+
+def _steps(weights: Any, most: float) -> np.ndarray:
+    """Weights in whole steps; a missing one counts for nothing."""
+    found = np.nan_to_num(each(lambda _, values: floats(values), None, weights))
+    # The quotient is at most 1, however it is rounded.
+    return np.rint(np.clip(found, 0.0, most) / most * STEPS).astype(np.int64)
+
+
+def owners_of(ids: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are somebody's, and of those the owner, 128 bits of a hash.
+
+    Example:
+      >>> somebody, owners = owners_of(["ann", None, "ann"])
+      >>> somebody.tolist(), bool((owners[0] == owners[1]).all())
+      ([True, False, True], True)
+    """
+    somebody = ~missing(ids)
+    coded = texts(ids).filter(somebody).dictionary_encode()
+    digests = [
+        hashlib.blake2b(word.encode(), digest_size=16).digest()
+        for word in coded.dictionary.to_pylist()
+    ]
+    table = np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+    return somebody, table[coded.indices.to_numpy()]
 
 
 def _refuse_invalid(table: Any, codebook: Codebook) -> None:

@@ -24,7 +24,7 @@ from dpkit.synthetic.counting import Source, open_source
 from dpkit.synthetic.model import Model, kind_of
 from dpkit.synthetic.recipe import Charging, OnProgress, Purse, Recipe, Sealed
 
-_RECORDS = ("record", "example", "row")  # units that have one row
+RECORDS = ("record", "example", "row")  # units that have one row
 
 
 class Synthesizer:
@@ -183,7 +183,7 @@ def _purse(
 
 def _refuse_other_units(ledger: Ledger) -> None:
     """Refuses a guarantee for single rows on a ledger that protects more."""
-    if ledger.unit not in _RECORDS:
+    if ledger.unit not in RECORDS:
         raise Incompatible(
             f"rows_per_unit is missing: the ledger protects {ledger.unit!r}, which may "
             "have several rows; name the schema's unit_column and give rows_per_unit, "
