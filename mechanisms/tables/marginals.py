@@ -71,7 +71,7 @@ class StackedHistograms(BoundedSum):
 
     def __post_init__(self) -> None:
         """Refuses what is no table, or too large."""
-        sizes = tuple(checks.count(1, sizes=size) for size in _listed(sizes=self.sizes))
+        sizes = tuple(_size(size) for size in _listed(sizes=self.sizes))
         families = tuple(
             _family(columns, len(sizes)) for columns in _listed(families=self.families)
         )
@@ -146,13 +146,16 @@ class StackedHistograms(BoundedSum):
         self._fits(codes.shape, codes.dtype)
         if len(codes) > self.reach:
             raise ValueError(f"record has {len(codes)} rows: needed {self.reach}=reach")
-        known = (codes >= 0) & (codes < jnp.asarray(self.sizes))
+        known = (codes >= 0) & (codes < jnp.asarray([self.sizes], jnp.int32))
+        codes = jnp.where(known, codes, 0)
         total = jnp.zeros(self.cells, jnp.int32)
-        for part, columns in zip(self.parts, self.families, strict=True):
+        for part, own, shape in zip(
+            self.parts, self.families, self.shapes, strict=True
+        ):
             index = jnp.full(len(codes), 0)
-            for j in columns:
-                index = index * self.sizes[j] + jnp.where(known[:, j], codes[:, j], 0)
-            inside = known[:, jnp.asarray(columns)].all(axis=1)
+            for j, size in zip(own, shape, strict=True):
+                index = index * size + codes[:, j]
+            inside = known[:, np.array(own)].all(axis=1)
             total = total.at[part.start + index].add(inside.astype(jnp.int32))
         return total
 
@@ -393,6 +396,14 @@ def _listed(**values: Any) -> list[Any]:
     return list(given)
 
 
+def _size(given: Any) -> int:
+    """How many codes a column has."""
+    size = checks.integer_at_least(1, sizes=given)
+    if size > _MOST_CELLS:
+        raise ValueError(f"sizes: {size}; needed at most 2^31 - 1")
+    return size
+
+
 def _family(columns: Any, most: int) -> tuple[int, ...]:
     """Different columns of the table."""
     found = tuple(
@@ -405,8 +416,11 @@ def _family(columns: Any, most: int) -> tuple[int, ...]:
 
 
 def _small(record: Any) -> jax.Array:
-    """Codes for the device. Of 64 bits, those beyond its 32 are none, and become -1."""
-    if isinstance(record, np.ndarray) and record.dtype.kind in "iu":
-        wide = record.astype(np.int64)
-        record = np.where((wide < 0) | (wide >= _MOST_CELLS), -1, wide)
-    return jnp.asarray(record)
+    """Codes in 32 bits; those that don't fit become ones that no column has."""
+    xp: Any = np if isinstance(record, np.ndarray) else jnp
+    codes = xp.asarray(record)
+    if not jnp.issubdtype(codes.dtype, jnp.integer):
+        raise TypeError(f"record={codes.dtype}: needed integer codes")
+    least = max(jnp.iinfo(codes.dtype).min, -1)
+    most = min(jnp.iinfo(codes.dtype).max, _MOST_CELLS)
+    return jnp.asarray(xp.clip(codes, least, most).astype(np.int32))
