@@ -122,12 +122,13 @@ class Selection:
         return np.argsort(-noisy, axis=-1, kind="stable")[..., : self.picks]
 
     def _shifted(self, scores: np.ndarray) -> np.ndarray:
-        """Scores below the largest, in scales of the noise; never above 0, or NaN."""
+        """Scores below the largest, in scales of the noise; -inf for what is none."""
         usable = np.isfinite(scores)
-        low = np.where(usable, scores, -np.inf)
-        top = low.max(axis=-1, keepdims=True, initial=-np.finfo(np.float64).max)
+        least = -np.finfo(np.float64).max
+        low = np.where(usable, scores, least)
         with np.errstate(over="ignore"):  # no warning may depend on a score
-            below = (low - top) * (self.epsilon / 2 / self.sensitivity)
+            below = low - low.max(axis=-1, keepdims=True)
+            below = np.maximum(below * (self.epsilon / 2 / self.sensitivity), least)
         return np.where(usable, below, -np.inf)
 
 
