@@ -23,7 +23,8 @@ import numpy as np
 from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.grid_noise import Reach
 from dpkit.mechanisms.density.sketch import KernelSketch
-from dpkit.mechanisms.density.structure import Answers, Structure, static, steps_of
+from dpkit.mechanisms.density.structure import Answers, Structure, steps_of
+from dpkit.mechanisms.protocol import static
 
 COUNT_WEIGHT = 0.3
 

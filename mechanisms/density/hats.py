@@ -30,7 +30,8 @@ import numpy as np
 from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.domains import Domain, checked_domain
 from dpkit.mechanisms.density.grid_noise import Gaussian, Laplace, Reach
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 _MOST_LEVELS = 20
 _SMALL = 512  # queries at a time where every cell of a level counts

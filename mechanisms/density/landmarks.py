@@ -30,7 +30,8 @@ from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.grid_noise import Laplace, Reach
 from dpkit.mechanisms.density.kernels import Kernel
 from dpkit.mechanisms.density.public_array import PublicArray
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 COUNT_WEIGHT = 0.1
 MOST_LANDMARKS = 8192

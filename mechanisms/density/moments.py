@@ -21,7 +21,8 @@ import numpy as np
 from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.domains import checked_centre, shifted
 from dpkit.mechanisms.density.grid_noise import Reach
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 
 @static

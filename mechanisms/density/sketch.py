@@ -29,7 +29,8 @@ from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.grid_noise import Noise, Reach
 from dpkit.mechanisms.density.kernels import Kernel, projection
 from dpkit.mechanisms.density.public_array import PublicArray
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 COUNT_WEIGHT = 0.1  # a: the count costs .5 % of noise
 # Frequencies up to which right angles help, in all and by dimension.

@@ -30,7 +30,8 @@ from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.domains import Domain, checked_domain
 from dpkit.mechanisms.density.grid_noise import Noise, Reach
 from dpkit.mechanisms.density.kernels import Kernel
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 MOST_NODES = 2**22
 SPACINGS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8)

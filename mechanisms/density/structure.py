@@ -428,21 +428,6 @@ class Structure(BoundedSum):
         return queries
 
 
-def static(cls: type[Any]) -> type[Any]:
-    """Registers a structure as a pytree without leaves: all its fields are public.
-
-    Example:
-      >>> @static
-      ... @dataclasses.dataclass(frozen=True)
-      ... class Nothing:
-      ...     name: str
-      >>> jax.tree.leaves(Nothing("x"))
-      []
-    """
-    names = [field.name for field in dataclasses.fields(cls)]
-    return jax.tree_util.register_dataclass(cls, data_fields=[], meta_fields=names)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _batch_sum(
     structure: Structure, placed: jax.Array, weights: Any, labels: Any

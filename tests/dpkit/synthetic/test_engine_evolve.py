@@ -17,7 +17,7 @@ from tests.dpkit.synthetic.engine_cases import (
     squares,
     with_regions,
 )
-from tests.oracles import tables
+from tests.oracles import searches as tables
 
 
 def test_all_candidates_are_the_steepest_descent():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dpkit.synthetic.engine import HalfSpace, Marginal, Prefix
-from tests.oracles import tables
+from tests.oracles import searches as tables
 
 SIZES = (4, 3, 5)
 MIDDLES = tuple((np.arange(SIZES[c]) + 0.5) / SIZES[c] for c in (0, 2))

@@ -21,7 +21,7 @@ from tests.dpkit.synthetic.engine_cases import (
     plain,
     random_case,
 )
-from tests.oracles import tables
+from tests.oracles import searches as tables
 
 INF = math.inf
 
