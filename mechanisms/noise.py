@@ -169,6 +169,32 @@ def host_generator(key: jax.Array) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=words.view(np.uint64)))
 
 
+def discrete_laplace(
+    generator: np.random.Generator, scale: float, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Discrete Laplace noise: whole numbers k, P(k) ~ exp(-abs(k) / scale).
+
+    The difference of two geometric numbers, so that none is impossible. A continuous
+    Laplace number by its logarithm has holes far out, where a neighbour's outputs would
+    fall.
+
+    Args:
+      generator: of `host_generator`.
+      scale: above 0; a number that moves by 1 costs 1 / scale.
+      shape: of what is returned, int64.
+
+    Example:
+      >>> discrete_laplace(host_generator(jax.random.key(0)), 3.0, (4,)).shape
+      (4,)
+
+    Reference: Ghosh, Roughgarden, Sundararajan, "Universally Utility-Maximizing Privacy
+    Mechanisms", 2009, arXiv:0811.2841.
+    """
+    success = -math.expm1(-1 / scale)
+    first, second = (generator.geometric(success, size=shape) for _ in range(2))
+    return first - second
+
+
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"))
 def standard_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Standard normal draws of one leaf; the key's whole counter space is used."""

@@ -11,6 +11,7 @@ The bound is what one record can move under adding or removing it; accountants, 
 mechanisms, know that replacing a record moves a sum by twice that.
 """
 
+import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -122,6 +123,21 @@ class BoundedSum:
     def __call__(self, key: Key, records: PyTree) -> PyTree:
         """Release: contribute for every record, sum, privatize."""
         return run(self, key, records)
+
+
+def static(cls: type[Any]) -> type[Any]:
+    """Registers a mechanism as a pytree without leaves: all its fields are public.
+
+    Example:
+      >>> @static
+      ... @dataclasses.dataclass(frozen=True)
+      ... class Nothing:
+      ...     name: str
+      >>> jax.tree.leaves(Nothing("x"))
+      []
+    """
+    names = [field.name for field in dataclasses.fields(cls)]
+    return jax.tree_util.register_dataclass(cls, data_fields=[], meta_fields=names)
 
 
 def run(mechanism: BoundedSum, key: Key, records: PyTree) -> PyTree:

@@ -138,6 +138,11 @@ PUBLIC = {
         "SquaredDistances",
         "Structure",
     ],
+    "dpkit.mechanisms.tables": [
+        "Marginals",
+        "PureMarginals",
+        "Selection",
+    ],
     "dpkit.training": [
         "ClippedGrad",
         "Config",

@@ -17,9 +17,12 @@ arXiv:1911.11607 (the limit).
 
 import dataclasses
 import math
+from typing import Any
 
 from dp_accounting import DpEvent
+from scipy import optimize
 
+from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.errors import UnsupportedEvent
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.composing import flatten
@@ -28,6 +31,7 @@ from dpkit.accountants.pairs.laws import law_of
 from dpkit.accountants.readings.reading import Answer, Reading
 
 UNDER_REPORTS = "a central limit: it under-reports sampled releases"
+_ROUNDING = 1e-12
 NO_AMPLIFICATION = "no amplification: a sampled release is counted as an unsampled one"
 
 
@@ -96,6 +100,51 @@ class Shift:
             return Answer(estimate=upper, warnings=(UNDER_REPORTS, *warnings))
         least = None if self.loose else lower
         return Answer(lower=least, estimate=upper, upper=upper, warnings=warnings)
+
+
+def gdp_of_budget(epsilon: float, delta: float) -> float:
+    r"""The mu that a release of Gaussians alone may have: all of (epsilon, delta).
+
+    The root of Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu) = delta, less
+    what rounding may take (1e-12 of it; more where epsilon is small). Gaussians whose shifts (1 / noise multiplier, or twice that if
+    a record is replaced) have squares that sum to mu^2, with what such sums round, have
+    a certified epsilon within the budget.
+
+    Args:
+      epsilon: in [1e-4, 1e6]; below, rounding would take too much.
+      delta: in [1e-250, 1).
+
+    Returns:
+      mu, which is to be spent as a sum of squares.
+
+    Raises:
+      ValueError, TypeError: a budget out of range.
+
+    Example:
+      >>> round(gdp_of_budget(1.0, 1e-6), 9)
+      0.236704381
+
+    Reference: Balle & Wang 2018, arXiv:1805.06530, Theorem 8; Dong, Roth, Su 2019,
+    arXiv:1905.02383, Corollary 1.
+    """
+    if not 1e-4 <= checks.positive(epsilon=epsilon) <= 1e6:
+        raise ValueError(f"epsilon={epsilon!r} must be in [1e-4, 1e6]")
+    if checks.open_probability(delta=delta) < 1e-250:
+        raise ValueError(f"delta={delta!r} must be at least 1e-250")
+
+    def excess(exponent: float) -> float:
+        """By how much a mu passes the budget; proven, so by its upper side."""
+        high = gaussian.log_delta(math.exp(exponent), epsilon)[1]
+        return max(high, -1e300) - math.log(delta)
+
+    ends = math.log(1e-260), math.log(1e4)
+    root: Any = optimize.brentq(excess, *ends, xtol=1e-15)
+    mu, less = math.exp(root), _ROUNDING
+    while True:
+        low, high = gaussian.epsilon(mu, delta)
+        if high + (high - low) <= epsilon:  # so also for sums that round elsewhere
+            return mu
+        mu, less = mu * (1 - less), 2 * less
 
 
 GDP = GaussianDp()

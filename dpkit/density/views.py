@@ -284,5 +284,5 @@ def _product(release: Release, factors: list[Any], off: np.ndarray) -> Answers:
     grid = grid_of(release)
     values = along_axes(release.values.reshape(grid.shape), factors)
     norms = np.prod([np.linalg.norm(f, axis=1) for f in factors], axis=0)
-    found = Answers(values, grid.stddev * norms, off)
+    found = Answers(values, grid.bar * norms, off)
     return found.times(grid.max_weight)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _ROUNDS = 16  # a column, if noise were never halved
 _TO_MEASURE = 0.9  # of a round's budget
 _MODEL_ROWS = 10_000  # that stand for the table during the rounds
+_SWEEPS, _WARM = 4, 2.0  # of each round's search; times the noise of a cell
 _SAFE = 1 - 1e-7  # of rho, so that sums of rounded numbers stay below
 _ABSOLUTE = math.sqrt(2 / math.pi)  # mean of a standard normal's absolute value
 
@@ -217,7 +218,8 @@ class _Rounds:
             self._book.sizes,
             view.targets(0.0, ()),
             seed=self._seed + number,
-            sweeps=1,
+            sweeps=_SWEEPS,
+            temperature=_WARM * view.noise / view.records,
             forbidden=self._book.forbidden,
         ).rows
 

@@ -31,6 +31,7 @@ from dpkit.data.table import check_columns, followed
 from dpkit.data.values import texts
 from dpkit.jobs.roots import noise_key, secret_key
 from dpkit.mechanisms import _check
+from dpkit.mechanisms.density import Laplace
 from dpkit.mechanisms.tables import PureMarginals, StableHistogram
 from dpkit.synthetic.counting import owners_of
 from dpkit.synthetic.ladders import Ladder, threshold_of
@@ -203,7 +204,9 @@ class _Plan:
         less = 1 - 1e-12  # sums are rounded up
         share = less * epsilon / (len(search.words) + len(search.ladders))
         words = {
-            name: StableHistogram(epsilon=share, delta=less * delta / len(search.words))
+            name: StableHistogram(
+                noise=Laplace(share), delta=less * delta / len(search.words)
+            )
             for name in search.words
         }
         return cls(share, words, search.ladders)
@@ -239,7 +242,7 @@ class _Plan:
             own = noise_key(
                 key, f"{name} {histogram!r}".encode(), np.frombuffer(seen, np.uint8)
             )
-            found[name] = list(histogram(own, counts[name]))
+            found[name] = list(histogram.privatize(own, counts[name]))
         if self.numbers is None:
             return found, {}
         total = np.concatenate(

@@ -1,12 +1,12 @@
 r"""DP-MERF: one noisy mean embedding, and a small network that learns to match it.
 
-Each row becomes random features of length 1; their sum over all rows, with noise, is
-all that is released. A network that makes rows of noise is trained until the mean of
-its features is near. Expect it well behind recipes of counted tables.
+Each row becomes its codes, one-hot, in the row of its class: one sum of length 1, and
+all that is released. A network that makes rows of noise is trained until its own mean
+is near. It sees columns with the class alone: expect it behind recipes of pairs.
 
 Source: Harder, Adamczewski, Park, "DP-MERF: Differentially Private Mean Embeddings with
 Random Features for Practical Privacy-Preserving Data Generation", 2021,
-arXiv:2002.11603.
+arXiv:2002.11603; here all columns are categories, so that features are exact.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
+from dpkit.mechanisms.density import Gaussian
 from dpkit.mechanisms.tables import MeanEmbedding
 from dpkit.synthetic.budgets import noise_multiplier, only_add_remove
 from dpkit.synthetic.recipe import Fitted, OnProgress, Purse, measure, quiet
@@ -48,20 +49,16 @@ class MERF:
       epsilon, delta: what everything may cost.
       rows: how many to make; None: as many as there are estimated to be, at most
         250,000.
-      features: of a row.
-      bandwidth: of the features, in units of one column that differs; public.
       steps: of training.
 
     Example:
-      >>> MERF(epsilon=1.0, delta=1e-6).features
-      2000
+      >>> MERF(epsilon=1.0, delta=1e-6).steps
+      1000
     """
 
     epsilon: float
     delta: float
     rows: int | None = None
-    features: int = 2000
-    bandwidth: float = 2.0
     steps: int = 1000
 
     name: ClassVar[str] = "merf"
@@ -70,9 +67,7 @@ class MERF:
         """Refuses numbers out of range."""
         checks.positive(epsilon=self.epsilon)
         checks.open_probability(delta=self.delta)
-        checks.positive(bandwidth=self.bandwidth)
         checks.integer_at_least(1, steps=self.steps)
-        checks.integer_at_least(2, features=self.features)
         if self.rows is not None:
             checks.integer_at_least(1, rows=self.rows)
 
@@ -86,8 +81,7 @@ class MERF:
                 f"rows_per_unit={reach}: merf protects single rows that count alike; "
                 "take another mechanism, such as pairs"
             )
-        sums = self._sums(codebook)
-        return {"embedding": sums.event(relation)}
+        return {"embedding": self._sums(codebook).event(relation)}
 
     def fit(
         self,
@@ -100,32 +94,52 @@ class MERF:
         """Releases the sum, trains, and makes rows."""
         tell, book = on_progress or quiet, source.codebook
         tell(0, 1, "adding up features")
-        sums = self._sums(book)
-        values = measure(sums, sums.total(source.rows()), purse, "embedding")
-        records = max(float(values[-1]), 1.0)
-        wanted = jnp.asarray(values[:-1] / records, jnp.float32)
+        sums, label = self._sums(book), _label(book)
+        rows = source.rows().astype(np.int32)
+        points = np.delete(rows, label, axis=1) if len(book.sizes) > 1 else rows
+        records = {"points": points, "labels": rows[:, label]}
+        if len(book.sizes) == 1:
+            records["labels"] = np.zeros(len(rows), np.int32)
+        total = sums.total(records)
+        totals, counts = sums.table(measure(sums, total, purse, "embedding"))
+        number = max(float(counts.sum()), 1.0)
         key = jax.random.key(seed)
-        params = _trained(sums, wanted, key, self.steps, tell)
-        count = self.rows or max(1, min(round(records), MOST_ROWS))
-        rows = _made(params, sums.sizes, key, count)
-        return Fitted((), (), rows, float(values[-1]))
+        wanted = jnp.asarray(totals / number, jnp.float32)
+        sizes = (*sums.categories, sums.classes)
+        params = _trained(sizes, wanted, key, self.steps, tell)
+        count = self.rows or max(1, min(round(number), MOST_ROWS))
+        made = _made(params, sizes, key, count)
+        if len(book.sizes) == 1:
+            made = made[:, :1]
+        else:
+            made = np.insert(made[:, :-1], label, made[:, -1], axis=1)
+        return Fitted((), (), made, float(counts.sum()))
 
     def _sums(self, book: Codebook) -> MeanEmbedding:
-        """The release."""
+        """The release: all columns but the label, by the label."""
         noise = noise_multiplier(self.epsilon, self.delta, Relation.ADD_REMOVE)
+        sizes = list(book.sizes)
+        classes = sizes.pop(_label(book)) if len(sizes) > 1 else 1
         return MeanEmbedding(
-            sizes=tuple(book.sizes),
-            features=self.features,
-            bandwidth=self.bandwidth,
-            noise_multiplier=noise,
+            categories=tuple(sizes), classes=classes, noise=Gaussian(noise)
         )
 
 
+def _label(book: Codebook) -> int:
+    """The number of the label's column; the last one, where the schema has none."""
+    label = book.schema.label
+    return len(book.sizes) - 1 if label is None else book.names.index(label)
+
+
 def _trained(
-    sums: MeanEmbedding, wanted: jax.Array, key: jax.Array, steps: int, tell: OnProgress
+    sizes: tuple[int, ...],
+    wanted: jax.Array,
+    key: jax.Array,
+    steps: int,
+    tell: OnProgress,
 ) -> Any:
     """Weights of a network whose rows have nearly the wanted embedding."""
-    total = sum(sums.sizes)
+    total, columns = sum(sizes), len(sizes) - 1
     first, second = jax.random.split(jax.random.fold_in(key, 0))
     params = {
         "in": jax.random.normal(first, (_NOISE, _HIDDEN)) / math.sqrt(_NOISE),
@@ -137,8 +151,10 @@ def _trained(
 
     def loss(params: Any, key: jax.Array) -> jax.Array:
         """How far the mean embedding of a batch is from the wanted one."""
-        soft = _soft(params, sums.sizes, key, _BATCH, _SHARPNESS)
-        return jnp.square(sums.embedded(soft).mean(axis=0) - wanted).sum()
+        soft = _soft(params, sizes, key, _BATCH, _SHARPNESS)
+        points, label = soft[:, : -sizes[-1]], soft[:, -sizes[-1] :]
+        mean = label.T @ points / (math.sqrt(columns) * _BATCH)
+        return jnp.square(mean - wanted).sum()
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params: Any, state: Any, key: jax.Array) -> tuple[Any, Any]:

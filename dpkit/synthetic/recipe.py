@@ -320,7 +320,7 @@ def select(choice: Any, scores: np.ndarray, purse: Purse, name: str) -> tuple[in
     """
     key = purse.pay(choice.event(purse.relation), name)
     own = noise_key(key, repr(choice).encode(), scores)
-    return choice(own, scores)
+    return choice.choose(own, scores)
 
 
 def quiet(done: int, total: int, doing: str) -> None:

@@ -26,7 +26,8 @@ from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.domains import Domain, checked_domain
 from dpkit.mechanisms.density.grid_noise import Gaussian, Reach
 from dpkit.mechanisms.density.hats import refuse_outside
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 _MOST_CELLS = 2**18
 

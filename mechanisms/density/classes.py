@@ -23,7 +23,8 @@ import numpy as np
 from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.grid_noise import Reach
 from dpkit.mechanisms.density.sketch import KernelSketch
-from dpkit.mechanisms.density.structure import Answers, Structure, static, steps_of
+from dpkit.mechanisms.density.structure import Answers, Structure, steps_of
+from dpkit.mechanisms.protocol import static
 
 COUNT_WEIGHT = 0.3
 
@@ -174,7 +175,7 @@ class ClassSums(Structure):
 
     def counts(self, values: np.ndarray) -> Answers:
         """How many records each class has."""
-        stddev = self.stddev / (COUNT_WEIGHT * self._length)
+        stddev = self.bar / (COUNT_WEIGHT * self._length)
         found = self.table(values)[1]
         zeros = np.zeros(self.classes)
         return Answers(found, zeros + stddev, zeros).times(self.max_weight)

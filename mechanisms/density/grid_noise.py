@@ -31,6 +31,7 @@ from dp_accounting import DpEvent, GaussianDpEvent
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
 from dpkit.accountants.events.own import PureDpEvent
+from dpkit.mechanisms.noise import discrete_laplace
 
 
 class Reach(NamedTuple):
@@ -204,15 +205,9 @@ class Laplace:
         reach: Reach,
         step: float,
     ) -> np.ndarray:
-        """Independent entries, whole numbers of steps.
-
-        The difference of two geometric numbers: P(k) ~ exp(-abs(k) step / scale), which
-        is never impossible. A continuous Laplace number by its logarithm has holes far
-        out, where a neighbour's outputs would fall.
-        """
-        success = -math.expm1(-step * self.epsilon / reach.l1)
-        first, second = (generator.geometric(success, size=shape) for _ in range(2))
-        return (first - second) * step
+        """Independent entries, whole numbers of steps."""
+        scale = reach.l1 / (step * self.epsilon)
+        return discrete_laplace(generator, scale, shape) * step
 
 
 def _pure(epsilon: float, near: float, far: float, relation: Relation) -> DpEvent:

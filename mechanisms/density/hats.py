@@ -30,7 +30,8 @@ import numpy as np
 from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.domains import Domain, checked_domain
 from dpkit.mechanisms.density.grid_noise import Gaussian, Laplace, Reach
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 _MOST_LEVELS = 20
 _SMALL = 512  # queries at a time where every cell of a level counts
@@ -184,7 +185,7 @@ class HatDistances(Structure):
             ]
             return Answers(*(np.concatenate(p) for p in zip(*parts, strict=True)))
         answers, squares, bias = self.by_axis(values, self.placed(queries))
-        stddev = self.stddev * np.sqrt(squares.sum(axis=0))
+        stddev = self.bar * np.sqrt(squares.sum(axis=0))
         return Answers(np.maximum(answers.sum(axis=0), 0), stddev, bias.sum(axis=0))
 
     def by_axis(
@@ -241,7 +242,7 @@ class HatDistances(Structure):
         weights = self.weights[:, 0]
         # Of estimates pair / weight with variances ~ 1 / weight^2, the best mean.
         value = np.array([(pairs * weights).sum() / (weights**2).sum()])
-        stddev = np.array([self.stddev * math.sqrt(2 / (weights**2).sum())])
+        stddev = np.array([self.bar * math.sqrt(2 / (weights**2).sum())])
         return Answers(value, stddev, np.zeros(1)).times(self.max_weight)
 
     def expected_error(self, records: float) -> float:

@@ -30,7 +30,8 @@ from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.grid_noise import Laplace, Reach
 from dpkit.mechanisms.density.kernels import Kernel
 from dpkit.mechanisms.density.public_array import PublicArray
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 COUNT_WEIGHT = 0.1
 MOST_LANDMARKS = 8192
@@ -175,7 +176,7 @@ class LandmarkSketch(Structure):
         own = self._scale(values) * np.sqrt(left)
         records = abs(values[-1]) / COUNT_WEIGHT + self.stddev / COUNT_WEIGHT
         rounding = np.full(len(queries), records * (self.dimension + 8) * 2**-24)
-        return Answers(white @ weights, np.hypot(self.stddev * norms, own), rounding)
+        return Answers(white @ weights, np.hypot(self.bar * norms, own), rounding)
 
     def _weights(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """L^-1 k_U(y), (m, q), and what it lacks to length 1, squared."""
@@ -210,7 +211,7 @@ class LandmarkSketch(Structure):
 
     def count_answer(self, values: np.ndarray) -> Answers:
         """How many points there are."""
-        stddev = np.array([self.stddev / COUNT_WEIGHT])
+        stddev = np.array([self.bar / COUNT_WEIGHT])
         value = values[-1:] / COUNT_WEIGHT
         return Answers(value, stddev, np.zeros(1)).times(self.max_weight)
 

@@ -21,7 +21,8 @@ import numpy as np
 from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.domains import checked_centre, shifted
 from dpkit.mechanisms.density.grid_noise import Reach
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 
 @static
@@ -118,12 +119,12 @@ class SquaredDistances(Structure):
         records = abs(values[0]) + 2 * self.stddev
         rounding = np.full(len(y), records * (self.dimension + 4) * 2**-23)
         return Answers(
-            unit * np.maximum(answers, 0.0), unit * self.stddev * norms, unit * rounding
+            unit * np.maximum(answers, 0.0), unit * self.bar * norms, unit * rounding
         )
 
     def count_answer(self, values: np.ndarray) -> Answers:
         """How many points there are."""
-        stddev = np.array([self.stddev])
+        stddev = np.array([self.bar])
         return Answers(values[:1], stddev, np.zeros(1)).times(self.max_weight)
 
     def expected_error(self, records: float) -> float:

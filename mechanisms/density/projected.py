@@ -27,7 +27,8 @@ from dpkit.mechanisms.density.grid_noise import Gaussian, Laplace, Noise, Reach
 from dpkit.mechanisms.density.hats import HatDistances
 from dpkit.mechanisms.density.kernels import at_right_angles
 from dpkit.mechanisms.density.public_array import PublicArray
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 _SPREAD = 3.5  # which a normal number passes with probability 5e-4
 

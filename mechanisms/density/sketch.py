@@ -29,7 +29,8 @@ from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.grid_noise import Noise, Reach
 from dpkit.mechanisms.density.kernels import Kernel, projection
 from dpkit.mechanisms.density.public_array import PublicArray
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 COUNT_WEIGHT = 0.1  # a: the count costs .5 % of noise
 # Frequencies up to which right angles help, in all and by dimension.
@@ -252,7 +253,7 @@ class KernelSketch(Structure):
     def count_answer(self, values: np.ndarray) -> Answers:
         """How many points there are."""
         weight = COUNT_WEIGHT * math.sqrt(self.count)
-        value, stddev = values[-1:] / weight, np.array([self.stddev / weight])
+        value, stddev = values[-1:] / weight, np.array([self.bar / weight])
         return Answers(value, stddev, np.zeros(1)).times(self.max_weight)
 
     def expected_error(self, records: float) -> float:

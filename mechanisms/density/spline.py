@@ -30,7 +30,8 @@ from dpkit.accountants.answers import checks
 from dpkit.mechanisms.density.domains import Domain, checked_domain
 from dpkit.mechanisms.density.grid_noise import Noise, Reach
 from dpkit.mechanisms.density.kernels import Kernel
-from dpkit.mechanisms.density.structure import Answers, Structure, static
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 MOST_NODES = 2**22
 SPACINGS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8)
@@ -227,7 +228,7 @@ class SplineGrid(Structure):
             flat = found.reshape(len(queries), -1)
             answers, norms = flat @ values, np.linalg.norm(flat, axis=1)
             above = []
-        return Answers(answers, self.stddev * norms, self.bias(values, found, above))
+        return Answers(answers, self.bar * norms, self.bias(values, found, above))
 
     def bias(
         self,
@@ -270,7 +271,7 @@ class SplineGrid(Structure):
 
     def count_answer(self, values: np.ndarray) -> Answers:
         """How many points there are: all weights together."""
-        stddev = np.array([self.stddev * math.sqrt(self.size)])
+        stddev = np.array([self.bar * math.sqrt(self.size)])
         return Answers(values.sum(keepdims=True), stddev, np.zeros(1)).times(
             self.max_weight
         )

@@ -1,14 +1,5 @@
-"""Noisy tables of counts, and private choices among them."""
+"""Private tables: noisy marginals, selections, the domain of a column, embeddings."""
 
-from dpkit.mechanisms.tables.embedding import MeanEmbedding
-from dpkit.mechanisms.tables.marginals import Marginals, PureMarginals
-from dpkit.mechanisms.tables.selection import Selection
-from dpkit.mechanisms.tables.stable import StableHistogram
+import lazy_loader
 
-__all__ = [
-    "Marginals",
-    "MeanEmbedding",
-    "PureMarginals",
-    "Selection",
-    "StableHistogram",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

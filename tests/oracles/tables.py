@@ -1,53 +1,44 @@
-"""Tables and their statistics by counting, one row at a time: slow and obvious."""
+"""Marginals, choices and thresholds, slowly: loops over rows, and whole laws."""
 
 import itertools
-from collections import Counter
+import math
+
+import numpy as np
 
 
-def counts(rows, columns, maps=None):
-    """How often each combination of codes occurs, a Counter of tuples."""
-    maps = maps or [None] * len(columns)
-    return Counter(
-        tuple(
-            int(row[c] if m is None else m[row[c]])
-            for c, m in zip(columns, maps, strict=True)
-        )
-        for row in rows
+def counted(rows, families, sizes):
+    """The marginals of rows as one list, cell by cell; a row outside lights none."""
+    cells = []
+    for family in families:
+        for cell in itertools.product(*(range(sizes[j]) for j in family)):
+            cells.append(sum(tuple(row[j] for j in family) == cell for row in rows))
+    return np.array(cells)
+
+
+def successive_softmax(scores, picks):
+    """The probability of every ordered choice: softmax, then softmax of the rest."""
+    weights = [math.exp(score) for score in scores]
+    laws = {}
+    for chosen in itertools.permutations(range(len(weights)), picks):
+        left, probability = sum(weights), 1.0
+        for one in chosen:
+            probability *= weights[one] / left
+            left -= weights[one]
+        laws[chosen] = probability
+    return laws
+
+
+def hockey_stick(first, second, epsilon):
+    """sup over sets of first(S) - e^epsilon second(S), for two tables of masses."""
+    names = set(first) | set(second)
+    return sum(
+        max(first.get(n, 0.0) - math.exp(epsilon) * second.get(n, 0.0), 0.0)
+        for n in names
     )
 
 
-def loss(rows, targets):
-    """Sum of weight * (share - target)^2 over (columns, values, weight, maps)."""
-    total = 0.0
-    for columns, values, weight, maps in targets:
-        found = counts(rows, columns, maps)
-        for cell in itertools.product(*(range(n) for n in values.shape)):
-            total += weight * (found[cell] / len(rows) - float(values[cell])) ** 2
-    return total
-
-
-def one_cell_changes(rows, sizes):
-    """All tables that differ in one cell, in order of row, column and code."""
-    for i, row in enumerate(rows):
-        for j, size in enumerate(sizes):
-            for code in range(size):
-                changed = [list(r) for r in rows]
-                changed[i] = [*row[:j], code, *row[j + 1 :]]
-                yield changed
-
-
-def steepest(rows, sizes, targets, moves):
-    """The losses along the steepest descent by one cell, from before the first move."""
-    rows, found = [list(row) for row in rows], [loss(rows, targets)]
-    for _ in range(moves):
-        best = min(one_cell_changes(rows, sizes), key=lambda r: loss(r, targets))
-        if loss(best, targets) < found[-1] - 1e-9:
-            rows = best
-        found.append(loss(rows, targets))
-    return found
-
-
-def all_tables(sizes, count):
-    """All tables of so many rows, in any order of rows."""
-    everything = list(itertools.product(*(range(n) for n in sizes)))
-    return itertools.combinations_with_replacement(everything, count)
+def discrete_laplace_tail(scale, step, least):
+    """P(noise >= least), noise k step with P(k) ~ exp(-abs(k) step / scale); a sum."""
+    k = np.arange(-(10**6), 10**6 + 1)
+    masses = np.exp(-np.abs(k) * step / scale)
+    return masses[k * step >= least - step / 2].sum() / masses.sum()

@@ -89,7 +89,8 @@ def _applied(
     change = change * table.live[None, :, :, None]
     before = now.part.reshape(-1)
     after = before.at[at].add(change, mode="promise_in_bounds")
-    rise = (weights * change * (_get(before, at) + _get(after, at))).sum()
+    both = _get(before, at) + _get(after, at)
+    rise = jnp.vdot(weights * change, both)
     worse = rise >= 0
     undone = after.at[at].add(jnp.where(worse, -change, 0), mode="promise_in_bounds")
     return undone.reshape(now.part.shape), worse

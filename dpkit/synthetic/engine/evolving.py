@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpkit.accountants.answers import checks
-from dpkit.synthetic.engine import exact
+from dpkit.synthetic.engine import exact, regions
 from dpkit.synthetic.engine import generations as program
 from dpkit.synthetic.engine.families import Family, Region
-from dpkit.synthetic.engine.layout import Layout, room
+from dpkit.synthetic.engine.layout import room
 from dpkit.synthetic.engine.problem import Asked, Problem
 from dpkit.synthetic.engine.targets import Found, Impossible
 
@@ -66,6 +66,7 @@ def evolve(
       ValueError, TypeError: as `search`.
 
     Example:
+      >>> from dpkit.synthetic.engine import Marginal
       >>> half = Marginal((0,), (2,))
       >>> start = np.zeros((4, 1), int)
       >>> shares = [np.array([0.5, 0.5])]
@@ -94,10 +95,10 @@ def evolve(
         done = run.advance(done, generations)
         if on_progress:
             on_progress(done, generations)
-        if stop_below is not None and run.loss() <= stop_below:
+        if stop_below is not None and run.problem.loss(run.residuals()) <= stop_below:
             break
     rows = run.rows()
-    residuals = run.problem.checked(np.asarray(run.state.residuals), rows)
+    residuals = run.problem.checked(run.residuals(), rows)
     run.problem.refuse_impossible(rows)
     return Found(rows, run.problem.loss(residuals), done)
 
@@ -105,12 +106,11 @@ def evolve(
 def _memory(asked: Asked, rows: int, candidates: int) -> int:
     """Bytes at the peak: residuals, scores of regions, candidates, rows."""
     layout = asked.layout
-    regions = sum(isinstance(one, Region) for one in layout.counted)
-    scores = regions * sum(layout.sizes) if regions else 0
-    own = 40 * (len(layout.families) + regions) + 24 * len(layout.view_maps)
+    beside, scores = regions.entries(layout)
+    own = 40 * len(layout.counted) + 24 * len(layout.view_maps)
     return (
         32 * layout.length
-        + 8 * scores
+        + 8 * (scores + beside)
         + 4 * candidates * own
         + 24 * max(_BLOCK, candidates)
         + 4 * rows * (3 * len(layout.view_maps) + 3 * len(layout.sizes))
@@ -130,6 +130,8 @@ class _Run:
         layout = problem.asked.layout
         self.problem, self.key = problem, jax.random.key(seed)
         movable = (np.array(layout.sizes) > 1) & ~problem.frozen.all(axis=0)
+        if ordered is not None and len(ordered) != len(movable):
+            raise ValueError(f"ordered: {len(ordered)} columns, needed {len(movable)}")
         sorted_ = movable & np.array(ordered or [False] * len(movable))
         self.tables = jax.tree.map(
             jnp.asarray, _tables(problem, np.flatnonzero(movable), sorted_)
@@ -142,8 +144,10 @@ class _Run:
             [1, 0, 0, 0] if everything else [1, sorted_.any(), 1, 1], jnp.float32
         )
         self.moves = bool(movable.any())
+        residuals = problem.residuals(problem.start)
         self.state = program.State(
-            jnp.asarray(problem.residuals(problem.start), jnp.float32),
+            jnp.asarray(residuals, jnp.float32),
+            jnp.asarray(regions.beside(layout, residuals)),
             jnp.asarray(layout.viewed(problem.start)),
             jnp.full(len(program.OPERATORS), 0.25, jnp.float32),
         )
@@ -170,9 +174,13 @@ class _Run:
         """The table as it is, (N, d)."""
         return np.array(self.state.codes[:, : len(self.problem.asked.layout.sizes)])
 
-    def loss(self) -> float:
-        """F as it is."""
-        return self.problem.loss(np.asarray(self.state.residuals))
+    def residuals(self) -> np.ndarray:
+        """Residuals of all families in a row."""
+        found = np.array(self.state.residuals)
+        beside = np.asarray(self.state.regions)
+        for part, place in regions.places(self.problem.asked.layout):
+            found[part] = beside[place]
+        return found
 
 
 def _everything(sizes: Sequence[int], start: np.ndarray) -> program.Changes:
@@ -214,7 +222,6 @@ def _tables(
     maps = np.zeros((len(layout.view_maps), max(layout.sizes)), np.int32)
     for number, (_, chosen) in enumerate(layout.view_maps):
         maps[number, : len(chosen)] = chosen
-    regions, scores, numeric, bounds = _regions(layout, count)
     return program.Tables(
         offsets,
         np.pad(np.array(layout.weights, np.float32), (0, whole - count)),
@@ -226,35 +233,11 @@ def _tables(
         steps,
         np.array([column for column, _ in layout.view_maps], np.int32),
         maps,
-        regions,
-        scores,
-        numeric,
-        bounds,
+        regions.tables(layout),
         np.array(layout.sizes, np.int32),
         movable.astype(np.int32),
         (np.flatnonzero(ordered) if ordered.any() else movable).astype(np.int32),
         exact.held(problem.asked.hard, depth),
         exact.alike(problem.asked.hard, depth),
         problem.frozen,
-    )
-
-
-def _regions(
-    layout: Layout, none: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Which families are regions; their scores, numeric columns and bounds."""
-    pairs = enumerate(layout.counted)
-    found = [(n, one) for n, one in pairs if isinstance(one, Region)]
-    numeric = sorted({column for _, one in found for column in one.columns})
-    more = room(len(found)) - len(found) if found else 0
-    count = len(found) + more
-    scores = np.zeros((len(numeric), max(layout.sizes), count), np.int32)
-    for q, (_, one) in enumerate(found):
-        for column, own in zip(one.columns, one.scores(), strict=True):
-            scores[numeric.index(column), : len(own), q] = own
-    return (
-        np.array([*(n for n, _ in found), *[none] * more], np.int32),
-        scores,
-        np.array(numeric, np.int32),
-        np.array([*(one.bound for _, one in found), *[0] * more], np.int32),
     )

@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dpkit.synthetic.engine import regions
+from dpkit.synthetic.engine.regions import Regions
+
 QUANTILES = 32
 OPERATORS = ("mutate", "redraw", "swap", "cross")
 _LEARNING, _EXPLORING = 0.1, 0.05
 
 
 class Tables(NamedTuple):
-    """What the program reads. M families, U views, d columns, Q regions.
+    """What the program reads. M families, U views, d columns.
 
     Attributes:
       offsets, weights, live: (M,); views, strides: (M, k) codes to cells.
@@ -29,8 +32,7 @@ class Tables(NamedTuple):
         own, steps: (d, M) as what view a family holds a column, and its stride; 0, 0 if
         it doesn't.
       columns: (U,) of views; maps: (U, width) code -> group.
-      regions: (Q,) which families are; scores: (n, width, Q) of the numeric columns
-        `numeric` (n,); bounds: (Q,).
+      regions: what else is counted.
       sizes: (d,); movable, ordered: columns that may be chosen.
       held: (d,) columns that only rows that are alike may exchange; alike: (d, d) what
         they must have in common.
@@ -47,10 +49,7 @@ class Tables(NamedTuple):
     steps: Any
     columns: Any
     maps: Any
-    regions: Any
-    scores: Any
-    numeric: Any
-    bounds: Any
+    regions: Regions
     sizes: Any
     movable: Any
     ordered: Any
@@ -60,9 +59,10 @@ class Tables(NamedTuple):
 
 
 class State(NamedTuple):
-    """Residuals in rows, codes of views, and the operators' weights."""
+    """Residuals, those of regions side by side, codes of views, operators' weights."""
 
     residuals: jax.Array
+    regions: jax.Array
     codes: jax.Array
     odds: jax.Array
 
@@ -123,21 +123,15 @@ def _rise(
     return (weights * (2 * linear + live * square)).sum(axis=1)
 
 
-def _inside(tables: Tables, codes: jax.Array) -> jax.Array:
-    """Which regions rows (P, U) lie in, (P, Q) of 0 and 1."""
-    total = jnp.zeros((len(codes), len(tables.regions)), jnp.int32)
-    for n in range(len(tables.numeric)):
-        total = total + _get(tables.scores[n], codes[:, tables.numeric[n]])
-    return (total > tables.bounds[None]).astype(jnp.float32)
-
-
 class _Best(NamedTuple):
-    """The best candidate: its rise, cells (2,), and units in cells of families."""
+    """The best candidate: its rise, its cells (2,), and units in cells of families."""
 
     rise: jax.Array
     change: Changes
     at: jax.Array
     units: jax.Array
+    region_at: jax.Array
+    region_units: jax.Array
 
 
 def _best(
@@ -182,28 +176,22 @@ def _best(
     units = [sign * once for sign in signs]
     weights = _get(tables.weights, families)
     rise = _rise(state.residuals, cells, units, weights, live)
-    parts = [(cells, [unit * live for unit in units])]
-    if len(tables.regions):
-        both = [x for pair in zip(befores, afters, strict=True) for x in pair]
-        where = jnp.broadcast_to(tables.regions, (len(row), len(tables.regions)))
-        cells = [_cells(tables, where, codes) for codes in both]
-        units = [s * _inside(tables, x) for s, x in zip(signs, both, strict=True)]
-        weights, live = (_get(t, where) for t in (tables.weights, tables.live))
-        rise = rise + _rise(state.residuals, cells, units, weights, live)
-        parts.append((cells, units))
+    both = [x for pair in zip(befores, afters, strict=True) for x in pair]
+    if len(tables.regions.bounds):
+        rise = rise + regions.rise(tables.regions, state.regions, both, signs)
     barred = barred | _get(tables.frozen, (change.rows, change.columns)).any(axis=1)
     rise = jnp.where(barred, jnp.inf, rise)
     best = jnp.argmin(rise)
-    places, amounts = (
-        jnp.concatenate([x[best] for part in parts for x in part[n]]) for n in (0, 1)
-    )
+    at = jnp.concatenate([cell[best] for cell in cells])
+    moved = jnp.concatenate([(unit * live)[best] for unit in units])
     # All operators return as many entries.
-    more = 4 * (2 * tables.touching.shape[1] + len(tables.regions)) - len(places)
+    more = 8 * tables.touching.shape[1] - len(at)
     return _Best(
         rise[best],
         Changes(*(part[best] for part in change)),
-        jnp.pad(places, (0, more)),
-        jnp.pad(amounts, (0, more)),
+        jnp.pad(at, (0, more)),
+        jnp.pad(moved, (0, more)),
+        *regions.moves(tables.regions, [codes[best] for codes in both], signs),
     )
 
 
@@ -299,14 +287,17 @@ def _generation(
     residuals = state.residuals.at[best.at].add(
         jnp.where(better, best.units, 0), mode="promise_in_bounds"
     )
-    codes = state.codes
+    moved = jnp.where(better, best.region_units, 0)
+    beside = state.regions.reshape(-1)
+    beside = beside.at[best.region_at].add(moved, mode="promise_in_bounds")
+    beside, codes = beside.reshape(state.regions.shape), state.codes
     for n in (0, 1):
         row, column, code = (part[n] for part in best.change)
         now = codes[row]
         new = _changed(tables, now[None], column[None], code[None])[0]
         codes = codes.at[row].set(jnp.where(better, new, now))
     odds = state.odds.at[operator].multiply(jnp.exp(_LEARNING * better / chance))
-    return State(residuals, codes, odds / odds.sum())
+    return State(residuals, beside, codes, odds / odds.sum())
 
 
 @functools.partial(

@@ -60,7 +60,8 @@ def search(
       cooling: the temperature's factor from one sweep to the next, in (0, 1].
       forbidden: combinations of codes that no row of the result holds.
       frozen: (d,) columns or (N, d) cells that keep what `start` has.
-      hard_singles: treat targets of one column as if of infinite weight.
+      hard_singles: treat targets of one column as if of infinite weight; they must be
+        distributions then.
       stop_below: F at which to stop. Where targets are plain noisy shares, the sum of
         weight * cells * variance: what the true table is expected to have.
       memory_limit: in bytes; by default a quarter of the machine's, at most 8 GiB.

@@ -86,7 +86,9 @@ def test_distribution_functions(points):
     assert found.values[-1] == pytest.approx(made(points).count.values[0])
     share = over_seeds(lambda out: views.cdf(out, places), points, truth)
     assert share >= 0.95
-    assert inside(views.cdf(made(points, epsilon=1e6), places), truth) == 1.0
+    hardly_any = {"epsilon": 1e6, "count": 50}  # noise: what is left is bias
+    share = over_seeds(lambda out: views.cdf(out, places), points, truth, **hardly_any)
+    assert share >= 0.95
     middle = found.bias_bound[40:60]
     assert middle.max() < 0.75 * len(points)  # of who is around, not of all
 

@@ -1,10 +1,11 @@
 """The small table of the engine's tests, and random ones."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from dpkit.synthetic.engine import Target
+from dpkit.synthetic.engine import HalfSpace, Marginal, Prefix, Target
 
 SIZES = (2, 3, 2)
 START = np.array([(0, 0, 0), (0, 1, 1), (1, 2, 1), (1, 2, 0), (0, 0, 1)])
@@ -51,3 +52,43 @@ def random_case(seed, rows=40, sizes=(4, 3, 1, 6, 2)):
         noisy = values + rng.normal(0, 0.01, shape)
         targets.append(Target(columns, noisy, weight, maps))
     return start, sizes, targets
+
+
+def asked_of(targets, sizes):
+    """Targets as `evolve` takes them."""
+    return {
+        "families": [target.family(sizes) for target in targets],
+        "shares": [target.values for target in targets],
+        "weights": [target.weight for target in targets],
+    }
+
+
+def with_regions(seed):
+    """Families of all kinds over the columns of `random_case`."""
+    start, sizes, targets = random_case(seed)
+    rng = np.random.default_rng(seed)
+    middles = tuple((np.arange(sizes[c]) + 0.5) / sizes[c] for c in (0, 3))
+    asked = asked_of(targets, sizes)
+    for n, kind in enumerate([(1,), (4,), (1, 4), (1,)]):
+        cells = Marginal(kind, sizes)
+        family = (
+            Prefix((0, 3), middles, cells, rng.random(2))
+            if n % 2
+            else HalfSpace((0, 3), middles, cells, rng.normal(size=2), 0.1)
+        )
+        asked["families"].append(family)
+        values = rng.dirichlet(np.ones(math.prod(cells.shape))) / 2
+        asked["shares"].append(values.reshape(cells.shape))
+        asked["weights"].append(1.0 + n)
+    return start, sizes, asked
+
+
+def squares(rows, asked):
+    """F by counting the cells of each family, float64."""
+    total = 0.0
+    for family, shares, weight in zip(*asked.values(), strict=True):
+        cells = family.cells(rows)
+        size = math.prod(family.shape)
+        found = np.bincount(cells[cells >= 0], minlength=size) / len(rows)
+        total += weight * np.square(found - shares.reshape(-1)).sum()
+    return total

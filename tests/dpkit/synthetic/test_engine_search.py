@@ -1,10 +1,12 @@
 """The search: brute force on small tables, and what must hold on all."""
 
 import hashlib
+import itertools
 import math
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from tests.dpkit.synthetic.engine_cases import (
     plain,
     random_case,
 )
-from tests.oracles import tables
+from tests.oracles import searches as tables
 
 INF = math.inf
 
@@ -84,11 +86,12 @@ def test_one_compilation_serves_all_columns():
     sizes = (7, 2, 11, 5, 3, 13)
     rows = np.stack([rng.integers(0, size, 77) for size in sizes], axis=1)
     targets = [Target((a,), np.full(n, 1 / n)) for a, n in enumerate(sizes)]
-    before = columns.respond._cache_size()
+    program: Any = columns.respond
+    before = program._cache_size()
     search(rows, sizes, targets, seed=0, sweeps=2)
     more = [Target((0, 5), np.full((7, 13), 1 / 91))]
     search(rows, sizes, targets + more, seed=0, sweeps=2)
-    assert columns.respond._cache_size() == before + 1
+    assert program._cache_size() == before + 1
 
 
 def test_temperature_is_in_shares():
@@ -105,6 +108,29 @@ def test_temperature_is_in_shares():
     expected = np.exp(shares[1:] / 0.2)
     assert 800 < found.sum() < 1200
     assert found / found.sum() == pytest.approx(expected / expected.sum(), abs=0.12)
+
+
+def test_it_cools_from_the_second_sweep_on():
+    start, sizes, targets = random_case(2)
+    options = {"seed": 0, "temperature": 0.05}
+    for sweeps, equal in ((1, True), (2, False)):
+        warm, cold = (
+            search(start, sizes, targets, sweeps=sweeps, cooling=c, **options).rows
+            for c in (1.0, 0.01)
+        )
+        assert (warm == cold).all() == equal
+
+
+def test_weights_decide_between_targets():
+    start = np.zeros((10, 1), int)
+    targets = [
+        Target((0,), np.array([0.8, 0.2]), 3.0),
+        Target((0,), np.array([0.4, 0.6]), 1.0),
+        Target((0,), np.array([0.0, 1.0]), 0.0),
+    ]
+    # The mean by weight: (3 * .8 + .4) / 4 = .7.
+    rows = search(start, (2,), targets, seed=0, sweeps=9).rows
+    assert (rows == 0).sum() == 7
 
 
 def test_impossible_combinations_never_come():
@@ -173,6 +199,22 @@ def test_hard_singles_are_met_in_whole_rows():
     found = search(start, sizes, single, seed=0, sweeps=3, hard_singles=True)
     # 40 rows: 20.2, 9.8, 10, 0 by the largest remainder.
     assert np.bincount(found.rows[:, 0], minlength=4).tolist() == [20, 10, 10, 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exchanges_end_where_no_exchange_is_better(seed):
+    start, sizes, targets = random_case(seed, rows=14)
+    start[7:, 1:] = start[:7, 1:]  # rows that are alike beside the column
+    targets[0] = Target((0,), np.array([0.4, 0.3, 0.2, 0.1]))
+    frozen = np.array([False, True, True, True, True])
+    options = {"sweeps": 40, "hard_singles": True, "frozen": frozen}
+    found = search(start, sizes, targets, seed=0, **options)
+    held, others = found.rows, plain(targets[1:])  # but the single of column 0
+    assert found.loss == pytest.approx(tables.loss(held.tolist(), others), rel=1e-9)
+    for i, k in itertools.combinations(range(14), 2):
+        rows = held.copy()
+        rows[[i, k], 0] = held[[k, i], 0]
+        assert tables.loss(rows.tolist(), others) >= found.loss - 1e-9
 
 
 @pytest.mark.parametrize(

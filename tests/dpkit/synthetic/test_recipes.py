@@ -18,7 +18,7 @@ from tests.dpkit.synthetic.test_pairs import BOOK, SCHEMA, people, variation
 QUICK = {
     "pairs": {"sweeps": 2},
     "gsd": {"rounds": 3, "generations": 300},
-    "merf": {"steps": 30, "features": 64},
+    "merf": {"steps": 30},
     "mwem": {"rounds": 5},
 }
 
@@ -127,7 +127,7 @@ def test_one_column_is_enough():
         AIM(epsilon=1.0, delta=1e-6),
         Independent(epsilon=1.0, delta=1e-6),
         MWEM(epsilon=1.0, delta=0.0),
-        MERF(epsilon=1.0, delta=1e-6, steps=5, features=16),
+        MERF(epsilon=1.0, delta=1e-6, steps=5),
         GSD(epsilon=1.0, delta=1e-6, generations=50),
     ):
         model = Synthesizer(schema, recipe).fit(table, key=jax.random.key(0))

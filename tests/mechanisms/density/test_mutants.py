@@ -23,7 +23,7 @@ from dpkit.mechanisms.density import (
     SplineGrid,
     SquaredDistances,
 )
-from dpkit.mechanisms.density.structure import static
+from dpkit.mechanisms.protocol import static
 from tests.conformance import (
     check_audit,
     check_bound,

@@ -31,6 +31,7 @@ from dpkit.mechanisms.density import (
     SquaredDistances,
 )
 from dpkit.mechanisms.density.sketch import waves
+from dpkit.mechanisms.tables import MeanEmbedding
 from tests.structures import white
 
 NOISE, PURE = Gaussian(8.0), Laplace(0.05)
@@ -77,6 +78,12 @@ STRUCTURES = {
     ),
     "classes": ClassSums(classes=3, dimension=2, noise=NOISE),
     "wave classes": ClassSums(classes=3, dimension=2, sketch=SKETCH, noise=NOISE),
+    "embedding": MeanEmbedding(
+        sketch=KernelSketch.draw(GAUSS, 1, features=8, noise=NOISE),
+        categories=(3,),
+        classes=3,
+        noise=NOISE,
+    ),
     **{f"{name} landmarks": landmarks(name) for name in ("gaussian", "exponential")},
     "cramped landmarks": landmarks("cauchy", jitter=1e-8),
 }
@@ -118,7 +125,7 @@ def records_of(structure, rng=None):
     """Points, labels where there are classes, and with a generator hostile weights."""
     points = hostile_points(structure)
     records = {"points": points}
-    if isinstance(structure, ClassSums):
+    if isinstance(structure, ClassSums | MeanEmbedding):
         labels = np.arange(len(points)) % 5 - 1
         records["labels"] = labels.astype(np.int32)
     if rng is not None:
@@ -180,7 +187,7 @@ def test_all_pairs_of_records_by_messages(structure):
     used = 0 if isinstance(structure.noise, Gaussian) else 1
     name = next(n for n, s in STRUCTURES.items() if s is structure)
     alone, replaced = (0.7, 0.35) if name in LOOSE else (0.98, 0.97)
-    if "landmarks" in name or name == "wave classes":
+    if "landmarks" in name or name in {"wave classes", "embedding"}:
         replaced = 0.35  # of features that are hardly ever opposite
     assert found[used] > alone, found
     assert found[used + 2] > replaced, found
@@ -290,7 +297,7 @@ def test_one_record_more_adds_its_own_message_and_moves_no_other(structure, coun
     some = min(structure.rows, 512)
     points = rng.normal(size=(max(count, some) + 2, structure.dimension))
     records: dict[str, Any] = {"points": points}
-    if isinstance(structure, ClassSums):
+    if isinstance(structure, ClassSums | MeanEmbedding):
         records["labels"] = rng.integers(0, 3, len(points))
 
     def total(*rows):
@@ -349,7 +356,7 @@ def test_what_is_not_finite_counts_as_none(structure):
     points = np.array([[math.inf, 0.5], [-math.inf, 0.5], [math.nan, 0.5], [0.5, 0.5]])
     points[-1, structure.dimension - 1] = math.inf
     records = {"points": points[:, : structure.dimension]}
-    if isinstance(structure, ClassSums):
+    if isinstance(structure, ClassSums | MeanEmbedding):
         records["labels"] = np.zeros(4, np.int32)
     assert not structure.total(records).any()
     assert not by_message(structure, records).any()
@@ -361,10 +368,10 @@ def test_no_warning_depends_on_a_record(structure):
     hostile = [math.nan, math.inf, -math.inf, 1e39, -1e39, 1e308, 2.0**32, 1.5, -1.0]
     points = np.full((len(hostile), structure.dimension), 0.5)
     records: dict[str, Any] = {"points": points, "weights": np.array(hostile)}
-    if isinstance(structure, ClassSums):
+    if isinstance(structure, ClassSums | MeanEmbedding):
         records["labels"] = np.array(hostile)
     total = structure.total(records)
-    if isinstance(structure, ClassSums):
+    if isinstance(structure, ClassSums | MeanEmbedding):
         assert not total.any()  # none of these is a class
     else:
         # five are above the largest weight, and count as that
