@@ -139,9 +139,14 @@ PUBLIC = {
         "Structure",
     ],
     "dpkit.mechanisms.tables": [
+        "BoundsHistogram",
+        "Deviations",
         "Marginals",
+        "MeanEmbedding",
         "PureMarginals",
         "Selection",
+        "StableHistogram",
+        "deviations",
     ],
     "dpkit.training": [
         "ClippedGrad",
