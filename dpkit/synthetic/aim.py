@@ -37,6 +37,7 @@ from dpkit.synthetic.recipe import (
     quiet,
     select,
 )
+from dpkit.synthetic.ruled import ruled
 from dpkit.synthetic.view import MOST_ROWS, View, refuse_memory
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class AIM:
         facts = {"tables": len(run.measured)}
         if isinstance(run.model, Graph):
             rows = run.model.drawn(count, generator)
+            rows = ruled(rows, book, view.measured, seed)
         else:
             rows = search(
                 view.start(count, generator),
