@@ -74,8 +74,8 @@ class AIM:
       ImportError: "pgm", without mbi.
 
     Example:
-      >>> [round(x, 6) for x in AIM(epsilon=1.0, delta=1e-6).schedule(14)]
-      [71.480081, 0.009327]
+      >>> [round(x, 4) for x in AIM(epsilon=1.0, delta=1e-6).schedule(14)]
+      [71.4801, 0.0093]
     """
 
     epsilon: float
@@ -350,7 +350,9 @@ def _weights(
 
 def _targets(view: View) -> list[Target]:
     """Columns and pairs as estimated, larger tables as measured."""
-    mean = float(np.mean([1 / view.measured[pair].precision for pair in view.pairs] or 1))
+    mean = float(
+        np.mean([1 / view.measured[pair].precision for pair in view.pairs] or 1)
+    )
     return view.targets(0.0, ()) + [
         Target(columns, one.values / view.records, one.precision * mean)
         for columns, one in view.measured.items()

@@ -90,8 +90,8 @@ class MST:
         """Noise of columns, epsilon of a choice, noise of pairs, in units of reach.
 
         Example:
-          >>> [round(x, 6) for x in MST(epsilon=1.0, delta=1e-6).scales(14)]
-          [29.36344, 0.070683, 28.295319]
+          >>> [round(x, 4) for x in MST(epsilon=1.0, delta=1e-6).scales(14)]
+          [29.3634, 0.0707, 28.2953]
         """
         far = apart(relation)
         rho, edges = zcdp(self.epsilon, self.delta), max(columns - 1, 1)

@@ -23,7 +23,7 @@ from dp_accounting import DpEvent
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms.tables import PureMarginals, Selection
-from dpkit.synthetic.budgets import only_add_remove
+from dpkit.synthetic.budgets import apart, sums_and_scores
 from dpkit.synthetic.recipe import (
     Fitted,
     OnProgress,
@@ -77,17 +77,19 @@ class MWEM:
         self, codebook: Codebook, relation: Relation, reach: int
     ) -> Mapping[str, DpEvent]:
         """The number of records; of each round a choice and a cell."""
-        only_add_remove(relation, "MWEM")
+        sums_and_scores(relation, "MWEM")
         cells = math.prod(codebook.sizes)
         if cells > _MOST:
             raise ValueError(
                 f"schema: {cells:,} combinations of values are above {_MOST:,} cells: "
                 "take another mechanism, such as pairs"
             )
-        found = {"records": self._count(reach).event(relation)}
+        if not _allowed(codebook).any():
+            raise ValueError("schema: its rules leave no combination of values")
+        found = {"records": self._count(reach, relation).event(relation)}
         for number in range(1, self.rounds + 1):
             found[f"choice {number}"] = self._choice(reach).event(relation)
-            found[f"cell {number}"] = self._cell(reach).event(relation)
+            found[f"cell {number}"] = self._cell(reach, relation).event(relation)
         return found
 
     def fit(
@@ -106,9 +108,11 @@ class MWEM:
         counts = source.count(families)
         true = np.concatenate([table.ravel() for table in counts])
         whole = np.array([counts[0].sum()])
-        told = measure(self._count(source.reach), whole, purse, "records")
+        counter = self._count(source.reach, purse.relation)
+        told = measure(counter, whole, purse, "records")
         records = max(1.0, float(told[0]) * source.unit)
-        weights = np.full(sizes, records / math.prod(sizes))
+        allowed = _allowed(book)
+        weights = allowed * (records / allowed.sum())
         average = np.zeros(sizes)
         for number in range(1, self.rounds + 1):
             tell(number, self.rounds, "measuring")
@@ -116,7 +120,7 @@ class MWEM:
             scores = np.abs(made / source.unit - true)
             choice = self._choice(source.reach)
             (best,) = select(choice, scores, purse, f"choice {number}")
-            cell = self._cell(source.reach)
+            cell = self._cell(source.reach, purse.relation)
             (value,) = measure(cell, true[best : best + 1], purse, f"cell {number}")
             query = _query(sizes, families, counts, best)
             weights = stepped(weights, query, float(value) * source.unit)
@@ -125,24 +129,40 @@ class MWEM:
         rows = _rows(average, count, np.random.default_rng([seed, 0]))
         return Fitted((), (), rows, records)
 
+    @property
+    def _part(self) -> float:
+        """Epsilon of a choice, and of a cell."""
+        return self.epsilon * (1 - _TO_COUNT) / (2 * self.rounds)
+
     def _choice(self, reach: int) -> Selection:
-        """Half of a round."""
-        epsilon = self.epsilon * (1 - _TO_COUNT) / (2 * self.rounds)
-        return Selection(epsilon=epsilon, sensitivity=float(reach))
+        """Of the worst cell; a replaced unit moves no cell by more than another."""
+        step = float(reach)
+        return Selection(
+            epsilon=self._part, sensitivity=step, replaced_sensitivity=step
+        )
 
-    def _cell(self, reach: int) -> PureMarginals:
-        """The other half."""
-        return _one(self.epsilon * (1 - _TO_COUNT) / (2 * self.rounds), reach)
+    def _cell(self, reach: int, relation: Relation) -> PureMarginals:
+        """The other half of a round."""
+        return _one(self._part, reach, relation)
 
-    def _count(self, reach: int) -> PureMarginals:
+    def _count(self, reach: int, relation: Relation) -> PureMarginals:
         """How many records there are."""
-        return _one(self.epsilon * _TO_COUNT, reach)
+        return _one(self.epsilon * _TO_COUNT, reach, relation)
 
 
-def _one(epsilon: float, reach: int) -> PureMarginals:
+def _one(epsilon: float, reach: int, relation: Relation) -> PureMarginals:
     """One count."""
-    scale = reach / epsilon * (1 + 1e-12)
+    scale = apart(relation) ** 2 * reach / epsilon * (1 + 1e-12)
     return PureMarginals(families=((0,),), sizes=(1,), scales=(scale,), reach=reach)
+
+
+def _allowed(book: Codebook) -> np.ndarray:
+    """Whether the rules let a combination be."""
+    found = np.ones(book.sizes, bool)
+    for rule in book.forbidden:
+        shape = [s if n in rule.columns else 1 for n, s in enumerate(book.sizes)]
+        found &= ~rule.mask.reshape(shape)
+    return found
 
 
 def stepped(weights: np.ndarray, query: np.ndarray, value: float) -> np.ndarray:
