@@ -27,6 +27,7 @@ from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms.tables import Marginals, Selection
 from dpkit.synthetic.budgets import apart, sums_and_scores, zcdp
 from dpkit.synthetic.engine import Target, search
+from dpkit.synthetic.estimates import merged
 from dpkit.synthetic.pgm import Graph, library
 from dpkit.synthetic.recipe import (
     Fitted,
@@ -147,8 +148,8 @@ class AIM:
         self, book: Codebook, run: _Rounds, seed: int, tell: OnProgress
     ) -> Fitted:
         """The rows."""
-        view = View.of(book, run.measured)
-        targets = _targets(view)
+        view = _view(book, run.measured)
+        targets = _targets(view, run.measured)
         count = self.rows or max(1, min(round(view.records), MOST_ROWS))
         generator = np.random.default_rng([seed, 0])
         facts = {"tables": len(run.measured)}
@@ -207,7 +208,7 @@ class _Rows:
 
     def fit(self, measured: Sequence[Measurement], records: float) -> None:
         """Goes on from the rows at hand; begins with columns alone."""
-        view = View.of(self._book, measured)
+        view = _view(self._book, measured)
         self._records = records
         self._known = {one.columns: one.values.size for one in measured}
         if not len(self._rows):
@@ -218,7 +219,7 @@ class _Rows:
         self._rows = search(
             self._rows,
             self._book.sizes,
-            _targets(view),
+            _targets(view, measured),
             seed=self._seed + len(measured),
             sweeps=_SWEEPS,
             temperature=_WARM * view.noise / records,
@@ -313,7 +314,7 @@ class _Rounds:
             Measurement(family, table * unit, self._stddev(noise))
             for family, table in zip(families, tables, strict=True)
         ]
-        records = View.of(self._source.codebook, self.measured).records
+        records = _view(self._source.codebook, self.measured).records
         self.model.fit(self.measured, records)
 
 
@@ -348,15 +349,27 @@ def _weights(
     return parts
 
 
-def _targets(view: View) -> list[Target]:
+def _view(book: Codebook, measured: Sequence[Measurement]) -> View:
+    """Columns and pairs; larger tables tell of theirs, too."""
+    margins = []
+    for one in measured:
+        for pair in itertools.combinations(range(len(one.columns)), 2):
+            if len(one.columns) > 2:
+                rest = tuple(n for n in range(len(one.columns)) if n not in pair)
+                values = one.values.sum(axis=rest)
+                stddev = one.stddev * math.sqrt(one.values.size / values.size)
+                columns = tuple(one.columns[n] for n in pair)
+                margins.append(Measurement(columns, values, stddev))
+    return View.of(book, [*measured, *margins])
+
+
+def _targets(view: View, measured: Sequence[Measurement]) -> list[Target]:
     """Columns and pairs as estimated, larger tables as measured."""
-    mean = float(
-        np.mean([1 / view.measured[pair].precision for pair in view.pairs] or 1)
-    )
+    mean = float(np.mean([view.measured[p].stddev ** 2 for p in view.pairs] or 1.0))
+    wide = merged(one for one in measured if len(one.columns) > 2)
     return view.targets(0.0, ()) + [
         Target(columns, one.values / view.records, one.precision * mean)
-        for columns, one in view.measured.items()
-        if len(columns) > 2
+        for columns, one in wide.items()
     ]
 
 

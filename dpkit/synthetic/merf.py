@@ -159,13 +159,12 @@ class _Layout:
 
     @classmethod
     def of(cls, book: Codebook, waves: bool) -> _Layout:
-        """The label is the schema's, else the last column, if it isn't the only one."""
+        """The class is the schema's label, else the last column with several values."""
         columns = range(len(book.sizes))
-        named = book.schema.label
-        last = None if len(columns) == 1 else columns[-1]
-        label = last if named is None else book.names.index(named)
-        if len(columns) == 1:
-            label = None
+        wide = [n for n in columns if book.sizes[n] > 1]
+        label = wide[-1] if len(wide) > 1 else None
+        if book.schema.label is not None and len(columns) > 1:
+            label = book.names.index(book.schema.label)
         rest = [n for n in columns if n != label]
         numbers = [n for n in rest if waves and book.ordered[n] and book.sizes[n] > 1]
         categories = tuple(n for n in rest if n not in numbers)

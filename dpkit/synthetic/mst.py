@@ -221,7 +221,7 @@ class MST:
         rows = drawn(shares, tables, count, np.random.default_rng([seed, 0]))
         targets = [Target((n,), share) for n, share in enumerate(shares)]
         targets += [Target(pair, table) for pair, table in tables.items()]
-        estimates = {
+        estimates: dict[Any, tuple[np.ndarray, np.ndarray]] = {
             (n,): (records * share, np.full(share.shape, precision**-0.5))
             for n, (share, precision) in enumerate(
                 zip(shares, estimate.precisions, strict=True)
@@ -229,7 +229,7 @@ class MST:
         }
         for pair, table in tables.items():
             deviation = np.full(table.shape, whole[pair].stddev)
-            estimates[pair] = (records * table, deviation)  # type: ignore[index]
+            estimates[pair] = (records * table, deviation)
         return Fitted(
             tuple(released), tuple(targets), rows, estimate.records, estimates
         )

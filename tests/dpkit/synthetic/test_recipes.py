@@ -101,10 +101,9 @@ def test_numbers_of_the_papers():
 
 
 def test_a_multiplicative_step():
-    from dpkit.synthetic.mwem import stepped
+    from dpkit.synthetic.mwem import corrected
 
-    query = np.array([1.0, 1.0, 0.0, 0.0])
-    found = stepped(np.full(4, 2.5), query, 8.0)
+    found = corrected(np.full(4, 2.5), [(slice(0, 2), 8.0)], 10.0)
     near = [2.68714923, 2.68714923, 2.31285077, 2.31285077]
     np.testing.assert_allclose(found, near, atol=1e-8)
 

@@ -1,6 +1,7 @@
 """Recipes: sums of what they pay, how far a unit moves what they release, silence."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ REACH = 3  # rows of a unit, in tables of units
 ADD, REPLACE = Relation.ADD_REMOVE, Relation.REPLACE_ONE
 
 
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    """AIM measures carefully and seldom."""
+    monkeypatch.setattr("dpkit.synthetic.aim._ROUNDS", 2)
+
+
 def quick(name, epsilon=2.0, **settings):
     """A recipe that is soon done."""
     delta = 0.0 if name == "mwem" else 1e-6
@@ -47,7 +54,8 @@ def tight_rho(epsilon, delta):
 
         return optimize.minimize_scalar(at, bounds=(-5, 12), method="bounded").fun
 
-    return optimize.brentq(lambda r: log_delta(r) - math.log(delta), 1e-6, 10)
+    found: Any = optimize.brentq(lambda r: log_delta(r) - math.log(delta), 1e-6, 10)
+    return found
 
 
 def cost(event, relation):
@@ -91,7 +99,7 @@ def test_rho_of_all_that_is_paid(name, settings, relation):
 
 @pytest.mark.parametrize("relation", [ADD, REPLACE])
 def test_epsilon_of_all_that_is_paid_where_it_is_pure(relation):
-    events = paid(quick("mwem"), relation)
+    events: Any = paid(quick("mwem"), relation)
     assert {type(event) for event in events} == {PureDpEvent, BoundedRangeDpEvent}
     assert sum(event.epsilon for event in events) == pytest.approx(2.0, abs=1e-9)
 
@@ -152,7 +160,7 @@ def both(name, first, second, kind, book, relation=ADD, **settings):
 
 
 @pytest.mark.parametrize("kind", ["rows", "units", "weights"])
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"merf"}))
+@pytest.mark.parametrize("name", ["mst", "aim", "gsd", "mwem"])
 def test_a_unit_moves_no_release_further_than_its_event_says(name, kind):
     found, book = table(kind)
     pairs = both(name, found, without_the_last(found, kind), kind, book)
@@ -167,7 +175,7 @@ def test_a_unit_moves_no_release_further_than_its_event_says(name, kind):
     assert sums[0] == pytest.approx(1.0) or kind == "units"
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"merf"}))
+@pytest.mark.parametrize("name", ["mst", "aim", "gsd", "mwem"])
 def test_a_replaced_row_moves_no_release_further_than_its_event_says(name):
     found, book = table("rows")
     other = {column: values.copy() for column, values in found.items()}
@@ -178,7 +186,8 @@ def test_a_replaced_row_moves_no_release_further_than_its_event_says(name):
         if isinstance(mechanism, Selection):
             # Bounded range: how far the logarithms of chances spread.
             spread = np.ptp(apart) * mechanism.epsilon / 2 / mechanism.sensitivity
-            ((event, _),) = flatten(mechanism.event(REPLACE))
+            whole: Any = mechanism.event(REPLACE)
+            ((event, _),) = flatten(whole)
             assert spread <= event.epsilon * (1 + 1e-9)
         elif isinstance(mechanism, Marginals):
             shift = moved(mechanism, apart) / mechanism.event(ADD).noise_multiplier
