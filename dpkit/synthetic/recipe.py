@@ -159,8 +159,16 @@ class Recipe(Protocol):
     """
 
     name: ClassVar[str]
-    epsilon: float
-    delta: float
+
+    @property
+    def epsilon(self) -> float:
+        """What it may cost."""
+        ...
+
+    @property
+    def delta(self) -> float:
+        """At which delta."""
+        ...
 
     def releases(
         self, codebook: Codebook, relation: Relation, reach: int
