@@ -287,8 +287,9 @@ def affordable(ledger: Ledger, rho: float) -> float:
       BudgetExceeded: hardly anything.
     """
     low, high, share = 0.0, 1.0, 1.0
+    far = 2.0 if ledger.relation is Relation.REPLACE_ONE else 1.0  # as accountants say
     for _ in range(_HALVINGS):
-        event = GaussianDpEvent((2 * rho * share) ** -0.5)
+        event = GaussianDpEvent(far * (2 * rho * share) ** -0.5)
         if ledger.remaining(event, sealed=False) >= 1:
             low = share
         else:
@@ -297,7 +298,8 @@ def affordable(ledger: Ledger, rho: float) -> float:
             break
         share = (low + high) / 2
     if not low:  # says what is left
-        ledger.charge(GaussianDpEvent((2 * rho) ** -0.5), label="along the way")
+        event = GaussianDpEvent(far * (2 * rho) ** -0.5)
+        ledger.charge(event, label="along the way")
     return rho * low
 
 

@@ -122,11 +122,12 @@ def test_a_multiplicative_step():
     np.testing.assert_allclose(found, near, atol=1e-8)
 
 
-def test_an_adaptive_recipe_charges_release_by_release():
+@pytest.mark.parametrize("relation", ["add_remove", "replace_one"])
+def test_an_adaptive_recipe_charges_release_by_release(relation):
     with Ledger.open(
         None,
         budget=Budget(2.0, 1e-6),
-        relation="add_remove",
+        relation=relation,
         unit="record",
         dataset="people",
     ) as ledger:
