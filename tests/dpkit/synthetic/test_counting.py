@@ -146,6 +146,8 @@ def test_weights_are_cut_and_rounded_to_steps():
     assert_equal(source.count(FAMILIES), by_hand(book, table, FAMILIES, steps))
     with pytest.raises(ValueError, match="rows: rows have weights"):
         source.rows()
+    whole = open_source(table, book_of(weight_column="w", max_weight=2.0**16))
+    assert whole.unit == 1.0 and whole.count([(0,)])[0].sum() > 2**16
 
 
 def kept_of(table, most, seed):
