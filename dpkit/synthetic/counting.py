@@ -214,8 +214,9 @@ class _Table:
         sizes = self.codebook.sizes
         shapes = checked(families, self.codebook, self._memory)
         totals = [np.zeros(math.prod(shape), np.int64) for shape in shapes]
+        weighted = self.codebook.schema.weight_column is not None
         for block in self._columns.blocks():
-            steps = 1 if self.unit == 1 else block[-1]
+            steps = block[-1] if weighted else 1
             for family, total in zip(families, totals, strict=True):
                 np.add.at(total, _cells(block, family, sizes), steps)
         return [t.reshape(shape) for t, shape in zip(totals, shapes, strict=True)]

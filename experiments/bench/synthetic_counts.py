@@ -127,14 +127,14 @@ def page(found: list[dict[str, Any]], plot: str | None) -> str:
 A Parquet file of 20 columns: seven texts of 30 labels, seven whole numbers, six floats
 in 32 bins. `open_source` reads it once, in batches, and codes every value; counts of
 all 190 pairs are then made from the codes, which stay in memory up to 256 MiB and lie
-in a file without a name beyond. "DuckDB" is `sql_source`: a GROUP BY for each pair,
-which codes its two columns anew. The peak is that of the whole process.
+in a file without a name beyond. "DuckDB" is `sql_source`, which codes every value there
+and asks a GROUP BY for each pair. The peak is that of the whole process.
 
 {HEAD}
 {lines}
 {picture}
 On: {facts["processor"]}, {facts["cores"]} cores; Python {facts["python"]}. Other work
-was done on it meanwhile.
+was done on it meanwhile, so CPU time says more than the clock.
 
 Made by
 
