@@ -14,6 +14,7 @@ from dpkit.cli.output import confirm, emit, facts, line, note, table
 
 if TYPE_CHECKING:
     from dpkit.jobs import JobConfig
+    from dpkit.synthetic.forecast import Family
 
 app = typer.Typer(help="Synthetic tables: measured once, drawn for ever.")
 schemas = typer.Typer(help="What is publicly known of a table.")
@@ -29,6 +30,11 @@ _NEEDED = {
     "relation": "add_remove protects whether a row is there, replace_one its values "
     "alone",
 }
+_LISTED = 12
+_REMEDIES = (
+    "of noise alone nothing is learnt: declare fewer bins or categories, measure fewer "
+    "pairs (synthetic.settings.pairs), or give more epsilon"
+)
 _FREE = "nothing was charged: rows are post-processing of what was released"
 
 Schema = Annotated[
@@ -103,10 +109,15 @@ def fit(
 
 @app.command(cls=Command)
 def plan(
-    schema: Annotated[
-        Path,
-        typer.Argument(metavar="SCHEMA|CONFIG.toml", help="What is publicly known."),
-    ],
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[TABLE|CONFIG.toml]",
+            help="As for `fit`; no table is opened, and it need not be there.",
+        ),
+    ] = None,
+    *,
+    schema: Schema = None,
     records: Annotated[
         int, typer.Option(help="About how many rows there are; public, a guess.")
     ],
@@ -117,50 +128,57 @@ def plan(
     json: Json = False,
 ) -> None:
     """What to expect of a synthetic table; reads no table and spends nothing."""
-    from dpkit.data.codes import Codebook
-    from dpkit.jobs.config import naming
-    from dpkit.synthetic.config import Config
     from dpkit.synthetic.forecast import forecast
     from dpkit.synthetic.job import SYNTH
 
     given = _given(schema, epsilon, delta, relation, mechanism)
-    if schema.suffix == ".toml":
-        given.pop("data.schema")
-    read: Any = _config(schema, given, [], None)
+    read: Any = _config(source or Path("table.csv"), given, [], None, opened=False)
     made = SYNTH.prepare(read, offline=True, tell=None, data=False)
-    with naming(Config, "synthetic"):
-        found = forecast(Codebook.of(made.codebook.schema), made.recipe, read, records)
+    privacy = read.privacy
+    found = forecast(
+        made.codebook,
+        made.recipe,
+        privacy.relation,
+        records=records,
+        rows_per_unit=privacy.rows_per_unit,
+    )
     if json:
-        emit(
-            {
-                **found.short(),
-                "families": [
-                    {
-                        "columns": list(one.columns),
-                        "cells": one.cells,
-                        "stddev": one.stddev,
-                        "noise_variation": one.variation,
-                    }
-                    for one in found.families
-                ],
-            }
-        )
+        emit({**found.short(), "families": [_family(one) for one in found.families]})
         return
-    facts([(name.replace("_", " "), value) for name, value in found.short().items()])
+    facts([(k.replace("_", " "), jobs.shown(k, v)) for k, v in found.short().items()])
     line()
-    worst = sorted(found.families, key=lambda one: one.variation, reverse=True)[:12]
-    shown = [
+    worst = sorted(found.families, key=lambda one: one.variation, reverse=True)
+    rows = [
         (
-            " x ".join(one.columns),
+            " and ".join(one.columns),
             f"{one.cells:,}",
             f"{one.stddev:.1f}",
             f"{one.variation:.3f}",
-            "noise: coarser bins would help" if one in found.noisy else "",
+            f"{one.expected:.3f}",
+            "this pair will be noise" if one.noisy else "",
         )
-        for one in worst
+        for one in worst[:_LISTED]
     ]
-    table(["columns", "cells:", "noise of a count:", "variation by noise:", ""], shown)
-    note("dpkit: nothing was read and nothing was spent")
+    heads = ["columns", "cells:", "noise of a count:", "noise alone:", "expected:", ""]
+    table(heads, rows)
+    hidden = sum(one.noisy for one in worst[_LISTED:])
+    if hidden:
+        note(f"dpkit: {hidden} more pairs will be noise; --json lists them all")
+    if any(one.noisy for one in worst):
+        note(f"dpkit: {_REMEDIES}")
+    note("dpkit: no table was read and nothing was spent")
+
+
+def _family(one: "Family") -> dict[str, Any]:
+    """What is foretold of one family, for machines."""
+    return {
+        "columns": list(one.columns),
+        "cells": one.cells,
+        "stddev": one.stddev,
+        "noise_variation": one.variation,
+        "expected_variation": one.expected,
+        "noise": one.noisy,
+    }
 
 
 @app.command(cls=Command)
@@ -229,7 +247,12 @@ def _given(
 
 
 def _config(
-    source: Path, given: dict[str, Any], changes: list[str], out: Path | None
+    source: Path,
+    given: dict[str, Any],
+    changes: list[str],
+    out: Path | None,
+    *,
+    opened: bool = True,
 ) -> "JobConfig":
     """The configuration: a file's, or one of a table; then what was given.
 
@@ -248,7 +271,7 @@ def _config(
             said = any(word.startswith(f"{key}=") for word in changes)
             if given[key] is None and not said:
                 raise ValueError(f"missing option --{option}: {hint}")
-        if not source.exists():
+        if opened and not source.exists():
             raise ValueError(f"TABLE={str(source)!r} doesn't exist")
         path = seen_from(folder, source)
         text = to_toml({"data": {"path": path}, "synthetic": {}, "privacy": {}})

@@ -1,9 +1,9 @@
 """A synthetic table as a job: the counts of a table, noise on them, and a search.
 
-The table is read and counted before anything is on disk, and before the first time that
-is noted anywhere: how long that takes tells how many rows there are, and no file and no
-entry of the ledger shows it. The charge follows, and then the noise; what is timed
-depends on public numbers alone.
+The table is read, and its columns and pairs are counted, before anything is on disk,
+and before the first time that is noted anywhere: how long that takes tells how many
+rows there are, and no file and no entry of the ledger shows it. The charge follows, and
+then the noise; the seconds of a run begin there, and depend on public numbers alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -34,11 +34,14 @@ from dpkit.jobs.config import naming
 from dpkit.jobs.progress import OnProgress, Tell
 from dpkit.synthetic import files, forecast
 from dpkit.synthetic.config import Config
-from dpkit.synthetic.counting import Held, Source, open_source
+from dpkit.synthetic.counting import Held, Source, fingerprint, open_source
 from dpkit.synthetic.model import FILE, Model
 from dpkit.synthetic.recipe import Purse, Recipe, Sealed, affordable
 from dpkit.synthetic.recipes import recipe_of
 from dpkit.synthetic.report import told
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLE = "synthetic.csv"
 _MOST_CELLS = 2**26  # that are counted beforehand
@@ -66,17 +69,15 @@ class _Job:
             )
             made = Synthesis(config, recipe, codebook)
             if data:
-                table = _table(config, offline, tell)
-                source = Held(
-                    open_source(
-                        table,
-                        codebook,
-                        rows_per_unit=privacy.rows_per_unit,
-                        on_progress=tell,
-                    )
+                source = open_source(
+                    _table(config, offline, tell),
+                    codebook,
+                    rows_per_unit=privacy.rows_per_unit,
+                    on_progress=tell,
                 )
-                source.count(_families(codebook))
-                made.source = source
+                made.data = fingerprint(source)
+                made.source = Held(source)
+                made.source.count(_families(codebook))
         return made
 
 
@@ -91,6 +92,7 @@ class Synthesis(Prepared):
     recipe: Recipe
     codebook: Codebook
     source: Source | None = None
+    data: np.ndarray | None = None  # what the releases depend on, as a hash
 
     def __post_init__(self) -> None:
         """What the frame asks of every job."""
@@ -124,18 +126,21 @@ class Synthesis(Prepared):
 
     def estimate(self) -> Mapping[str, Any]:
         """The forecast, in short."""
-        found = forecast.forecast(self.codebook, self.recipe, self.settings)
-        return found.short()
+        privacy = self.settings.privacy
+        return forecast.forecast(
+            self.codebook,
+            self.recipe,
+            privacy.relation,
+            rows_per_unit=privacy.rows_per_unit,
+        ).short()
 
     def run(self, session: Session, ledger: Ledger, on_progress: OnProgress) -> Outcome:
         """Charges, measures, searches."""
         if self.source is None:
             raise ValueError("data: a dry run has no table")
-        began = time.monotonic()
-        counts = self.source.count(_families(self.codebook))
-        joined = np.concatenate([table.ravel() for table in counts])
-        session.agree(data=session.secrets.fingerprint(ArrayRows([joined])))
-        purse = self._purse(session, ledger)
+        session.agree(data=session.secrets.fingerprint(ArrayRows([self.data])))
+        paid = functools.cache(time.monotonic)  # the moment of the first payment
+        purse = self._purse(session, ledger, paid)
         counted = self.settings.privacy.epsilon
 
         def tell(done: int, total: int, doing: str) -> None:
@@ -163,20 +168,29 @@ class Synthesis(Prepared):
             whole = {"mechanism": self.recipe.name} | receipt
             return files.content(dataclasses.replace(model, receipt=whole))
 
-        table = files.csv(model.sample(seed=seed, kind="arrow"))
-        timed = {"seconds": round(time.monotonic() - began, 3)}
         written = {
             FILE: content,
-            TABLE: table,
             "schema.json": self.codebook.schema.text.encode(),
+            **self._tables(model.sample(seed=seed, kind="arrow")),
         }
+        timed = {"seconds": round(time.monotonic() - paid(), 3)}
         return Outcome(facts={**facts, **timed}, files=written, **outcome)
 
-    def _purse(self, session: Session, ledger: Ledger) -> Purse:
+    def _tables(self, rows: pa.Table) -> dict[str, bytes]:
+        """The rows as CSV, and as Parquet where the table is."""
+        found = {TABLE: files.csv(rows)}
+        path = self.settings.folder / (self.settings.data.path or "")
+        if path.suffix == ".parquet" or any(path.glob("*.parquet")):
+            found["synthetic.parquet"] = files.parquet(rows)
+        return found
+
+    def _purse(
+        self, session: Session, ledger: Ledger, paid: Callable[[], float]
+    ) -> Purse:
         """Pays through the session."""
         event, relation = self.cost(), ledger.relation
         if event is None or self._releases is None:
-            return _Session(session, ledger)
+            return _Session(session, ledger, paid)
         delta, label = self.settings.privacy.delta, f"synthetic table of {self.title}"
 
         @functools.cache
@@ -187,6 +201,7 @@ class Synthesis(Prepared):
         def key_of(name: str) -> jax.Array:
             """The key of a release."""
             settled()
+            paid()
             return session.secrets.key(name)
 
         return Sealed(self._releases, relation, key_of)
@@ -195,17 +210,25 @@ class Synthesis(Prepared):
 class _Session:
     """A purse that charges each release through the session of a run."""
 
-    def __init__(self, session: Session, ledger: Ledger) -> None:
+    def __init__(
+        self, session: Session, ledger: Ledger, paid: Callable[[], float]
+    ) -> None:
         self.relation: Relation = ledger.relation
-        self._session, self._ledger = session, ledger
+        self._session, self._ledger, self._paid = session, ledger, paid
 
     def affordable(self, rho: float) -> float:
-        """What the ledger's filter lets pass."""
-        return affordable(self._ledger, rho)
+        """What the ledger's filter let pass when the run began."""
+        known = self._session.facts.get("affordable")
+        if known is None:
+            known = affordable(self._ledger, rho, lambda one: self.pay(one, "first"))
+            self._session.agree(affordable=known)
+        return known
 
     def pay(self, event: DpEvent, name: str) -> jax.Array:
         """Charges a release, once, however often the run is resumed."""
-        return self._session.charge(self._ledger, event, name)
+        key = self._session.charge(self._ledger, event, name)
+        self._paid()
+        return key
 
 
 def _schema(config: Config) -> Schema:

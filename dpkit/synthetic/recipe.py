@@ -258,7 +258,7 @@ class Charging:
 
     def affordable(self, rho: float) -> float:
         """What the ledger's filter lets pass."""
-        return affordable(self._ledger, rho)
+        return affordable(self._ledger, rho, lambda one: self.pay(one, "first"))
 
     def pay(self, event: DpEvent, name: str) -> jax.Array:
         """Charges a release under its name, once."""
@@ -269,11 +269,16 @@ class Charging:
         return noise_key(self._key, name.encode(), np.zeros(0))
 
 
-def affordable(ledger: Ledger, rho: float) -> float:
+def affordable(ledger: Ledger, rho: float, pay: Callable[[DpEvent], Any]) -> float:
     """The most zCDP, up to rho, that a ledger would let pass release by release.
 
     Curves of releases add up, and none of ours is above that of one Gaussian with the
     same rho: if that may be charged, so may they.
+
+    Args:
+      ledger: is asked.
+      rho: that is wanted.
+      pay: charges what can't be paid, so that the refusal says what is left.
 
     Raises:
       BudgetExceeded: hardly anything.
@@ -289,7 +294,7 @@ def affordable(ledger: Ledger, rho: float) -> float:
             break
         share = (low + high) / 2
     if not low:  # says what is left
-        ledger.charge(GaussianDpEvent((2 * rho) ** -0.5), label="along the way")
+        pay(GaussianDpEvent((2 * rho) ** -0.5))
     return rho * low
 
 
