@@ -102,7 +102,9 @@ class Forecast:
         return {
             "mechanism": self.mechanism,
             "records_assumed": self.records,
-            "measured": f"{len(self.families)} tables",
+            "measured": f"{len(self.families)} tables"
+            if self.families
+            else "tables that are chosen along the way",
             "noise_of_a_count": [
                 round(min(one.stddev for one in self.families), 2),
                 round(max(one.stddev for one in self.families), 2),
@@ -110,7 +112,9 @@ class Forecast:
             if self.families
             else None,
             "expected_pair_variation": expected,
-            "pairs_of_mostly_noise": f"{sum(p.noisy for p in pairs)} of {len(pairs)}",
+            "pairs_of_mostly_noise": f"{sum(p.noisy for p in pairs)} of {len(pairs)}"
+            if self.families
+            else None,
             "search_bytes": self.megabytes * 2**20,
             "seconds": self.seconds,
         }

@@ -110,6 +110,12 @@ class Synthesis(Prepared):
         self._releases = self.recipe.releases(
             self.codebook, as_relation(privacy.relation), self._reach
         )
+        if self._releases is None and self.settings.share is not None:
+            raise ValueError(
+                f"ledger.share with mechanism={self.recipe.name!r}: releases that are "
+                "chosen along the way would each be counted by itself, and soon pass "
+                "the share; leave it out, privacy.epsilon is the limit as well"
+            )
 
     @property
     def _reach(self) -> int:

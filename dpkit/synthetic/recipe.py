@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[int, int, str], None]  # done, total, doing
 _HALVINGS = 12
+_ENOUGH = 0.9  # of what was asked for; a filter of its own keeps back less
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -281,7 +282,7 @@ def affordable(ledger: Ledger, rho: float, pay: Callable[[DpEvent], Any]) -> flo
       pay: charges what can't be paid, so that the refusal says what is left.
 
     Raises:
-      BudgetExceeded: hardly anything.
+      BudgetExceeded: less than nine tenths: ask for less.
     """
     low, high, share = 0.0, 1.0, 1.0
     for _ in range(_HALVINGS):
@@ -293,7 +294,7 @@ def affordable(ledger: Ledger, rho: float, pay: Callable[[DpEvent], Any]) -> flo
         if low == high:
             break
         share = (low + high) / 2
-    if not low:  # says what is left
+    if low < _ENOUGH:  # says what is left
         pay(GaussianDpEvent((2 * rho) ** -0.5))
     return rho * low
 

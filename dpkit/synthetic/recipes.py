@@ -53,7 +53,8 @@ def _known(value: Any) -> Known:
     if isinstance(value, Known):
         return value
     try:
-        return Known(**{**value, "columns": tuple(value["columns"])})
+        given: dict[str, Any] = {**value, "columns": tuple(value["columns"])}
+        return Known(**given)
     except (TypeError, KeyError):
         raise ValueError(
             f"known={value!r} must be {{ columns = [names], values = [counts] }}, and "

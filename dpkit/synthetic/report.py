@@ -5,6 +5,7 @@ All of it is computed from what was released, and from what is public.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def _curve(name: str, measured: np.ndarray, made: np.ndarray) -> Figure:
     return Figure(lines, Axes(f"{name}, value by value", "share"), caption, note)
 
 
-def _pairs(model: Model, errors: dict[tuple[str, ...], float]) -> list[Part]:
+def _pairs(model: Model, errors: Mapping[Any, float]) -> list[Part]:
     """The strongest pairs, and the largest errors."""
     strengths = {names: _strength(model, names) for names in errors}
     strongest = sorted(errors, key=lambda names: strengths[names], reverse=True)

@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
+from dp_accounting import GaussianDpEvent
 
 from dpkit import Budget, BudgetExceeded, Ledger
 from dpkit.jobs import dry_run, load, run
@@ -95,23 +97,25 @@ def test_nothing_true_is_in_what_is_written(here):
     assert str(here) not in (here / "out" / "result.json").read_text()
 
 
-def killed(folder, *changes):
-    """A run that dies after its first noise."""
+def killed(folder, *changes, after=1):
+    """A run that dies after its first noise, or some more."""
     real, seen = Marginals.privatize, []
 
     def fatal(self, key, total):
         seen.append(real(self, key, total))
-        raise KeyboardInterrupt
+        if len(seen) == after:
+            raise KeyboardInterrupt
+        return seen[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Marginals, "privatize", fatal)
         with pytest.raises(KeyboardInterrupt):
             made(folder, *changes)
-    return seen[0]
+    return seen
 
 
 def test_killed_after_the_charge_it_pays_once_and_has_the_same_noise(here):
-    first = killed(here)
+    (first,) = killed(here)
     assert charges(here / "out" / "ledger.db") == ["reserve"]
     made(here)
     assert charges(here / "out" / "ledger.db") == ["reserve"]
@@ -122,11 +126,76 @@ def test_killed_after_the_charge_it_pays_once_and_has_the_same_noise(here):
     np.testing.assert_array_equal(first, singles)
 
 
-def test_another_table_is_refused_on_resumption(here):
-    killed(here)
-    write(here, people(600, seed=1))
+@pytest.mark.slow
+def test_killed_between_releases_chosen_along_the_way_it_repeats_them(here):
+    first = killed(here, "synthetic.mechanism=aim", after=3)
+    paid = len(charges(here / "out" / "ledger.db"))
+    assert paid == 5  # columns, then twice a choice and a table
+    result = made(here, "synthetic.mechanism=aim")
+    assert 0.9 < result["epsilon"] <= 1
+    found = [one.values for one in Model.load(here / "out").fitted.measurements]
+    assert len(charges(here / "out" / "ledger.db")) == 2 * len(found) - 2 * 4 + 1
+    together = np.concatenate([values.ravel() for values in found])
+    np.testing.assert_array_equal(
+        together[: sum(one.size for one in first)], np.concatenate(first)
+    )
+
+
+@pytest.mark.parametrize("mechanism", ["pairs", "aim"])
+def test_a_row_that_changed_is_refused_on_resumption(here, mechanism):
+    killed(here, f"synthetic.mechanism={mechanism}")
+    table = people(600)
+    # Two rows exchange two values each: all tables of columns and pairs are the same.
+    rows = np.array([table["sex"], table["age"], table["job"]]).T.tolist()
+    whole = (here / "people.csv").read_text().splitlines()
+    assert len(whole) == len(rows) + 1
+    write(here, {name: np.roll(values, 1) for name, values in table.items()})
     with pytest.raises(ValueError, match="differs from the unfinished run"):
-        made(here)
+        made(here, f"synthetic.mechanism={mechanism}")
+
+
+@pytest.mark.parametrize("mechanism", ["pairs", "aim"])
+def test_a_budget_that_is_used_up_refuses_before_anything_is_told(here, mechanism):
+    url = str(here / "team.db")
+    terms = {"relation": "add_remove", "unit": "record", "dataset": "people.csv"}
+    with Ledger.open(url, budget=Budget(1.0, 1e-6), **terms) as ledger:
+        ledger.charge(GaussianDpEvent(4.7), label="before")
+    with pytest.raises(BudgetExceeded):
+        made(here, f"synthetic.mechanism={mechanism}", ledger=url)
+    assert charges(url) == ["spend"]
+    assert not (here / "out").exists()
+
+
+def test_a_part_of_a_shared_ledger(here):
+    url = str(here / "team.db")
+    terms = {"relation": "add_remove", "unit": "record", "dataset": "people.csv"}
+    with Ledger.open(url, budget=Budget(3.0, 1e-5), **terms):
+        pass
+    share = "ledger.share={ epsilon = 1.0, delta = 1e-6 }"
+    result = made(here, share, ledger=url)
+    assert 0.9999 < result["epsilon"] <= 1
+    with pytest.raises(BudgetExceeded, match="share"):
+        made(here, "ledger.share={ epsilon = 0.5, delta = 1e-6 }", ledger=url, out="b")
+    assert charges(url) == ["reserve"]
+
+
+def test_a_table_of_parquet_comes_back_as_one_too(here):
+    table = pa.table(dict(people(600)))
+    pyarrow.parquet.write_table(table, here / "people.parquet")
+    made(here, "data.path=people.parquet")
+    found = pyarrow.parquet.read_table(here / "out" / "synthetic.parquet")
+    lines = (here / "out" / "synthetic.csv").read_text().splitlines()
+    assert found.column_names == lines[0].split(",") == list(SCHEMA.columns)
+    assert ",".join(map(str, found.slice(0, 1).to_pylist()[0].values())) == lines[1]
+
+
+def test_counts_that_are_public_are_kept(here):
+    known = (
+        "synthetic.settings={ known = [{ columns = ['sex'], values = [300, 100] }] }"
+    )
+    made(here, known)
+    rows = Model.load(here / "out").fitted.rows
+    assert (rows[:, 0] == 0).sum() == 375  # of 500
 
 
 def test_the_table_is_counted_before_anything_is_on_disk(here, monkeypatch):
@@ -162,6 +231,7 @@ def test_several_rows_of_a_person(here):
 def test_a_dry_run_reads_nothing_and_foretells(here):
     (here / "people.csv").unlink()
     cost = dry_run(SYNTH, config(here))
+    assert cost.bound is not None and cost.bound.upper is not None
     assert 0.9999 < cost.bound.upper <= 1
     assert cost.estimate["measured"] == "7 tables"
     assert 0 < cost.estimate["expected_pair_variation"] < 1
@@ -187,6 +257,18 @@ def test_a_shared_ledger_refuses_before_anything_is_made(here):
     [
         (["synthetic.mechanism=best"], "mechanism"),
         (["synthetic.settings={sweep=3}"], "sweeps"),
+        (["synthetic.sweeps=3"], "settings"),
+        (
+            [
+                "synthetic.mechanism=aim",
+                "ledger={ url = 'a.db', share = { epsilon = 1.0, delta = 1e-6 } }",
+            ],
+            "leave it out",
+        ),
+        (["synthetic.settings={known=[{columns=['sex']}]}"], "known"),
+        (["synthetic.settings={known=[{columns=['sex'], values=[1]}]}"], "shape"),
+        (["synthetic.settings={pairs=[['sex','pay']]}"], "pairs"),
+        (["synthetic.settings={sweeps='many'}"], "sweeps"),
         (["synthetic.mechanism=independent", "synthetic.impossible=few"], "impossible"),
         (["privacy.epsilon=0"], "epsilon"),
         (["privacy.delta=0"], "delta"),
@@ -198,6 +280,6 @@ def test_a_shared_ledger_refuses_before_anything_is_made(here):
     ],
 )
 def test_what_is_refused(here, changes, word):
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises((ValueError, TypeError), match=word):
         made(here, *changes)
     assert not (here / "out").exists()
