@@ -23,7 +23,7 @@ from dpkit.mechanisms.tables import (
     Selection,
     StableHistogram,
 )
-from tests.conformance import Pair, Row, Tree
+from tests.conformance import Pair, Row, Tree, _claimed_delta
 from tests.oracles.mixture import gaussian
 from tests.oracles.tables import successive_softmax
 from tests.structures import HostRow, rows_of
@@ -72,6 +72,10 @@ class GivenRow(HostRow):
     """A mechanism whose private argument is counted elsewhere, here given as it is."""
 
     draw: Callable[[Any, jax.Array, Tree, int], np.ndarray] = lambda *_: np.zeros(0)
+
+    def claim(self, epsilon: float) -> float:
+        """The certified delta(epsilon), of events that have no hash too."""
+        return _claimed_delta.__wrapped__(self.event(), float(epsilon), self.relation)
 
     def statistics(self, seed: int, records: Tree, draws: int) -> np.ndarray:
         """The statistic of independent releases."""

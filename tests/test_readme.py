@@ -1,6 +1,7 @@
 """Every command and example of the README is real, and runs."""
 
 import dataclasses
+import json
 import re
 import shlex
 from pathlib import Path
@@ -103,6 +104,22 @@ def _bring_places(folder):
         )
 
 
+def _bring_people(folder):
+    """A table of people, and what is publicly known of it."""
+    generator = np.random.default_rng(1)
+    sexes, ages = (
+        generator.choice(["Female", "Male"], 300),
+        generator.integers(0, 9, 300),
+    )
+    rows = [f"{sex},{age}" for sex, age in zip(sexes, ages, strict=True)]
+    (folder / "people.csv").write_text("\n".join(["sex,age", *rows]) + "\n")
+    schema = {
+        "sex": {"kind": "categorical", "categories": ["Female", "Male"]},
+        "age": {"kind": "ordinal", "low": 0, "high": 9},
+    }
+    (folder / "people.json").write_text(json.dumps(schema))
+
+
 @pytest.mark.slow
 @pytest.mark.guard
 def test_dpkit_commands_run(tmp_path, monkeypatch):
@@ -112,6 +129,7 @@ def test_dpkit_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _bring_adult(tmp_path)
     _bring_places(tmp_path)
+    _bring_people(tmp_path)
     ran = set()
     for command in COMMANDS:
         if not command.startswith("dpkit "):
@@ -141,6 +159,8 @@ def test_dpkit_commands_run(tmp_path, monkeypatch):
         "data check",
         "density build",
         "density query",
+        "synth fit",
+        "synth sample",
         "ledger init",
         "ledger show",
         "ledger verify",

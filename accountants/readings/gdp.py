@@ -106,9 +106,9 @@ def gdp_of_budget(epsilon: float, delta: float) -> float:
     r"""The mu that a release of Gaussians alone may have: all of (epsilon, delta).
 
     The root of Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu) = delta, less
-    what rounding may take (1e-12 of it; more where epsilon is small). Gaussians whose shifts (1 / noise multiplier, or twice that if
-    a record is replaced) have squares that sum to mu^2, with what such sums round, have
-    a certified epsilon within the budget.
+    what rounding may take: 1e-12 of it, more where epsilon is small. Gaussians whose
+    shifts (1 / noise multiplier, or twice that if a record is replaced) have squares
+    that sum to mu^2 have a certified epsilon within the budget.
 
     Args:
       epsilon: in [1e-4, 1e6]; below, rounding would take too much.

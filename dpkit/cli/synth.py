@@ -229,6 +229,96 @@ def sample(
         facts([*told.items(), ("privacy", _FREE)])
 
 
+@app.command(cls=Command)
+def evaluate(
+    real: Annotated[
+        Path, typer.Argument(metavar="REAL", help="The private table, as for fit.")
+    ],
+    synthetic: Annotated[
+        Path, typer.Argument(metavar="SYNTHETIC", help="The made-up one.")
+    ],
+    schema: Annotated[Path, typer.Option(metavar="FILE", help="The public schema.")],
+    owner: Annotated[
+        bool,
+        typer.Option(
+            "--owner",
+            help="I may see the private table, and will show these numbers to nobody.",
+        ),
+    ] = False,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Real rows that were not synthesised from."),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Two classes, to learn; with --held-out."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """How near a synthetic table is to the real one; for the owner's eyes alone.
+
+    These numbers are computed from private rows without noise: published, they would be
+    a release that nobody paid for.
+    """
+    if not owner:
+        raise ValueError(
+            "evaluate compares with the private table, outside any guarantee: say that "
+            "you may see it, by --owner; what may be published is in the run's report"
+        )
+    if (held_out is None) != (label is None):
+        raise ValueError("--held-out and --label go together: give both, or neither")
+    from dpkit.data.codes import Codebook
+    from dpkit.data.schema import Schema as Public
+    from dpkit.synthetic.evaluation import evaluate as compared
+
+    book = Codebook.of(Public.load(schema))
+    found = compared(real, synthetic, book, held_out=held_out, label=label)
+    note("dpkit: these numbers are about the private table: for its owner alone")
+    if json:
+        emit(found)
+        return
+    facts([(name.replace("_", " "), value) for name, value in found.items()])
+
+
+@schemas.command("discover", cls=Command)
+def discover(
+    source: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="The private table, as for fit.")
+    ],
+    columns: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="A schema in JSON whose kinds are declared; categories, low and high "
+            "may be left out, and are found.",
+        ),
+    ],
+    ledger: Annotated[
+        str, typer.Option(metavar="LEDGER", help="It is charged; see dpkit ledger.")
+    ],
+    epsilon: Annotated[float, typer.Option(help="What it may cost.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The schema, a new file.")],
+    delta: Delta = None,
+) -> None:
+    """Find categories and bounds in private rows, for a part of the budget."""
+    import json
+
+    from dpkit.accountants import Ledger
+    from dpkit.cli.files import write_new
+    from dpkit.synthetic import discover as found
+
+    if out.exists():
+        raise ValueError(f"out={str(out)!r} exists already: name a new file")
+    try:
+        declared = json.loads(columns.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"columns={str(columns)!r} can't be read: {error}") from None
+    with Ledger.open(ledger) as book:
+        given = found(source, declared, book, epsilon=epsilon, delta=delta)
+    write_new(given.text, out=out)
+    confirm(f"written: {out}; what it says was charged, and is public")
+
+
 def _given(
     schema: Path | None,
     epsilon: float | None,

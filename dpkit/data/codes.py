@@ -236,7 +236,8 @@ def _size(column: Any) -> int:
 def _codes(column: Any, values: Values) -> np.ndarray:
     """The code of each value, int32."""
     if isinstance(column, Categorical | Boolean):
-        return category_codes(column, values)
+        distinct, places = _distinct(values)
+        return category_codes(column, distinct)[places]
     found = numbers_of(column, values)
     if isinstance(column, Ordinal):
         clipped = np.clip(np.nan_to_num(found, nan=column.low), column.low, column.high)
@@ -247,6 +248,25 @@ def _codes(column: Any, values: Values) -> np.ndarray:
     if column.nullable:
         codes = np.where(np.isnan(found), _size(column) - 1, codes)
     return codes.astype(np.int32)
+
+
+def _distinct(values: Values) -> tuple[Values, Any]:
+    """The texts that differ, and which of them each is: each is looked at once."""
+    import pyarrow as pa
+
+    if isinstance(values, list):
+        return values, slice(None)
+    if not pa.types.is_dictionary(values.type):
+        texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)
+        if not any(one(values.type) for one in texts):
+            return values, slice(None)
+        values = values.dictionary_encode()
+    known: Any = values.dictionary
+    if len(known) > len(values):
+        return values, slice(None)
+    places = values.indices.cast(pa.int64()).fill_null(len(known))
+    missing = pa.nulls(1, known.type)
+    return pa.concat_arrays([known, missing]), places.to_numpy(zero_copy_only=False)
 
 
 @functools.lru_cache(maxsize=4096)

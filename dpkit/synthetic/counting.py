@@ -114,6 +114,12 @@ def open_source(
       ValueError: no such table, or columns of the schema that it lacks; "raise", and a
         value without a code: the message counts, and never repeats one.
       TypeError: an object without rows; a key that is none.
+
+    Example:
+      >>> book = Codebook.of({"pet": {"kind": "categorical", "categories": ["cat"]}})
+      >>> source = open_source({"pet": ["cat", "cat", "newt"]}, book)
+      >>> source.count([(0,)])[0].tolist()
+      [2, 1]
     """
     checks.one_of(("map", "raise"), on_invalid=on_invalid)
     if memory_limit is not None:

@@ -33,6 +33,7 @@ from dpkit.jobs.roots import noise_key, secret_key
 from dpkit.mechanisms import _check
 from dpkit.mechanisms.density import Laplace
 from dpkit.mechanisms.tables import PureMarginals, StableHistogram
+from dpkit.synthetic.budgets import only_add_remove
 from dpkit.synthetic.counting import owners_of
 from dpkit.synthetic.ladders import Ladder, threshold_of
 from dpkit.synthetic.stored import Columns, capped
@@ -109,6 +110,7 @@ def discover(
       >>> schema.columns["pet"].categories, schema.columns["age"].high
       (('cat', 'dog'), 4.0)
     """
+    only_add_remove(ledger.relation, "discover")
     checks.positive(epsilon=epsilon)
     search = _Search.of(columns)
     if search.words:

@@ -54,6 +54,14 @@ class Model:
       fitted: what was measured, and the rows that agree with it.
       receipt: what it cost and by which ledger; JSON values.
       kind: of the tables it gives: "arrow", "pandas", "polars" or "dict".
+
+    Example:
+      >>> from dpkit.synthetic import PAIRS, Synthesizer
+      >>> schema = {"pet": {"kind": "categorical", "categories": ["cat", "dog"]}}
+      >>> maker = Synthesizer(schema, PAIRS(epsilon=1.0, delta=1e-6))
+      >>> model = maker.fit({"pet": ["cat"] * 700 + ["dog"] * 300})
+      >>> list(model.sample(5, where={"pet": "dog"})["pet"])
+      ['dog', 'dog', 'dog', 'dog', 'dog']
     """
 
     schema: Schema

@@ -65,6 +65,12 @@ def scores(
 
     Raises:
       ValueError: tables without rows, or of other columns.
+
+    Example:
+      >>> real, made = np.array([[0, 0], [1, 1]]), np.array([[0, 1], [1, 0]])
+      >>> found = scores(real, made, (2, 2))
+      >>> found.columns, found.pairs, found.impossible
+      (0.0, 1.0, 1.0)
     """
     for name, rows in (("real", real), ("synthetic", synthetic)):
         if rows.ndim != 2 or rows.shape[1] != len(sizes) or not len(rows):

@@ -1,5 +1,7 @@
 """Counts of a table that stays in its database: one GROUP BY for each family.
 
+Codes are kept meanwhile in a temporary table of the database, where one may be made.
+
 Every column is encoded there by a CASE expression with the same outcome as
 `Codebook.encode`, and the cap on the rows of a unit is a window function. Exact counts
 travel to this process, and are private; noise is added here.
@@ -11,6 +13,7 @@ letter. What kind each column is in the database is public.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -56,8 +59,7 @@ def sql_source(
     """A table of a database, whose cells are counted there.
 
     Privacy: as `open_source`; the rows of a unit that has more than `rows_per_unit` are
-    drawn by the database's random numbers, anew for each family. Counts of different
-    families may see different states of a table that changes; each is bounded.
+    drawn by the database's random numbers, anew for each count.
 
     Tested on DuckDB and PostgreSQL. A text counts as a number only with at most 200
     digits before its point, 99 after it, and an exponent of two digits.
@@ -123,22 +125,36 @@ class _Counted:
     def count(self, families: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
         """See `Source`."""
         shapes = checked(families, self.codebook, self._memory)
-        return [self._one(*pair) for pair in zip(families, shapes, strict=True)]
+        used = sorted({f"c{n}" for family in families for n in family})
+        wanted = [*used, *({"steps"} & self._codes.keys())]
+        coded = self._table.select(**{name: self._codes[name] for name in wanted})
+        with (
+            _kept(coded) if len(families) > 1 else contextlib.nullcontext(coded) as rows
+        ):
+            pairs = zip(families, shapes, strict=True)
+            return [_one(rows, family, shape) for family, shape in pairs]
 
     def rows(self) -> np.ndarray:
         """See `Source`."""
         raise ValueError("rows: they stay in the database; use open_source to get them")
 
-    def _one(self, family: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-        """The counts of one family."""
-        names = [f"c{n}" for n in family]
-        wanted = [*names, *({"steps"} & self._codes.keys())]
-        coded = self._table.select(**{name: self._codes[name] for name in wanted})
-        count = coded["steps"].sum() if "steps" in wanted else coded.count()
-        found = _asked(coded.group_by(names).agg(steps=count.cast("int64")).to_pyarrow)
-        total = np.zeros(shape, np.int64)
-        total[tuple(found[name].to_numpy() for name in names)] = found["steps"]
-        return total
+
+def _one(rows: Table, family: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """The counts of one family."""
+    names = [f"c{n}" for n in family]
+    count = rows["steps"].sum() if "steps" in rows.columns else rows.count()
+    found = _asked(rows.group_by(names).agg(steps=count.cast("int64")).to_pyarrow)
+    total = np.zeros(shape, np.int64)
+    total[tuple(found[name].to_numpy() for name in names)] = found["steps"]
+    return total
+
+
+def _kept(coded: Table) -> Any:
+    """The codes as a temporary table; where none may be made, they are made anew."""
+    try:
+        return coded.cache()
+    except Exception:
+        return contextlib.nullcontext(coded)
 
 
 def _asked(question: Callable[[], Any]) -> Any:
@@ -203,7 +219,7 @@ class _Cell:
             code, lost = _rounded(held) - column.low, self.number.isnull()
         else:
             code, lost = _place(self.number, edges), self.number.isnull()
-        return lost.ifelse(len(ranges) if column.nullable else 0, code).cast("int64")
+        return lost.ifelse(len(ranges) if column.nullable else 0, code).cast("int32")
 
     def steps(self, most: float) -> Value:
         """A weight in whole steps."""

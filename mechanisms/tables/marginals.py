@@ -42,6 +42,7 @@ from dpkit.mechanisms.protocol import BoundedSum, Key, PyTree, static
 _MOST_CELLS = 2**31 - 1
 _LEAST_NOISE, _MOST_NOISE = 2.0**-10, 2.0**40
 _FINE = 10  # powers of two from the noise down to the grid
+_BLOCK = 2**16  # cells at a time
 _EXACT = 2**53  # whole numbers up to it are float64 numbers
 
 
@@ -79,16 +80,12 @@ class StackedHistograms(BoundedSum):
         object.__setattr__(self, "families", families)
         if checks.integer_at_least(1, reach=self.reach) > _EXACT:
             raise ValueError(f"reach={self.reach}: needed at most 2^53")
-        for columns, shape in zip(families, self.shapes, strict=True):
-            if math.prod(shape) > _MOST_CELLS:
-                raise ValueError(
-                    f"families: {columns} has {math.prod(shape):,} cells, {shape}; "
-                    "needed at most 2^31 - 1: take fewer columns or coarser codes"
-                )
         if self.cells > _MOST_CELLS:
+            shape = max(self.shapes, key=math.prod)
             raise ValueError(
-                f"families: {self.cells:,} cells in all; needed at most 2^31 - 1: "
-                "release them in parts"
+                f"families have {self.cells:,} cells, the largest {math.prod(shape):,} "
+                f"of {shape}; needed at most 2^31 - 1: take fewer columns or coarser "
+                "codes, or release them in parts"
             )
 
     @functools.cached_property
@@ -205,11 +202,13 @@ class StackedHistograms(BoundedSum):
         generator, values = host_generator(key), np.empty(total.shape)
         for part, spread in zip(self.parts, self.spreads, strict=True):
             step = grid_step(spread)
-            # A sum that float64 can't hold is rounded as it is, which is harmless.
-            # Counts that it can't hold are cut, which keeps them within reach.
-            counts = np.clip(total[..., part], -_EXACT, _EXACT)
-            noise = self.steps_of_noise(generator, spread / step, counts.shape)
-            values[..., part] = counts + noise * step
+            for start in range(part.start, part.stop, _BLOCK):
+                some = slice(start, min(start + _BLOCK, part.stop))
+                # A sum that float64 can't hold is rounded as it is: post-processing.
+                # Counts that it can't hold are cut, which keeps them within reach.
+                counts = np.clip(total[..., some], -_EXACT, _EXACT)
+                noise = self.steps_of_noise(generator, spread / step, counts.shape)
+                values[..., some] = counts + noise * step
         return values
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:

@@ -216,7 +216,8 @@ def test_every_setting_says_what_it_means(job):
 
 
 @pytest.mark.parametrize(
-    ("job", "name"), [("train", "config"), ("density", "config-density")]
+    ("job", "name"),
+    [("train", "config"), ("density", "config-density"), ("synth", "config-synthetic")],
 )
 def test_the_page_of_the_reference_is_current(job, name):
     page = (ROOT / "docs" / f"{name}.md").read_text()

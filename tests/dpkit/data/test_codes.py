@@ -127,3 +127,27 @@ def test_old_schemas_are_written_as_before():
         "columns": {"x": {"kind": "boolean"}},
         "label": "x",
     }
+
+
+@pytest.mark.parametrize("nullable", [False, True])
+@pytest.mark.parametrize(
+    "words", [["a", "b", None, " b ", "", "?", "A"], ["a"], [None]]
+)
+def test_texts_of_every_type_have_the_codes_of_their_values(words, nullable):
+    column = {"kind": "categorical", "categories": ["b", "a"], "nullable": nullable}
+    book = Codebook.of({"x": column})
+    expected = book.encode({"x": words * 9}).tolist()
+    texts = pa.array(words * 9, pa.string())
+    long = pa.DictionaryArray.from_arrays([1, None, 0], ["a", "b", *map(str, range(9))])
+    for array in (
+        texts,
+        texts.cast(pa.large_string()),
+        texts.cast(pa.binary()),
+        texts.cast(pa.string_view()),
+        texts.dictionary_encode(),
+        texts.dictionary_encode("encode"),
+    ):
+        assert book.encode({"x": array}).tolist() == expected
+        assert book.encode({"x": array[2:5]}).tolist() == expected[2:5]
+    expected = book.encode({"x": ["b", None, "a"]}).tolist()
+    assert book.encode({"x": long}).tolist() == expected

@@ -236,3 +236,11 @@ def test_another_digest_is_refused(duckdb, monkeypatch):
     monkeypatch.setattr("dpkit.synthetic.sql._md5", lambda text: "00")
     with pytest.raises(ValueError, match="duckdb: its digests"):
         sql_source(duckdb, Codebook.of({"0_0": NAMED}))
+
+
+def test_where_no_temporary_table_may_be_made(duckdb, monkeypatch):
+    def refused(self):
+        raise RuntimeError("permission denied")
+
+    monkeypatch.setattr("ibis.expr.types.Table.cache", refused)
+    compared(duckdb, [(0,), (1, 9)])

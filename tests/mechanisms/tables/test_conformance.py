@@ -19,7 +19,14 @@ from tests.conformance import (
 from tests.tables import EMBEDDING_ROWS, GIVEN_ROWS, MARGINAL_ROWS
 
 ROWS = [*MARGINAL_ROWS, *GIVEN_ROWS, *EMBEDDING_ROWS]
-HEAVY = (check_audit, check_law)
+
+
+def marks(row, check):
+    """Audits and laws are of many draws; one audit is a guard."""
+    if check not in (check_audit, check_law):
+        return []
+    often = row is MARGINAL_ROWS[0] and check is check_audit
+    return [pytest.mark.slow, *([pytest.mark.guard] if often else [])]
 
 
 @pytest.mark.parametrize(
@@ -28,7 +35,7 @@ HEAVY = (check_audit, check_law)
         pytest.param(
             row,
             check,
-            marks=[pytest.mark.slow] if check in HEAVY else [],
+            marks=marks(row, check),
             id=f"{row}-{check.__name__}",
         )
         for row in ROWS

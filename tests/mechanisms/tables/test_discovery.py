@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -86,7 +87,7 @@ def test_the_event_covers_exact_laws(noise, relation):
             gained = (few * lost, more * (1 - chance))
         else:
             gained = (few, more * (1 - chance))
-        claim = delta_of(event, epsilon, relation=relation).upper
+        claim: Any = delta_of(event, epsilon, relation=relation).upper
         ways = [(gained[1], gained[0], chance), (*gained, chance if replaced else 0.0)]
         for first, second, alone in ways:
             excess = np.maximum(first - math.exp(epsilon) * second, 0).sum()

@@ -1,6 +1,7 @@
 """Marginals: counts, sensitivities of every small table, noise, refusals."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from dpkit.mechanisms.tables import Deviations, Marginals, PureMarginals, deviations
 from tests.oracles.tables import counted
-from tests.tables import FAMILIES, PLAIN, PURE, SCALES, SIZES, STDDEVS, TableRow
+from tests.tables import FAMILIES, PLAIN, PURE, SIZES
 
 ROWS = list(itertools.product(*(range(size) for size in SIZES)))
 NULL = (-1, -1, -1)
@@ -119,7 +120,7 @@ def test_precisions_that_split_a_budget_add_up_to_it():
     )
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint32, np.int32])
 def test_totals_are_counts_and_sums_of_messages(dtype):
     """Codes outside are in no cell of their column's families, in any integers."""
     rng = np.random.default_rng(1)
@@ -132,8 +133,9 @@ def test_totals_are_counts_and_sums_of_messages(dtype):
     some = rows[:12]
     three = dataclasses.replace(PLAIN, reach=3)
     for own, units in ((PLAIN, some), (three, some.reshape(4, 3, 3))):
-        found = sum(np.asarray(own.contribute(None, unit)) for unit in units)
-        assert (found == counted(some.tolist(), FAMILIES, SIZES)).all()
+        message = jax.jit(functools.partial(own.contribute, None))
+        found = [np.asarray(message(unit)) for unit in units]
+        assert (np.sum(found, axis=0) == counted(some.tolist(), FAMILIES, SIZES)).all()
 
 
 def test_codes_beyond_32_bits_are_none():
@@ -219,8 +221,11 @@ def test_each_family_has_its_own_noise():
         ({"sizes": (2, 0, 2)}, "sizes=0"),
         ({"sizes": (2, 2.0, 2)}, "sizes=2.0"),
         ({"sizes": (2, 3, 2**40)}, "sizes: 1099511627776"),
-        ({"sizes": (2**16, 2**16, 2)}, r"families: \(0, 1\) has 4,294,967,296 cells"),
-        ({"sizes": (1, 2**30, 2**30)}, r"families: .* cells"),
+        (
+            {"sizes": (2**16, 2**16, 2)},
+            r"the largest 4,294,967,296 of \(65536, 65536\)",
+        ),
+        ({"sizes": (1, 2**30, 2**30)}, r"families have 1,152,9.* cells"),
         ({"reach": 2**60}, "reach="),
         ({"stddevs": (1.0, 2.0)}, "stddevs has 2 numbers: .* 3 families"),
         ({"stddevs": (1.0, 2.0, 1e-4)}, r"stddevs=0.0001: needed a size in"),
@@ -265,10 +270,3 @@ def test_deviations_say_what_they_are_of():
         deviations(counts, [references[1], references[1]])
     with pytest.raises(TypeError, match=r"counts\[0\]=float64"):
         deviations([counts[0] * 1.0, counts[1]], references)
-
-
-def test_rows_measure_families_by_their_own_noise():
-    """The conformance rows' unit, by hand."""
-    row = TableRow("x", PLAIN, "add_remove", (), lambda values: values, 1.0)
-    assert row.spread.tolist() == [2.0] * 6 + [1.0] * 2 + [3.0] * 6
-    assert (STDDEVS, SCALES) == ((2.0, 1.0, 3.0), (4.0, 2.0, 3.0))

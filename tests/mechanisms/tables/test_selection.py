@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,7 +69,7 @@ def test_log_ratios_of_any_two_candidates_span_at_most_epsilon():
 def test_the_event_covers_all_neighbouring_tables(picks):
     event = Selection(epsilon=0.8, sensitivity=1.0, picks=picks).event("add_remove")
     for epsilon in (0.0, 0.2, 0.4, 0.7, 1.0):
-        claim = delta_of(event, epsilon, relation="add_remove").upper
+        claim: Any = delta_of(event, epsilon, relation="add_remove").upper
         worst = max(
             max(hockey_stick(a, b, epsilon), hockey_stick(b, a, epsilon))
             for a, b in laws_of_neighbours(0.8, picks)
