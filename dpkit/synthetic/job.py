@@ -156,7 +156,7 @@ class Synthesis(Prepared):
         seed = self.settings.synthetic.seed
         fitted = self.recipe.fit(self.source, purse, seed=seed, on_progress=tell)
         model = Model.of(self.codebook.schema, fitted, {"mechanism": self.recipe.name})
-        outcome = told(self.settings, model, self.title)
+        outcome = told(self.settings, model, self.title, self._releases)
         facts = {
             "mechanism": self.recipe.name,
             "rows": len(fitted.rows),

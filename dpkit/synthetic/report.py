@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from dp_accounting import DpEvent
+
 from dpkit.report.plots import Axes, Line
 from dpkit.report.sections import Figure, Folded, Part, Section, Table, Text
 from dpkit.report.words import number
-from dpkit.synthetic.config import Config
+from dpkit.synthetic.config import Config, SyntheticSection
 from dpkit.synthetic.model import Model
+from dpkit.synthetic.pairs import PRICES
 
 _PAIRS = 15  # that are listed
 _PLOTTED = 8
@@ -32,6 +35,17 @@ _NOT_COVERED = (
     "How long it took to read the table, for whoever watched: it tells how many rows "
     "there are. The times and the memory in this folder are of the search.",
 )
+_SCHEMA = "It was declared, not read off the table; rows are made of its values alone."
+_UNMEASURED = (
+    "This mechanism measures no table of counts by itself, so no error is foretold."
+)
+_SEALED = (
+    "All releases were fixed beforehand, and paid together before the first was made."
+)
+_ALONG = (
+    "What to measure was chosen along the way, by what was released before: each choice "
+    "and each table is an entry of the ledger."
+)
 _HOW = (
     "No row is a person's. Counts of columns and of pairs of columns were measured "
     "with noise; then rows were searched for whose counts agree with them. A pair of "
@@ -41,8 +55,17 @@ _HOW = (
 )
 
 
-def told(config: Config, model: Model, title: str) -> dict[str, Any]:
-    """What a synthesis tells the frame of reports, as fields of an `Outcome`."""
+def told(
+    config: Config, model: Model, title: str, releases: Mapping[str, DpEvent] | None
+) -> dict[str, Any]:
+    """What a synthesis tells the frame of reports, as fields of an `Outcome`.
+
+    Args:
+      config: of the run.
+      model: what was released.
+      title: what the table is called.
+      releases: what was paid together beforehand, by name; None: along the way.
+    """
     errors = model.errors()
     pairs = {names: off for names, off in errors.items() if len(names) == 2}
     rows, columns = model.fitted.rows.shape
@@ -60,10 +83,11 @@ def told(config: Config, model: Model, title: str) -> dict[str, Any]:
     sections = [
         Section("How it was made", Text(*_HOW), Table(_settings(config, model))),
         Section("Columns", *_columns(model)),
+        Section("The schema", Text(_SCHEMA), *_schema(model)),
     ]
     if pairs:
-        sections.append(Section("Pairs of columns", *_pairs(model, pairs)))
-    sections.append(Section("What was measured", Folded("Every table", _noise(model))))
+        sections.insert(2, Section("Pairs of columns", *_pairs(model, pairs)))
+    sections.append(Section("What was measured", *_measured(model, releases)))
     return {
         "title": f"A synthetic table of {title}",
         "facts": facts,
@@ -80,13 +104,26 @@ def _settings(config: Config, model: Model) -> list[tuple[str, Any]]:
     return [
         ("mechanism", config.synthetic.mechanism),
         *((name, str(value)) for name, value in options.items()),
-        ("tables measured", len(model.fitted.measurements)),
-        ("rules of the schema", len(model.schema.rules)),
+        *_price(config.synthetic),
+        ("rules of the schema, kept by every row", len(model.schema.rules)),
     ]
+
+
+def _price(asked: SyntheticSection) -> list[tuple[str, Any]]:
+    """What pairs of values cost that nobody seems to hold."""
+    if asked.mechanism != "pairs":
+        return []
+    price = PRICES[asked.impossible or "few"]
+    told = "none: they are as frequent as noise makes them"
+    if price:
+        told = f"{price:g} times the noise of a count, by the chance that it is zero"
+    return [("price of a pair of values that nobody seems to hold", told)]
 
 
 def _columns(model: Model) -> list[Part]:
     """Each column as it was measured, beside the rows."""
+    if not model.fitted.estimates:
+        return [Text(_UNMEASURED)]
     parts: list[Part] = []
     rows = []
     errors = model.errors()
@@ -151,10 +188,35 @@ def _strength(model: Model, names: tuple[str, ...]) -> float:
     return float(np.abs(shares - apart).sum() / 2)
 
 
-def _noise(model: Model) -> Table:
-    """The noise of everything that was measured."""
-    names = model.codebook.names
+def _schema(model: Model) -> list[Part]:
+    """What was declared, column by column."""
+    book = model.codebook
     rows = [
+        (
+            name,
+            type(column).__name__.lower(),
+            size,
+            f"{labels[0]} … {labels[-1] or 'missing'}",
+        )
+        for (name, column), size, labels in zip(
+            model.schema.columns.items(),
+            book.sizes,
+            map(book.labels, book.names),
+            strict=True,
+        )
+    ]
+    return [Folded("Every column", Table(rows, ["column", "kind", "values", ""]))]
+
+
+def _measured(model: Model, releases: Mapping[str, DpEvent] | None) -> list[Part]:
+    """What was paid for, and the noise of everything that was measured."""
+    if releases is None:
+        parts: list[Part] = [Text(_ALONG)]
+    else:
+        rows = [(name, str(event)) for name, event in releases.items()]
+        parts = [Text(_SEALED), Folded("Every release", Table(rows))]
+    names = model.codebook.names
+    noises = [
         (
             " and ".join(names[n] for n in one.columns),
             one.values.size,
@@ -162,4 +224,7 @@ def _noise(model: Model) -> Table:
         )
         for one in model.fitted.measurements
     ]
-    return Table(rows, ["columns", "cells", "noise of a count"])
+    if noises:
+        heads = ["columns", "cells", "noise of a count"]
+        parts.append(Folded("Every table of counts", Table(noises, heads)))
+    return parts
