@@ -215,7 +215,11 @@ def sample(
     if out.suffix not in _ENDINGS:
         raise ValueError(f"out={str(out)!r} must end in {', '.join(_ENDINGS)}")
     _refuse_taken(out=out)
+    from dpkit.accountants.answers import checks
     from dpkit.synthetic import Model
+
+    if rows is not None:
+        checks.integer_at_least(1, rows=rows)
 
     found = Model.load(model)
     drawn = found.sample(rows, where=_conditions(where or []), seed=seed, kind="arrow")

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
 from dp_accounting import DpEvent
 
 from dpkit.report.plots import Axes, Line
@@ -43,8 +42,8 @@ _SEALED = (
     "All releases were fixed beforehand, and paid together before the first was made."
 )
 _ALONG = (
-    "What to measure was chosen along the way, by what was released before: each choice "
-    "and each table is an entry of the ledger."
+    "What to measure was chosen along the way, by what was released before: each "
+    "choice and each table is an entry of the ledger."
 )
 _HOW = (
     "No row is a person's. Counts of columns and of pairs of columns were measured "
