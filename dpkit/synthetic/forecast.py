@@ -147,7 +147,7 @@ def forecast(
       >>> book = Codebook.of({"age": {"kind": "ordinal", "low": 18, "high": 90},
       ...                     "pet": {"kind": "boolean"}})
       >>> found = forecast(book, PAIRS(epsilon=1.0, delta=1e-6), "add_remove",
-      ...                  records=500)
+      ...                  records=1000)
       >>> [(one.columns, one.noisy) for one in found.families]
       [(('age',), False), (('pet',), False), (('age', 'pet'), True)]
     """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpkit.synthetic.engine import Target, search
+from dpkit.synthetic.engine import Target, memory, search
 from dpkit.synthetic.estimates import Estimate, merged
 from dpkit.synthetic.recipe import Fitted, Measurement, OnProgress
 from dpkit.synthetic.shrinkage import PairTarget, pair_target, strength, zero_chances
@@ -176,7 +176,7 @@ class View:
 def refuse_memory(
     codebook: Codebook, families: Sequence[tuple[int, ...]], limit: int | None = None
 ) -> None:
-    """Refuses tables that don't fit, before any is allocated or paid.
+    """Refuses tables and searches that don't fit, before any is allocated or paid.
 
     Args:
       codebook: public.
@@ -194,6 +194,7 @@ def refuse_memory(
     }
     needed = _BYTES * sum(cells.values())
     if needed <= limit and max(cells.values(), default=0) < 2**31:
+        _refuse_search(codebook, families, limit)
         return
     largest = max(cells, key=lambda family: cells[family])
     names = " and ".join(codebook.names[n] for n in largest)
@@ -203,3 +204,21 @@ def refuse_memory(
         f"is {names}, {shape} cells, {_BYTES * cells[largest]:,} bytes: declare fewer "
         "bins or categories, or leave the pair out by pairs="
     )
+
+
+def _refuse_search(
+    codebook: Codebook, families: Sequence[tuple[int, ...]], limit: int
+) -> None:
+    """Refuses what would be refused when all is paid: a search that doesn't fit."""
+    sizes = codebook.sizes
+    singles = [(n,) for n in range(len(sizes))]
+    shapes = {f: tuple(sizes[n] for n in f) for f in [*singles, *families]}
+    targets = [Target(f, np.broadcast_to(0.0, shape)) for f, shape in shapes.items()]
+    needed = memory(sizes, targets, MOST_ROWS)
+    if needed > limit:
+        widest = int(np.argmax(sizes))
+        raise ValueError(
+            f"memory: the search needs about {needed:,} bytes, above {limit:,}; the "
+            f"widest column is {codebook.names[widest]!r}, of {sizes[widest]:,} values:"
+            " declare fewer, or count coarser codes of it"
+        )

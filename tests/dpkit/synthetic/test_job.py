@@ -261,7 +261,8 @@ def test_a_shared_ledger_refuses_before_anything_is_made(here):
         (
             [
                 "synthetic.mechanism=aim",
-                "ledger={ url = 'a.db', share = { epsilon = 1.0, delta = 1e-6 } }",
+                "ledger.url=a.db",
+                "ledger.share={ epsilon = 1.0, delta = 1e-6 }",
             ],
             "leave it out",
         ),
@@ -282,4 +283,12 @@ def test_a_shared_ledger_refuses_before_anything_is_made(here):
 def test_what_is_refused(here, changes, word):
     with pytest.raises((ValueError, TypeError), match=word):
         made(here, *changes)
+    assert not (here / "out").exists()
+
+
+def test_a_column_too_wide_to_be_searched_is_refused_before_it_is_paid(here):
+    wide = {"kind": "categorical", "categories": [str(n) for n in range(300_000)]}
+    (here / "schema.json").write_text(json.dumps({"job": wide}))
+    with pytest.raises(ValueError, match="widest column is 'job', of 300,001 values"):
+        made(here)
     assert not (here / "out").exists()
