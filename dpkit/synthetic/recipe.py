@@ -160,8 +160,16 @@ class Recipe(Protocol):
     """
 
     name: ClassVar[str]
-    epsilon: float
-    delta: float
+
+    @property
+    def epsilon(self) -> float:
+        """What it may cost."""
+        ...
+
+    @property
+    def delta(self) -> float:
+        """At which epsilon is meant."""
+        ...
 
     def releases(
         self, codebook: Codebook, relation: Relation, reach: int
