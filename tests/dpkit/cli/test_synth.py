@@ -66,8 +66,11 @@ def rows_of(path):
 
 @pytest.mark.slow
 def test_the_documented_commands_run_in_order(here):
+    (here / "kinds.json").write_text(json.dumps(KINDS))
+    invoke(terms(1))
     for line in COMMANDS:
         invoke(line)
+    assert set(Schema.load("found.json").columns) == {"sex", "age"}
     told = json.loads((here / "runs" / "people" / "result.json").read_text())
     assert (told["epsilon"] <= 1, told["delta"]) == (True, 1e-6)
     assert [row["sex"] for row in rows_of("women.csv")] == ["F"] * 100
