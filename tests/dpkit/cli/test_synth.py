@@ -76,6 +76,26 @@ def test_the_documented_commands_run_in_order(here):
     assert [row["sex"] for row in rows_of("women.csv")] == ["F"] * 100
 
 
+@pytest.mark.slow
+def test_the_commands_of_the_page_run_in_order(here, monkeypatch):
+    """From a CSV to a shared table, and on one ledger with discovery."""
+    table = dict(people(2000))
+    table["sex"] = np.where(table["sex"] == "F", "Female", "Male")
+    for name in ("people", "sample"):
+        pyarrow.csv.write_csv(pa.table(table), here / f"{name}.csv")
+    (here / "kinds.json").write_text(json.dumps(KINDS))
+    (here / "schema.json").unlink()
+    page = (Path(__file__).parents[3] / "docs" / "synthetic.md").read_text()
+    lines = re.findall(r"^    dpkit (.*)$", page, flags=re.MULTILINE)
+    assert len(lines) == 9
+    for line in lines:
+        if not line.startswith("demo"):
+            invoke(line)
+    assert {row["sex"] for row in rows_of("women.csv")} == {"Female"}
+    assert {row["sex"] for row in rows_of("runs/found/synthetic.csv")} >= {"Male"}
+    assert "Not to be published" in (here / "owner.html").read_text()
+
+
 def test_a_finished_run_is_left_as_it_is(fitted, monkeypatch):
     monkeypatch.chdir(fitted.parents[1])
     before = (fitted / "model.safetensors").read_bytes()
