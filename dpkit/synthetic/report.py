@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from dp_accounting import DpEvent
 
+from dpkit.data.codes import Codebook
+from dpkit.data.schema import Datetime
 from dpkit.report.plots import Axes, Line
 from dpkit.report.sections import Figure, Folded, Part, Section, Table, Text
 from dpkit.report.words import number
@@ -120,39 +122,45 @@ def _price(asked: SyntheticSection) -> list[tuple[str, Any]]:
 
 
 def _columns(model: Model) -> list[Part]:
-    """Each column as it was measured, beside the rows."""
-    if not model.fitted.estimates:
-        return [Text(_UNMEASURED)]
-    parts: list[Part] = []
-    rows = []
-    errors = model.errors()
-    codebook = model.codebook
-    for n, name in enumerate(codebook.names):
-        if (n,) not in model.fitted.estimates:
-            continue
-        estimate = model.marginal([name])
-        made = np.bincount(model.fitted.rows[:, n], minlength=codebook.sizes[n])
-        shares = estimate.values / max(model.records, 1.0)
-        most = codebook.labels(name)[int(np.argmax(shares))] or "missing"
-        rows.append((name, codebook.sizes[n], most, number(errors[(name,)], digits=2)))
-        if codebook.ordered[n] and len(parts) < _PLOTTED:
-            parts.append(_curve(name, shares, made / made.sum()))
+    """Each column as it was measured, if it was, beside the rows."""
+    figures: list[Part] = []
+    rows, errors, book = [], model.errors(), model.codebook
+    for n, name in enumerate(book.names):
+        made = np.bincount(model.fitted.rows[:, n], minlength=book.sizes[n])
+        shares, measured = made / made.sum(), None
+        if (n,) in model.fitted.estimates:
+            measured = model.marginal([name]).values / max(model.records, 1.0)
+        most = book.labels(name)[int(np.argmax(shares))] or "missing"
+        off = errors.get((name,))
+        told = "not told" if off is None else number(off, digits=2)
+        rows.append((name, book.sizes[n], most, told))
+        if book.ordered[n] and len(figures) < _PLOTTED:
+            figures.append(_curve(book, name, measured, shares))
     heads = ["column", "values", "most frequent", "expected error"]
-    return [*parts, Table(rows, heads)]
+    said = [] if model.fitted.estimates else [Text(_UNMEASURED)]
+    return [*figures, *said, Table(rows, heads)]
 
 
-def _curve(name: str, measured: np.ndarray, made: np.ndarray) -> Figure:
-    """Shares by code, as measured and in the rows."""
+def _curve(
+    book: Codebook, name: str, measured: np.ndarray | None, made: np.ndarray
+) -> Figure:
+    """Shares by value, as measured and in the rows; of moments by their order."""
+    places, unit = book.ranges(name)[:, 0].tolist(), name
+    if isinstance(book.schema.columns[name], Datetime):
+        places, unit = list(range(len(places))), f"{name}, in order"
     lines = tuple(
-        Line(label, tuple(enumerate(values.tolist())), dashed)
+        Line(label, tuple(zip(places, values.tolist(), strict=False)), dashed)
         for label, values, dashed in [
             ("measured", measured, True),
             ("in the rows", made, False),
         ]
+        if values is not None
     )
-    caption = f"Shares of {name}, by value: as measured with noise, and in the rows."
-    note = f"Two curves over the {len(made)} values of {name}, which nearly agree."
-    return Figure(lines, Axes(f"{name}, value by value", "share"), caption, note)
+    caption = f"Shares of {name}, by value"
+    if measured is not None:
+        caption += ": as measured with noise, and in the rows"
+    note = f"Shares of the {len(made)} values of {name}."
+    return Figure(lines, Axes(unit, "share"), f"{caption}.", note)
 
 
 def _pairs(model: Model, errors: Mapping[Any, float]) -> list[Part]:

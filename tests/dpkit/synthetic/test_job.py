@@ -15,6 +15,7 @@ from dpkit.jobs import dry_run, load, run
 from dpkit.jobs.session import Session
 from dpkit.mechanisms.tables import Marginals
 from dpkit.synthetic import Model
+from dpkit.synthetic import report as synthetic_report
 from dpkit.synthetic.job import SYNTH
 from tests.dpkit.synthetic.test_pairs import SCHEMA, people
 
@@ -292,3 +293,49 @@ def test_a_column_too_wide_to_be_searched_is_refused_before_it_is_paid(here):
     with pytest.raises(ValueError, match="widest column is 'job', of 300,001 values"):
         made(here)
     assert not (here / "out").exists()
+
+
+def test_the_report_is_made_of_what_was_released(here, monkeypatch):
+    seen = []
+    real = synthetic_report.told
+    monkeypatch.setattr(
+        "dpkit.synthetic.job.told", lambda *given: seen.append(real(*given)) or seen[-1]
+    )
+    made(here, out="out")
+    sections = {one.title: one for one in seen[0]["sections"]}
+    assert list(sections) == [
+        "How it was made",
+        "Columns",
+        "Pairs of columns",
+        "The schema",
+        "What was measured",
+    ]
+    figure, table = sections["Columns"].parts
+    assert [place for place, _ in figure.lines[0].points] == list(range(20, 40))
+    shares = dict(figure.lines[1].points)
+    ages = np.array(
+        [row["age"] for row in Model.load(here / "out").sample().to_pylist()]
+    )
+    assert shares[25] == pytest.approx((ages == 25).mean())
+    assert {row[0] for row in table.rows} == set(SCHEMA.columns)
+    text = (here / "out" / "report.html").read_text()
+    for word in ("GaussianDpEvent", "3 times the noise of a count", "noise of a count"):
+        assert word in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mechanism", ["mst", "gsd", "mwem", "merf", "independent"])
+def test_every_mechanism_as_a_job(here, mechanism):
+    settings = {"gsd": "{ generations = 200 }", "merf": "{ steps = 20 }"}
+    delta = 0 if mechanism == "mwem" else 1e-6
+    result = made(
+        here,
+        f"synthetic.mechanism={mechanism}",
+        f"synthetic.settings={settings.get(mechanism, '{}')}",
+        f"privacy.delta={delta}",
+    )
+    assert (result["mechanism"], result["rows"]) == (mechanism, 500)
+    assert 0.9 < result["epsilon"] <= 1
+    assert charges(here / "out" / "ledger.db") == ["reserve"]
+    assert len((here / "out" / "synthetic.csv").read_text().splitlines()) == 501
+    assert "<svg" in (here / "out" / "report.html").read_text()
