@@ -39,11 +39,13 @@ from dpkit.synthetic.model import FILE, Model
 from dpkit.synthetic.recipe import Purse, Recipe, Sealed, affordable
 from dpkit.synthetic.recipes import recipe_of
 from dpkit.synthetic.report import told
+from dpkit.synthetic.view import memory_limit
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE = "synthetic.csv"
+_ROW_VALUE = 64  # bytes, of a column in a row while it is made
 _MOST_CELLS = 2**26  # that are counted beforehand
 _COST = ("epsilon", "delta", "relation", "unit", "dataset", "ledger", "ledger_head")
 
@@ -107,6 +109,7 @@ class Synthesis(Prepared):
         self.title = name
         self.budget = Budget(privacy.epsilon, privacy.delta)
         self.facts = {"schema_sha256": self.codebook.schema.sha256}
+        self._refuse_rows()
         self._releases = self.recipe.releases(
             self.codebook, as_relation(privacy.relation), self._reach
         )
@@ -115,6 +118,16 @@ class Synthesis(Prepared):
                 f"ledger.share with mechanism={self.recipe.name!r}: releases that are "
                 "chosen along the way would each be counted by itself, and soon pass "
                 "the share; leave it out, privacy.epsilon is the limit as well"
+            )
+
+    def _refuse_rows(self) -> None:
+        """Refuses more rows than memory holds, whatever the mechanism."""
+        rows = getattr(self.recipe, "rows", None) or 0
+        needed, limit = _ROW_VALUE * rows * len(self.codebook.names), memory_limit()
+        if needed > limit:
+            raise ValueError(
+                f"rows={rows}: they would need some {needed:,} bytes, above {limit:,}; "
+                "more can be drawn from the model in parts, by dpkit synth sample"
             )
 
     @property

@@ -279,6 +279,8 @@ def test_a_shared_ledger_refuses_before_anything_is_made(here):
         (["data.name=adult"], "name"),
         (["data.path=none.csv"], r"none\.csv"),
         (["synthetic.rows=0"], "rows"),
+        (["synthetic.rows=100000000"], "rows"),
+        (["synthetic.rows=100000000", "synthetic.mechanism=mst"], "rows"),
     ],
 )
 def test_what_is_refused(here, changes, word):
@@ -339,3 +341,37 @@ def test_every_mechanism_as_a_job(here, mechanism):
     assert charges(here / "out" / "ledger.db") == ["reserve"]
     assert len((here / "out" / "synthetic.csv").read_text().splitlines()) == 501
     assert "<svg" in (here / "out" / "report.html").read_text()
+
+
+def test_a_known_seed_is_repeated_and_said_everywhere(here):
+    seeded = ["test.insecure_seed=1"]
+    one, _ = (made(here, *seeded, out=out) for out in ("one", "other"))
+    assert one["insecure_seed"] is True
+    tables = [(here / out / "synthetic.csv").read_bytes() for out in ("one", "other")]
+    assert tables[0] == tables[1]
+    assert Model.load(here / "one").receipt["insecure_seed"] is True
+    assert "no privacy" in (here / "one" / "report.html").read_text()
+    made(here, "synthetic.seed=1", *seeded, out="third")
+    third = Model.load(here / "third").fitted
+    for first, second in zip(
+        Model.load(here / "one").fitted.measurements, third.measurements, strict=True
+    ):
+        np.testing.assert_array_equal(first.values, second.values)  # not of the seed
+    assert (here / "third" / "synthetic.csv").read_bytes() != tables[0]
+
+
+def test_a_schema_in_the_configuration(here):
+    text = TEXT.replace('schema = "schema.json"\n', "")
+    text += """
+[data.schema.columns]
+sex = { kind = "categorical", categories = ["F", "M"], other = false }
+age = { kind = "ordinal", low = 20, high = 39 }
+[[data.schema.rules]]
+forbid = { sex = "F", age = 25 }
+"""
+    read = load(SYNTH.config, text, folder=here)
+    run(SYNTH, read, here / "out")
+    rows = Model.load(here / "out").sample().to_pylist()
+    assert not any((row["sex"], row["age"]) == ("F", 25) for row in rows)
+    changed = load(SYNTH.config, text, ["privacy.epsilon=0.5"], folder=here)
+    assert run(SYNTH, changed, here / "less").result["epsilon"] <= 0.5
