@@ -1,17 +1,17 @@
 """A synthetic table as a job: the counts of a table, noise on them, and a search.
 
-The table is read, and its columns and pairs are counted, before anything is on disk,
+The table is read, and all is counted that a recipe counts, before anything is on disk,
 and before the first time that is noted anywhere: how long that takes tells how many
 rows there are, and no file and no entry of the ledger shows it. The charge follows, and
 then the noise; the seconds of a run begin there, and depend on public numbers alone.
+(What merf adds up, and gsd of half-spaces, it adds up once more before the charge.)
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import itertools
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 TABLE = "synthetic.csv"
 _ROW_VALUE = 64  # bytes, of a column in a row while it is made
-_MOST_CELLS = 2**26  # that are counted beforehand
 _COST = ("epsilon", "delta", "relation", "unit", "dataset", "ledger", "ledger_head")
 
 
@@ -79,7 +78,7 @@ class _Job:
                 )
                 made.data = fingerprint(source)
                 made.source = Held(source)
-                made.source.count(_families(codebook))
+                _count(made.source, recipe, as_relation(privacy.relation))
         return made
 
 
@@ -93,8 +92,9 @@ class Synthesis(Prepared):
     settings: Config
     recipe: Recipe
     codebook: Codebook
-    source: Source | None = None
-    data: np.ndarray | None = None  # what the releases depend on, as a hash
+    source: Source | None = dataclasses.field(default=None, repr=False)
+    # What the releases depend on, as a hash: private.
+    data: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """What the frame asks of every job."""
@@ -226,6 +226,31 @@ class Synthesis(Prepared):
         return Sealed(self._releases, relation, key_of)
 
 
+def _count(source: Source, recipe: Recipe, relation: Relation) -> None:
+    """Counts all that a recipe counts before its first payment."""
+    with contextlib.suppress(_Unpaid):
+        recipe.fit(source, _Empty(relation), seed=0)
+
+
+class _Unpaid(Exception):
+    """A recipe has counted, and would pay now."""
+
+
+class _Empty:
+    """A purse that pays for nothing."""
+
+    def __init__(self, relation: Relation) -> None:
+        self.relation = relation
+
+    def affordable(self, rho: float) -> float:
+        """Whatever is asked."""
+        return rho
+
+    def pay(self, event: DpEvent, name: str) -> jax.Array:
+        """Stops the recipe."""
+        raise _Unpaid
+
+
 class _Session:
     """A purse that charges each release through the session of a run."""
 
@@ -266,12 +291,3 @@ def _table(config: Config, offline: bool, tell: Tell | None) -> Any:
         return (config.folder / config.data.path).resolve()
     allowed = config.data.allow_download and not offline
     return load_adult(allow_download=allowed, on_progress=tell)[0]
-
-
-def _families(codebook: Codebook) -> list[tuple[int, ...]]:
-    """What is counted beforehand: columns, and pairs where they aren't too many."""
-    sizes = codebook.sizes
-    pairs = list(itertools.combinations(range(len(sizes)), 2))
-    cells = sum(math.prod(sizes[n] for n in pair) for pair in pairs)
-    singles: list[tuple[int, ...]] = [(n,) for n in range(len(sizes))]
-    return singles + (pairs if cells <= _MOST_CELLS else [])

@@ -33,8 +33,10 @@ _NOT_COVERED = (
     "What the table says of people as a group, which is its purpose: whoever knows "
     "most columns of somebody may guess another one better by it, whether that person "
     "was in the table or not.",
-    "How long it took to read the table, for whoever watched: it tells how many rows "
-    "there are. The times and the memory in this folder are of the search.",
+    "How long it took to read the table, for whoever watched, and by merf, or by gsd "
+    "of half-spaces and prefixes, to add it up before the ledger's first entry: it "
+    "tells how many rows there are. The seconds and the memory in this folder are of "
+    "what followed.",
 )
 _SCHEMA = "It was declared, not read off the table; rows are made of its values alone."
 _UNMEASURED = (

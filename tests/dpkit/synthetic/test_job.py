@@ -11,6 +11,7 @@ import pytest
 from dp_accounting import GaussianDpEvent
 
 from dpkit import Budget, BudgetExceeded, Ledger
+from dpkit.accountants.answers.relations import Relation
 from dpkit.jobs import dry_run, load, run
 from dpkit.jobs.session import Session
 from dpkit.mechanisms.tables import Marginals
@@ -375,3 +376,35 @@ forbid = { sex = "F", age = 25 }
     assert not any((row["sex"], row["age"]) == ("F", 25) for row in rows)
     changed = load(SYNTH.config, text, ["privacy.epsilon=0.5"], folder=here)
     assert run(SYNTH, changed, here / "less").result["epsilon"] <= 0.5
+
+
+@pytest.mark.parametrize("mechanism", ["pairs", "aim", "mst", "gsd", "mwem"])
+def test_all_is_counted_before_a_time_is_noted(here, monkeypatch, mechanism):
+    prepared = SYNTH.prepare(
+        config(here, f"synthetic.mechanism={mechanism}"), offline=True, tell=None
+    )
+
+    def read(*given):
+        raise AssertionError("the table was read again")
+
+    monkeypatch.setattr("dpkit.synthetic.counting._Table.count", read)
+    monkeypatch.setattr("dpkit.synthetic.counting._Table.rows", read)
+    paid = []
+
+    class Stopped(Exception):
+        pass
+
+    class Purse:
+        relation = Relation.ADD_REMOVE
+
+        def affordable(self, rho):
+            return rho
+
+        def pay(self, event, name):
+            paid.append(name)
+            raise Stopped
+
+    assert prepared.source is not None and "array(" not in repr(prepared)
+    with pytest.raises(Stopped):
+        prepared.recipe.fit(prepared.source, Purse(), seed=0)
+    assert len(paid) == 1
