@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from dp_accounting import GaussianDpEvent
 
 from dpkit.accountants.answers.errors import UnsupportedRelation
@@ -39,6 +41,30 @@ def zcdp(epsilon: float, delta: float) -> float:
         accountant="zcdp",
     )
     return 0.5 / found.value**2
+
+
+def apart(relation: Relation) -> float:
+    """How far a unit moves the stacked counts of families, in L2, to one of add_remove.
+
+    A replaced row moves one count down and one up in each family: by sqrt(2); and L1
+    distances of a family's counts from fixed ones by the square of that, 2.
+
+    Example:
+      >>> round(apart(Relation.REPLACE_ONE) ** 2, 12)
+      2.0
+    """
+    return math.sqrt(2) if relation is Relation.REPLACE_ONE else 1.0
+
+
+def sums_and_scores(relation: Relation, recipe: str) -> None:
+    """Refuses a relation for which sums and scores have no proof.
+
+    Raises:
+      UnsupportedRelation: another than add_remove or replace_one.
+    """
+    if relation not in (Relation.ADD_REMOVE, Relation.REPLACE_ONE):
+        known = ["add_remove", "replace_one"]
+        raise UnsupportedRelation(recipe, relation, "its scores", known)
 
 
 def only_add_remove(relation: Relation, recipe: str) -> None:

@@ -14,7 +14,6 @@ rows is private; noisy answers keep their signs, and every cell counts.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,8 +24,9 @@ from dp_accounting import DpEvent
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms.tables import Marginals, Selection
-from dpkit.synthetic.budgets import only_add_remove, zcdp
+from dpkit.synthetic.budgets import apart, sums_and_scores, zcdp
 from dpkit.synthetic.engine import Marginal, evolve
+from dpkit.synthetic.queries import FAMILIES, families_of
 from dpkit.synthetic.recipe import (
     Fitted,
     Measurement,
@@ -53,8 +53,12 @@ class GSD:
       epsilon, delta: what everything may cost.
       rounds: of choices; None: all families at once.
       picks: families that are measured in a round.
-      families: of `dpkit.synthetic.engine` (Marginal, Prefix, HalfSpace), made for the
-        schema's codes; None: all pairs of columns.
+      families: "pairs" or "triples" of columns; "ranges" of each ordered column, from
+        the finest to halves, by each other one; `count` random "prefixes" or
+        "halfspaces" of all ordered columns, by a random other one; or a list of such
+        (`dpkit.synthetic.engine`: Marginal, Prefix, HalfSpace), made for the schema's
+        codes and from nothing private.
+      count: of random families.
       rows: how many to make.
       generations: of the search in all.
       candidates: in a generation.
@@ -69,7 +73,8 @@ class GSD:
     delta: float
     rounds: int | None = None
     picks: int = 1
-    families: Sequence[Any] | None = None
+    families: str | Sequence[Any] = "pairs"
+    count: int = 1000
     rows: int = 2000
     generations: int = 100_000
     candidates: int = 50
@@ -81,20 +86,32 @@ class GSD:
         """Refuses numbers out of range."""
         checks.positive(epsilon=self.epsilon)
         checks.open_probability(delta=self.delta)
-        for name in ("picks", "rows", "generations", "candidates"):
+        for name in ("picks", "rows", "generations", "candidates", "count"):
             checks.integer_at_least(1, **{name: getattr(self, name)})
         if self.rounds is not None:
             checks.integer_at_least(1, rounds=self.rounds)
-        checks.half_open_probability(singles_share=self.singles_share)
+        checks.open_probability(singles_share=self.singles_share)
+        if isinstance(self.families, str):
+            checks.one_of(FAMILIES, families=self.families)
 
-    def scales(self, families: int) -> tuple[float, float]:
-        """Noise of a table and epsilon of a choice, 0 without; in units of reach."""
+    def scales(
+        self, families: int, relation: Relation = Relation.ADD_REMOVE
+    ) -> tuple[float, float]:
+        """Noise of a table and epsilon of a choice, 0 without; in units of reach.
+
+        Example:
+          >>> gsd = GSD(epsilon=1.0, delta=1e-6, rounds=50, singles_share=1e-9)
+          >>> noise, epsilon = gsd.scales(91, Relation.REPLACE_ONE)
+          >>> round(noise, 4), round(2 / epsilon, 4)  # as published
+          (64.0763, 45.3088)
+        """
         rho = zcdp(self.epsilon, self.delta) * (1 - self.singles_share)
+        far = apart(relation)
         if self.rounds is None:
-            return math.sqrt(families / (2 * rho)), 0.0
+            return far * math.sqrt(families / (2 * rho)), 0.0
         half = rho / (2 * self.rounds)
         return (
-            math.sqrt(self.picks / (2 * half)),
+            far * math.sqrt(self.picks / (2 * half)),
             math.sqrt(8 * half / self.picks),
         )
 
@@ -102,12 +119,13 @@ class GSD:
         self, codebook: Codebook, relation: Relation, reach: int
     ) -> Mapping[str, DpEvent]:
         """Columns; all families at once, or of each round choices and tables."""
-        only_add_remove(relation, "GSD")
+        sums_and_scores(relation, "GSD")
         families = self._families(codebook)
-        found = {"columns": self._columns(codebook, reach).event(relation)}
+        columns = self._columns(codebook, relation, reach)
+        found = {"columns": columns.event(relation)}
         if not families:
             return found
-        noise, epsilon = self.scales(len(families))
+        noise, epsilon = self.scales(len(families), relation)
         if self.rounds is None:
             sums = _stacked([1] * len(families), noise, reach)
             return found | {"families": sums.event(relation)}
@@ -116,7 +134,7 @@ class GSD:
                 f"rounds={self.rounds} with picks={self.picks}: needed at most the "
                 f"{len(families)} families together"
             )
-        choice = Selection(epsilon=epsilon, sensitivity=float(reach), picks=self.picks)
+        choice = self._choice(epsilon, float(reach))
         sums = _stacked([1] * self.picks, noise, reach)
         for number in range(1, self.rounds + 1):
             found[f"choice {number}"] = choice.event(relation)
@@ -134,39 +152,23 @@ class GSD:
         """Measures and searches, once or in rounds."""
         tell, book = on_progress or quiet, source.codebook
         families = self._families(book)
-        singles: list[tuple[int, ...]] = [(n,) for n in range(len(book.sizes))]
-        counted = source.count(singles)
-        true = _counts(source, families)
-        sums = self._columns(book, source.reach)
-        total = np.concatenate([table.ravel() for table in counted])
-        tables = sums.split(measure(sums, total, purse, "columns"))
-        released = [
-            Measurement(family, table * source.unit, stddev * source.unit)
-            for family, table, stddev in zip(singles, tables, sums.stddevs, strict=True)
-        ]
+        self._rehearse(book, families)
+        tell(0, 1, "counting")
+        true, released = _counts(source, families), self._singles(source, purse)
         view = View.of(book, released)
-        generator = np.random.default_rng([seed, 0])
-        search = _Search(
-            book, view.start(self.rows, generator), seed, self.candidates, view.records
-        )
-        for family, share in zip(singles, view.shares, strict=True):
-            search.add(Marginal(family, book.sizes), share)
-        noise, epsilon = self.scales(max(len(families), 1))
-        left = list(range(len(families)))
-        rounds = 1 if self.rounds is None else self.rounds
+        start = view.start(self.rows, np.random.default_rng([seed, 0]))
+        search = _Search(book, start, seed, self.candidates, view.records)
+        for one, share in zip(released, view.shares, strict=True):
+            search.add(Marginal(one.columns, book.sizes), share)
+        noise, epsilon = self.scales(max(len(families), 1), purse.relation)
+        choice = self._choice(epsilon or 1.0, source.reach * source.unit)
+        left, rounds = list(range(len(families))), self.rounds or 1
         for number in range(1, rounds + 1 if families else 1):
             tell(number - 1, rounds, "measuring and searching")
             chosen, name = left, "families"
             if self.rounds is not None:
-                scores = np.array(
-                    [search.worst(families[n], true[n] * source.unit) for n in left]
-                )
-                choice = Selection(
-                    epsilon=epsilon,
-                    sensitivity=source.reach * source.unit,
-                    picks=self.picks,
-                )
-                picks = select(choice, scores, purse, f"choice {number}")
+                worst = [search.worst(families[n], true[n] * source.unit) for n in left]
+                picks = select(choice, np.array(worst), purse, f"choice {number}")
                 chosen, name = [left[n] for n in picks], f"tables {number}"
             left = [n for n in left if n not in chosen]
             sums = _stacked([true[n].size for n in chosen], noise, source.reach)
@@ -177,8 +179,7 @@ class GSD:
                 values = table.reshape(families[n].shape) * source.unit
                 search.add(families[n], values / view.records)
                 if isinstance(families[n], Marginal) and families[n].maps is None:
-                    columns = tuple(families[n].columns)
-                    released.append(Measurement(columns, values, stddev))
+                    released.append(Measurement(families[n].columns, values, stddev))
             search.run(self.generations // rounds)
         tell(rounds, rounds, "measuring and searching")
         estimates = {
@@ -187,19 +188,50 @@ class GSD:
         }
         return Fitted(tuple(released), (), search.rows, view.records, estimates)
 
+    def _rehearse(self, book: Codebook, families: list[Any]) -> None:
+        """Refuses what the search can't hold, while nothing is paid."""
+        start = np.zeros((self.rows, len(book.sizes)), np.int32)
+        search = _Search(book, start, 0, self.candidates, 1.0)
+        for family in families:
+            search.add(family, np.zeros(family.shape))
+        search.run(0)
+
+    def _singles(self, source: Source, purse: Purse) -> list[Measurement]:
+        """Single columns, released."""
+        sums = self._columns(source.codebook, purse.relation, source.reach)
+        counted = source.count(sums.families)
+        total = np.concatenate([table.ravel() for table in counted])
+        tables = sums.split(measure(sums, total, purse, "columns"))
+        return [
+            Measurement(columns, table * source.unit, stddev * source.unit)
+            for columns, table, stddev in zip(
+                sums.families, tables, sums.stddevs, strict=True
+            )
+        ]
+
     def _families(self, book: Codebook) -> list[Any]:
         """What is counted."""
-        if self.families is not None:
-            return list(self.families)
-        wide = [n for n, size in enumerate(book.sizes) if size > 1]
-        return [Marginal(p, book.sizes) for p in itertools.combinations(wide, 2)]
+        if isinstance(self.families, str):
+            return families_of(self.families, book, self.count)
+        return list(self.families)
 
-    def _columns(self, book: Codebook, reach: int) -> Marginals:
+    def _choice(self, epsilon: float, step: float) -> Selection:
+        """Of families by their worst cell, which a unit moves by a step at most.
+
+        A replaced one, too: no cell changes by more than its rows there.
+        """
+        return Selection(
+            epsilon=epsilon,
+            sensitivity=step,
+            picks=self.picks,
+            replaced_sensitivity=step,
+        )
+
+    def _columns(self, book: Codebook, relation: Relation, reach: int) -> Marginals:
         """Single columns; all of the budget, if there are no families."""
         share = self.singles_share if self._families(book) else 1.0
-        rho = zcdp(self.epsilon, self.delta) * (share or 1e-6)
-        count = len(book.sizes)
-        noise = math.sqrt(count / (2 * rho)) * reach
+        rho, count = zcdp(self.epsilon, self.delta) * share, len(book.sizes)
+        noise = apart(relation) * math.sqrt(count / (2 * rho)) * reach
         return Marginals(
             families=tuple((n,) for n in range(count)),
             sizes=tuple(book.sizes),

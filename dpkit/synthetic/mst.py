@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from dp_accounting import DpEvent
@@ -23,9 +23,10 @@ from dp_accounting import DpEvent
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms.tables import Marginals, Selection
-from dpkit.synthetic.budgets import only_add_remove, zcdp
+from dpkit.synthetic.budgets import apart, sums_and_scores, zcdp
 from dpkit.synthetic.engine import Target
 from dpkit.synthetic.estimates import Estimate, merged
+from dpkit.synthetic.pgm import Graph, library
 from dpkit.synthetic.recipe import (
     Fitted,
     Measurement,
@@ -35,6 +36,7 @@ from dpkit.synthetic.recipe import (
     quiet,
     select,
 )
+from dpkit.synthetic.ruled import ruled
 from dpkit.synthetic.start import drawn, edge_table
 from dpkit.synthetic.view import MOST_ROWS, refuse_memory
 
@@ -53,6 +55,12 @@ class MST:
       epsilon, delta: what everything may cost.
       rows: how many to make; None: as many as there are estimated to be, at most
         250,000.
+      generator: "search", for rows drawn from the tree itself, or "pgm" (the extra
+        `pgm`) for those of a graph.
+
+    Raises:
+      ValueError: a number out of range.
+      ImportError: "pgm", without mbi.
 
     Example:
       >>> MST(epsilon=1.0, delta=1e-6).name
@@ -62,6 +70,7 @@ class MST:
     epsilon: float
     delta: float
     rows: int | None = None
+    generator: Literal["search", "pgm"] = "search"
 
     name: ClassVar[str] = "mst"
 
@@ -69,33 +78,39 @@ class MST:
         """Refuses numbers out of range."""
         checks.positive(epsilon=self.epsilon)
         checks.open_probability(delta=self.delta)
+        checks.one_of(("search", "pgm"), generator=self.generator)
+        if self.generator == "pgm":
+            library()
         if self.rows is not None:
             checks.integer_at_least(1, rows=self.rows)
 
-    def scales(self, columns: int) -> tuple[float, float, float]:
+    def scales(
+        self, columns: int, relation: Relation = Relation.ADD_REMOVE
+    ) -> tuple[float, float, float]:
         """Noise of columns, epsilon of a choice, noise of pairs, in units of reach.
 
         Example:
-          >>> [round(x, 6) for x in MST(epsilon=1.0, delta=1e-6).scales(14)]
-          [29.36344, 0.070683, 28.295319]
+          >>> [round(x, 4) for x in MST(epsilon=1.0, delta=1e-6).scales(14)]
+          [29.3634, 0.0707, 28.2953]
         """
+        far = apart(relation)
         rho, edges = zcdp(self.epsilon, self.delta), max(columns - 1, 1)
         if columns == 1:
-            return math.sqrt(1 / (2 * rho)), 0.0, 0.0
+            return far * math.sqrt(1 / (2 * rho)), 0.0, 0.0
         return (
-            math.sqrt(3 * columns / (2 * rho)),
-            math.sqrt(8 * rho / (3 * edges)),
-            math.sqrt(3 * edges / (2 * rho)),
+            far * math.sqrt(3 * columns / (2 * rho)),
+            math.sqrt(8 * rho / (3 * edges)) / far**2,
+            far * math.sqrt(3 * edges / (2 * rho)),
         )
 
     def releases(
         self, codebook: Codebook, relation: Relation, reach: int
     ) -> Mapping[str, DpEvent]:
         """Columns, the choice of each edge, and the edges' tables."""
-        only_add_remove(relation, "MST")
+        sums_and_scores(relation, "MST")
         columns = len(codebook.sizes)
         refuse_memory(codebook, list(itertools.combinations(range(columns), 2)))
-        single, chosen, pair = self.scales(columns)
+        single, chosen, pair = self.scales(columns, relation)
         events = {"columns": _sums(codebook, _singles(codebook), single, reach)}
         found = {name: sums.event(relation) for name, sums in events.items()}
         if columns > 1:
@@ -124,7 +139,7 @@ class MST:
         counts: dict[Any, np.ndarray] = dict(
             zip([*singles, *pairs], counted, strict=True)
         )
-        single, chosen, noise = self.scales(columns)
+        single, chosen, noise = self.scales(columns, purse.relation)
         released = _released(
             _sums(book, singles, single, reach), counts, source, purse, "columns"
         )
@@ -141,8 +156,9 @@ class MST:
             for a, b in pairs
         }
         tree = self._tree(columns, scores, chosen, source, purse)
+        small = [int(groups.max()) + 1 for groups in rare]
+        found = [_compressed(*one) for one in zip(released, rare, strict=True)]
         if tree:
-            small = [int(groups.max()) + 1 for groups in rare]
             sums = Marginals(
                 families=tuple(tree),
                 sizes=tuple(small),
@@ -150,10 +166,18 @@ class MST:
                 reach=reach,
             )
             coarse = {(a, b): _coarse(counts[a, b], rare[a], rare[b]) for a, b in tree}
-            found = _released(sums, coarse, source, purse, "edges")
-            released += [_spread(one, rare) for one in found]
+            edges = _released(sums, coarse, source, purse, "edges")
+            released += [_spread(one, rare) for one in edges]
+            found += edges
         tell(0, 1, "drawing rows")
-        return self._drawn(book, released, tree, seed)
+        fitted = self._drawn(book, released, tree, seed)
+        rows = fitted.rows
+        if self.generator == "pgm":
+            graph, generator = Graph(small), np.random.default_rng([seed, 0])
+            graph.fit(found, max(fitted.records, 1.0))
+            rows = _expanded(graph.drawn(len(rows), generator), rare, generator)
+        rows = ruled(rows, book, [*singles, *tree], seed)
+        return dataclasses.replace(fitted, rows=rows)
 
     def _tree(
         self,
@@ -197,7 +221,7 @@ class MST:
         rows = drawn(shares, tables, count, np.random.default_rng([seed, 0]))
         targets = [Target((n,), share) for n, share in enumerate(shares)]
         targets += [Target(pair, table) for pair, table in tables.items()]
-        estimates = {
+        estimates: dict[Any, tuple[np.ndarray, np.ndarray]] = {
             (n,): (records * share, np.full(share.shape, precision**-0.5))
             for n, (share, precision) in enumerate(
                 zip(shares, estimate.precisions, strict=True)
@@ -205,7 +229,7 @@ class MST:
         }
         for pair, table in tables.items():
             deviation = np.full(table.shape, whole[pair].stddev)
-            estimates[pair] = (records * table, deviation)  # type: ignore[index]
+            estimates[pair] = (records * table, deviation)
         return Fitted(
             tuple(released), tuple(targets), rows, estimate.records, estimates
         )
@@ -251,6 +275,25 @@ def _merged_values(found: Measurement) -> np.ndarray:
     seen = found.values >= _RARE * found.stddev
     groups = np.where(seen, np.cumsum(seen) - 1, seen.sum())
     return groups.astype(np.int64)
+
+
+def _compressed(found: Measurement, groups: np.ndarray) -> Measurement:
+    """A column by groups of values, as noisy in the mean of its cells."""
+    values = np.bincount(groups, found.values)
+    stddev = found.stddev * math.sqrt(len(groups) / len(values))
+    return Measurement(found.columns, values, stddev)
+
+
+def _expanded(
+    rows: np.ndarray, groups: list[np.ndarray], generator: np.random.Generator
+) -> np.ndarray:
+    """Values of groups, evenly drawn inside each."""
+    found = np.empty_like(rows)
+    for n, group in enumerate(groups):
+        members, sizes = np.argsort(group, kind="stable"), np.bincount(group)
+        within = generator.integers(0, sizes[rows[:, n]])
+        found[:, n] = members[(np.cumsum(sizes) - sizes)[rows[:, n]] + within]
+    return found
 
 
 def _coarse(counts: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@ r"""MWEM: a distribution over all combinations of values, corrected where it is 
 
 Pure epsilon, and for small domains: it keeps a weight for every combination. Each round
 chooses a cell of a pair's table by the exponential mechanism, measures it with Laplace
-noise, and multiplies the weights of that cell's combinations. Rows are drawn from the
-average of all rounds.
+noise, and multiplies the weights of all measured cells' combinations, again and again,
+which costs nothing. Rows are drawn from the average of the second half of the rounds.
 
 Source: Hardt, Ligett, McSherry, "A simple and practical algorithm for differentially
 private data release", 2012, arXiv:1012.4763.
@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from dp_accounting import DpEvent
@@ -23,7 +23,7 @@ from dp_accounting import DpEvent
 from dpkit.accountants.answers import checks
 from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms.tables import PureMarginals, Selection
-from dpkit.synthetic.budgets import only_add_remove
+from dpkit.synthetic.budgets import apart, sums_and_scores
 from dpkit.synthetic.recipe import (
     Fitted,
     OnProgress,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _MOST = 10**7  # combinations
 _TO_COUNT = 0.05  # of epsilon, for the number of records
+_REPLAYS = 20  # of all measurements, a round
+_FAR = 1.0  # exponent of a step, at most: twice what is possible without noise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,17 +79,19 @@ class MWEM:
         self, codebook: Codebook, relation: Relation, reach: int
     ) -> Mapping[str, DpEvent]:
         """The number of records; of each round a choice and a cell."""
-        only_add_remove(relation, "MWEM")
+        sums_and_scores(relation, "MWEM")
         cells = math.prod(codebook.sizes)
         if cells > _MOST:
             raise ValueError(
                 f"schema: {cells:,} combinations of values are above {_MOST:,} cells: "
                 "take another mechanism, such as pairs"
             )
-        found = {"records": self._count(reach).event(relation)}
+        if not _allowed(codebook).any():
+            raise ValueError("schema: its rules leave no combination of values")
+        found = {"records": self._count(reach, relation).event(relation)}
         for number in range(1, self.rounds + 1):
             found[f"choice {number}"] = self._choice(reach).event(relation)
-            found[f"cell {number}"] = self._cell(reach).event(relation)
+            found[f"cell {number}"] = self._cell(reach, relation).event(relation)
         return found
 
     def fit(
@@ -106,57 +110,88 @@ class MWEM:
         counts = source.count(families)
         true = np.concatenate([table.ravel() for table in counts])
         whole = np.array([counts[0].sum()])
-        told = measure(self._count(source.reach), whole, purse, "records")
+        counter = self._count(source.reach, purse.relation)
+        told = measure(counter, whole, purse, "records")
         records = max(1.0, float(told[0]) * source.unit)
-        weights = np.full(sizes, records / math.prod(sizes))
-        average = np.zeros(sizes)
+        allowed = _allowed(book)
+        weights = allowed * (records / allowed.sum())
+        average, known = np.zeros(sizes), []
         for number in range(1, self.rounds + 1):
             tell(number, self.rounds, "measuring")
             made = np.concatenate([_margin(weights, f).ravel() for f in families])
             scores = np.abs(made / source.unit - true)
             choice = self._choice(source.reach)
             (best,) = select(choice, scores, purse, f"choice {number}")
-            cell = self._cell(source.reach)
+            cell = self._cell(source.reach, purse.relation)
             (value,) = measure(cell, true[best : best + 1], purse, f"cell {number}")
-            query = _query(sizes, families, counts, best)
-            weights = stepped(weights, query, float(value) * source.unit)
-            average += weights / self.rounds
+            place = _place(families, counts, best, len(sizes))
+            known.append((place, float(value) * source.unit))
+            weights = corrected(weights, _REPLAYS * known, records)
+            if number > self.rounds // 2:
+                average += weights
         count = self.rows or max(1, min(round(records), MOST_ROWS))
         rows = _rows(average, count, np.random.default_rng([seed, 0]))
         return Fitted((), (), rows, records)
 
+    @property
+    def _part(self) -> float:
+        """Epsilon of a choice, and of a cell."""
+        return self.epsilon * (1 - _TO_COUNT) / (2 * self.rounds)
+
     def _choice(self, reach: int) -> Selection:
-        """Half of a round."""
-        epsilon = self.epsilon * (1 - _TO_COUNT) / (2 * self.rounds)
-        return Selection(epsilon=epsilon, sensitivity=float(reach))
+        """Of the worst cell; a replaced unit moves no cell by more than another."""
+        step = float(reach)
+        return Selection(
+            epsilon=self._part, sensitivity=step, replaced_sensitivity=step
+        )
 
-    def _cell(self, reach: int) -> PureMarginals:
-        """The other half."""
-        return _one(self.epsilon * (1 - _TO_COUNT) / (2 * self.rounds), reach)
+    def _cell(self, reach: int, relation: Relation) -> PureMarginals:
+        """The other half of a round."""
+        return _one(self._part, reach, relation)
 
-    def _count(self, reach: int) -> PureMarginals:
+    def _count(self, reach: int, relation: Relation) -> PureMarginals:
         """How many records there are."""
-        return _one(self.epsilon * _TO_COUNT, reach)
+        return _one(self.epsilon * _TO_COUNT, reach, relation)
 
 
-def _one(epsilon: float, reach: int) -> PureMarginals:
+def _one(epsilon: float, reach: int, relation: Relation) -> PureMarginals:
     """One count."""
-    scale = reach / epsilon * (1 + 1e-12)
+    scale = apart(relation) ** 2 * reach / epsilon * (1 + 1e-12)
     return PureMarginals(families=((0,),), sizes=(1,), scales=(scale,), reach=reach)
 
 
-def stepped(weights: np.ndarray, query: np.ndarray, value: float) -> np.ndarray:
-    """Weights after a measurement of the sum of some of them.
+def _allowed(book: Codebook) -> np.ndarray:
+    """Whether the rules let a combination be."""
+    found = np.ones(book.sizes, bool)
+    for rule in book.forbidden:
+        shape = [s if n in rule.columns else 1 for n, s in enumerate(book.sizes)]
+        found &= ~rule.mask.reshape(shape)
+    return found
+
+
+def corrected(
+    weights: np.ndarray, known: list[tuple[Any, float]], records: float
+) -> np.ndarray:
+    """Weights after multiplicative steps; the given ones are changed.
 
     Args:
       weights: of all combinations; they sum to the number of records.
-      query: 1 for the combinations that were counted together, else 0.
-      value: the count, noisy.
+      known: of each step where the combinations are that were counted together, as an
+        index, and their noisy count.
+      records: the number.
+
+    Example:
+      >>> corrected(np.full(4, 2.5), [(slice(0, 2), 8.0)], 10.0).round(4)
+      array([2.6871, 2.6871, 2.3129, 2.3129])
     """
-    records = weights.sum()
-    missing = value - float((weights * query).sum())
-    grown = weights * np.exp(query * missing / (2 * records))
-    return grown * (records / grown.sum())
+    scale = 1.0  # what all weights are still to be multiplied by
+    for place, wanted in known:
+        held = scale * float(weights[place].sum())
+        missing = (wanted - held) / (2 * records)
+        grown = math.exp(min(max(missing, -_FAR), _FAR))
+        weights[place] *= grown
+        scale *= records / (records + held * (grown - 1))
+    return weights * (records / weights.sum())
 
 
 def _margin(weights: np.ndarray, family: tuple[int, ...]) -> np.ndarray:
@@ -165,24 +200,18 @@ def _margin(weights: np.ndarray, family: tuple[int, ...]) -> np.ndarray:
     return weights.sum(axis=rest)
 
 
-def _query(
-    sizes: tuple[int, ...],
-    families: list[tuple[int, ...]],
-    counts: list[np.ndarray],
-    cell: int,
-) -> np.ndarray:
+def _place(
+    families: list[tuple[int, ...]], counts: list[np.ndarray], cell: int, columns: int
+) -> tuple[slice | int, ...]:
     """The combinations that fall into a cell, by its number among all tables."""
-    for family, table in zip(families, counts, strict=True):
-        if cell < table.size:
-            place = np.unravel_index(cell, table.shape)
-            query = np.zeros(sizes)
-            where: list[slice | int] = [slice(None)] * len(sizes)
-            for n, code in zip(family, place, strict=True):
-                where[n] = int(code)
-            query[tuple(where)] = 1.0
-            return query
-        cell -= table.size
-    raise IndexError(cell)
+    ends = np.cumsum([table.size for table in counts])
+    which = int(np.searchsorted(ends, cell, side="right"))
+    table = counts[which]
+    place = np.unravel_index(cell - (ends[which] - table.size), table.shape)
+    where: list[slice | int] = [slice(None)] * columns
+    for n, code in zip(families[which], place, strict=True):
+        where[n] = int(code)
+    return tuple(where)
 
 
 def _rows(

@@ -91,18 +91,18 @@ def drawn(
     for root, share in enumerate(shares):
         if codes[:1, root].sum() >= 0 and rows:
             continue
-        codes[:, root] = _codes(share[None], np.zeros(rows, np.int64), generator)
+        codes[:, root] = codes_given(share[None], np.zeros(rows, np.int64), generator)
         reached = [root]
         for parent in reached:
             for a, b in [pair for pair in left if parent in pair]:
                 table = left.pop((a, b))
                 child, by_parent = (b, table) if a == parent else (a, table.T)
-                codes[:, child] = _codes(by_parent, codes[:, parent], generator)
+                codes[:, child] = codes_given(by_parent, codes[:, parent], generator)
                 reached.append(child)
     return codes
 
 
-def _codes(
+def codes_given(
     table: np.ndarray, given: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
     """A code for each row, from the line of the table that its given code names."""
