@@ -27,7 +27,7 @@ from dpkit.accountants.answers.relations import Relation
 from dpkit.mechanisms.tables import Marginals, Selection
 from dpkit.synthetic.budgets import apart, sums_and_scores, zcdp
 from dpkit.synthetic.engine import Target, search
-from dpkit.synthetic.estimates import merged
+from dpkit.synthetic.estimates import Estimate, merged
 from dpkit.synthetic.pgm import Graph, library
 from dpkit.synthetic.recipe import (
     Fitted,
@@ -314,8 +314,9 @@ class _Rounds:
             Measurement(family, table * unit, self._stddev(noise))
             for family, table in zip(families, tables, strict=True)
         ]
-        records = _view(self._source.codebook, self.measured).records
-        self.model.fit(self.measured, records)
+        sizes = self._source.codebook.sizes
+        records = Estimate.of(sizes, merged(self.measured)).records
+        self.model.fit(self.measured, max(records, 1.0))
 
 
 def _weights(

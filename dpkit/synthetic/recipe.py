@@ -293,8 +293,9 @@ def affordable(ledger: Ledger, rho: float, pay: Callable[[DpEvent], Any]) -> flo
       BudgetExceeded: less than nine tenths: ask for less.
     """
     low, high, share = 0.0, 1.0, 1.0
+    far = 2.0 if ledger.relation is Relation.REPLACE_ONE else 1.0  # as accountants say
     for _ in range(_HALVINGS):
-        event = GaussianDpEvent((2 * rho * share) ** -0.5)
+        event = GaussianDpEvent(far * (2 * rho * share) ** -0.5)
         if ledger.remaining(event, sealed=False) >= 1:
             low = share
         else:
@@ -303,7 +304,7 @@ def affordable(ledger: Ledger, rho: float, pay: Callable[[DpEvent], Any]) -> flo
             break
         share = (low + high) / 2
     if low < _ENOUGH:  # says what is left
-        pay(GaussianDpEvent((2 * rho) ** -0.5))
+        pay(GaussianDpEvent(far * (2 * rho) ** -0.5))
     return rho * low
 
 

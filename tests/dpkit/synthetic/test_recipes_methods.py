@@ -12,11 +12,23 @@ from dpkit.data.schema import Schema
 from dpkit.mechanisms.tables import Selection
 from dpkit.synthetic import AIM, GSD, MERF, MST, MWEM, aim, gsd, mst
 from dpkit.synthetic.counting import open_source
-from dpkit.synthetic.queries import families_of
+from dpkit.synthetic.queries import FAMILIES, families_of
 from dpkit.synthetic.recipe import Measurement
 from dpkit.synthetic.recipes import recipe_of
 from tests.dpkit.synthetic.purses import Noting, Tape
 from tests.dpkit.synthetic.test_pairs import BOOK, SCHEMA, counts, people, variation
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    """AIM measures carefully and seldom."""
+    monkeypatch.setattr("dpkit.synthetic.aim._ROUNDS", 2)
+
+
+def slow(*values):
+    """A case that takes long to compile."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
 
 SURE = {"epsilon": 1e4, "delta": 1e-6}  # hardly any noise
 
@@ -114,6 +126,7 @@ class Nothing:
 
 
 def test_rounds_of_aim_without_halving(monkeypatch):
+    monkeypatch.setattr(aim, "_ROUNDS", 16)
     monkeypatch.setattr(aim._Rows, "fit", lambda self, measured, records: None)
     monkeypatch.setattr(aim._Rows, "table", lambda self, columns: np.zeros((2, 2)))
     monkeypatch.setattr(aim._Rounds, "_score", lambda self, columns, noise: 0.0)
@@ -139,10 +152,14 @@ def test_aim_measures_what_its_rows_have_worst():
     assert table.columns == (1, 2)
     assert scores.argmax() == tape.released["choice 1"][0]
     assert len(scores) == len(names)
+
+
+def test_aim_halves_noise_where_it_learned_nothing(monkeypatch):
+    monkeypatch.setattr(aim, "_ROUNDS", 4)
+    made = AIM(epsilon=5.0, delta=1e-6, sweeps=1).fit(source(400), Noting(), seed=0)
     noises = [one.stddev for one in made.measurements[len(BOOK.sizes) :]]
     ratios = [a / b for a, b in itertools.pairwise(noises[:-1])]
-    assert set(np.round(ratios, 9)) <= {1.0, 2.0}  # halved, or not
-    assert 2.0 in np.round(ratios, 9)
+    assert set(np.round(ratios, 9)) == {1.0, 2.0}
 
 
 def test_a_workload_of_aim():
@@ -175,7 +192,8 @@ def test_aim_keeps_to_its_size():
 
 
 @pytest.mark.parametrize(
-    "kind", ["pairs", "triples", "ranges", "prefixes", "halfspaces"]
+    "kind",
+    ["prefixes", *(slow(kind) for kind in FAMILIES if kind != "prefixes")],
 )
 def test_families_of_gsd(kind):
     families = families_of(kind, BOOK, 5)
@@ -235,7 +253,9 @@ def test_the_largest_number_is_counted():
         assert (family.cells(rows) >= 0).all()
 
 
-@pytest.mark.parametrize("name", ["mst", "aim", "gsd", "mwem", "merf"])
+@pytest.mark.parametrize(
+    "name", ["mst", "mwem", slow("aim"), slow("gsd"), slow("merf")]
+)
 def test_rows_keep_rules(name):
     rules = [{"forbid": {"sex": "F", "job": "a"}}]
     book = Codebook.of(Schema.read({**SCHEMA.columns}, rules=rules))
@@ -259,12 +279,10 @@ def test_mwem_comes_near():
     assert variation(real, made.rows) < 0.2 * variation(real, even)
 
 
-@pytest.mark.parametrize("features, most", [(0, 0.12), (200, 0.4)])
+@pytest.mark.parametrize("features, most", [(0, 0.12), slow(200, 0.4)])
 def test_merf_comes_near(features, most):
     real = open_source(people(), BOOK).rows()
-    recipe = MERF(
-        epsilon=20.0, delta=1e-6, features=features, bandwidth=None, steps=600
-    )
+    recipe = MERF(epsilon=20.0, delta=1e-6, features=features, rows=4000, steps=400)
     made = recipe.fit(source(), Noting(), seed=0)
     job = [counts(rows, (0, 2)) / len(rows) for rows in (real, made.rows)]
     assert np.abs(job[0] - job[1]).sum() / 2 < most
