@@ -274,15 +274,20 @@ def _show_cost(cost: "Cost", *, as_json: bool) -> None:
         emit(cost.to_json())
     else:
         rows = [] if cost.bound is None else bound_in_words(cost.bound)
-        shown = [("data set", cost.terms["dataset"])]
-        shown += [(k.replace("_", " "), _shown(k, v)) for k, v in cost.estimate.items()]
+        told = [("data set", cost.terms["dataset"])]
+        told += [(k.replace("_", " "), shown(k, v)) for k, v in cost.estimate.items()]
         rows += [("warning", text) for text in cost.warnings]
-        facts([*rows, *shown, ("spent", "nothing: this was a dry run")])
+        facts([*rows, *told, ("spent", "nothing: this was a dry run")])
     refuse_uncertified(cost.bound is None or cost.bound.certified)
 
 
-def _shown(name: str, value: Any) -> Any:
-    """A number of an estimate, for people."""
+def shown(name: str, value: Any) -> Any:
+    """A number of an estimate, for people.
+
+    Example:
+      >>> shown("search_bytes", 34_000_000), shown("seconds", 12.3)
+      ('34 MB', 'about 12 s')
+    """
     if value is None:
         return None
     if name.endswith("_bytes"):

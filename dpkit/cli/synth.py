@@ -8,12 +8,14 @@ import typer
 from dpkit.cli import data, jobs
 from dpkit.cli.density import seen_from
 from dpkit.cli.errors import Command
-from dpkit.cli.files import beside, place
+from dpkit.cli.files import beside, place, write_new
+from dpkit.cli.opening import opened
 from dpkit.cli.options import Delta, Json, Relation
 from dpkit.cli.output import confirm, emit, facts, line, note, table
 
 if TYPE_CHECKING:
     from dpkit.jobs import JobConfig
+    from dpkit.synthetic.forecast import Family
 
 app = typer.Typer(help="Synthetic tables: measured once, drawn for ever.")
 schemas = typer.Typer(help="What is publicly known of a table.")
@@ -29,6 +31,16 @@ _NEEDED = {
     "relation": "add_remove protects whether a row is there, replace_one its values "
     "alone",
 }
+_OWNER = "these numbers are about the private table: for its owner alone"
+_LISTED = 12
+_EXPECTED = (
+    "expected variation is of columns that use all their values; where few values hold "
+    "most rows, as in most real tables, it comes out two to four times better"
+)
+_REMEDIES = (
+    "of noise alone nothing is learnt: declare fewer bins or categories, measure fewer "
+    "pairs (synthetic.settings.pairs), or give more epsilon"
+)
 _FREE = "nothing was charged: rows are post-processing of what was released"
 
 Schema = Annotated[
@@ -103,10 +115,16 @@ def fit(
 
 @app.command(cls=Command)
 def plan(
-    schema: Annotated[
-        Path,
-        typer.Argument(metavar="SCHEMA|CONFIG.toml", help="What is publicly known."),
-    ],
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SCHEMA|TABLE|CONFIG.toml]",
+            help="What is publicly known, in JSON; or as for fit: no table is opened,"
+            " and it need not be there.",
+        ),
+    ] = None,
+    *,
+    schema: Schema = None,
     records: Annotated[
         int, typer.Option(help="About how many rows there are; public, a guess.")
     ],
@@ -117,50 +135,61 @@ def plan(
     json: Json = False,
 ) -> None:
     """What to expect of a synthetic table; reads no table and spends nothing."""
-    from dpkit.data.codes import Codebook
-    from dpkit.jobs.config import naming
-    from dpkit.synthetic.config import Config
     from dpkit.synthetic.forecast import forecast
     from dpkit.synthetic.job import SYNTH
 
+    if source is not None and source.suffix == ".json":
+        source, schema = None, schema or source
     given = _given(schema, epsilon, delta, relation, mechanism)
-    if schema.suffix == ".toml":
-        given.pop("data.schema")
-    read: Any = _config(schema, given, [], None)
+    read: Any = _config(source or Path("table.csv"), given, [], None, opens=False)
     made = SYNTH.prepare(read, offline=True, tell=None, data=False)
-    with naming(Config, "synthetic"):
-        found = forecast(Codebook.of(made.codebook.schema), made.recipe, read, records)
+    privacy = read.privacy
+    found = forecast(
+        made.codebook,
+        made.recipe,
+        privacy.relation,
+        records=records,
+        rows_per_unit=privacy.rows_per_unit,
+    )
     if json:
-        emit(
-            {
-                **found.short(),
-                "families": [
-                    {
-                        "columns": list(one.columns),
-                        "cells": one.cells,
-                        "stddev": one.stddev,
-                        "noise_variation": one.variation,
-                    }
-                    for one in found.families
-                ],
-            }
-        )
+        emit({**found.short(), "families": [_family(one) for one in found.families]})
         return
-    facts([(name.replace("_", " "), value) for name, value in found.short().items()])
+    facts([(k.replace("_", " "), jobs.shown(k, v)) for k, v in found.short().items()])
     line()
-    worst = sorted(found.families, key=lambda one: one.variation, reverse=True)[:12]
-    shown = [
+    worst = sorted(found.families, key=lambda one: one.variation, reverse=True)
+    rows = [
         (
-            " x ".join(one.columns),
+            " and ".join(one.columns),
             f"{one.cells:,}",
             f"{one.stddev:.1f}",
             f"{one.variation:.3f}",
-            "noise: coarser bins would help" if one in found.noisy else "",
+            f"{one.expected:.3f}",
+            "this pair will be noise" if one.noisy else "",
         )
-        for one in worst
+        for one in worst[:_LISTED]
     ]
-    table(["columns", "cells:", "noise of a count:", "variation by noise:", ""], shown)
-    note("dpkit: nothing was read and nothing was spent")
+    heads = ["columns", "cells:", "noise of a count:", "noise alone:", "expected:", ""]
+    table(heads, rows)
+    hidden = sum(one.noisy for one in worst[_LISTED:])
+    if hidden:
+        note(f"dpkit: {hidden} more pairs will be noise; --json lists them all")
+    if any(one.noisy for one in worst):
+        note(f"dpkit: {_REMEDIES}")
+    if found.pairs:
+        note(f"dpkit: {_EXPECTED}")
+    note("dpkit: no table was read and nothing was spent")
+
+
+def _family(one: "Family") -> dict[str, Any]:
+    """What is foretold of one family, for machines."""
+    return {
+        "columns": list(one.columns),
+        "cells": one.cells,
+        "stddev": one.stddev,
+        "noise_variation": one.variation,
+        "expected_variation": one.expected,
+        "noise": one.noisy,
+    }
 
 
 @app.command(cls=Command)
@@ -191,11 +220,12 @@ def sample(
     """Draw rows from a model; needs neither ledger nor key, and costs no privacy."""
     if out.suffix not in _ENDINGS:
         raise ValueError(f"out={str(out)!r} must end in {', '.join(_ENDINGS)}")
-    if out.exists():
-        raise ValueError(f"out={str(out)!r} exists already: name a new file")
-    if not out.parent.is_dir():
-        raise ValueError(f"out={str(out)!r}: there is no folder {str(out.parent)!r}")
+    _refuse_taken(out=out)
+    from dpkit.accountants.answers import checks
     from dpkit.synthetic import Model
+
+    if rows is not None:
+        checks.integer_at_least(1, rows=rows)
 
     found = Model.load(model)
     drawn = found.sample(rows, where=_conditions(where or []), seed=seed, kind="arrow")
@@ -214,17 +244,23 @@ def sample(
 @app.command(cls=Command)
 def evaluate(
     real: Annotated[
-        Path, typer.Argument(metavar="REAL", help="The private table, as for fit.")
+        Path,
+        typer.Argument(
+            metavar="REAL",
+            help="The private table, as for fit; or adult, beside the demo's.",
+        ),
     ],
     synthetic: Annotated[
-        Path, typer.Argument(metavar="SYNTHETIC", help="The made-up one.")
+        Path,
+        typer.Argument(metavar="SYNTHETIC", help="The made-up one, or its run's DIR."),
     ],
-    schema: Annotated[Path, typer.Option(metavar="FILE", help="The public schema.")],
+    schema: Schema = None,
     owner: Annotated[
         bool,
         typer.Option(
             "--owner",
-            help="I may see the private table, and will show these numbers to nobody.",
+            help="I may see the private table, and will show these numbers to nobody"
+            " else.",
         ),
     ] = False,
     held_out: Annotated[
@@ -235,6 +271,10 @@ def evaluate(
         str | None,
         typer.Option(metavar="COLUMN", help="Two classes, to learn; with --held-out."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A new file: the same as a page."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """How near a synthetic table is to the real one; for the owner's eyes alone.
@@ -242,24 +282,41 @@ def evaluate(
     These numbers are computed from private rows without noise: published, they would be
     a release that nobody paid for.
     """
-    if not owner:
+    public = str(real) == "adult" and not real.exists()
+    if not owner and not public:
         raise ValueError(
             "evaluate compares with the private table, outside any guarantee: say that "
             "you may see it, by --owner; what may be published is in the run's report"
         )
-    if (held_out is None) != (label is None):
-        raise ValueError("--held-out and --label go together: give both, or neither")
+    if label is not None and held_out is None and not public:
+        raise ValueError(f"label={label!r} needs --held-out: rows to be tested on")
+    if html is not None:
+        _refuse_taken(html=html)
     from dpkit.data.codes import Codebook
     from dpkit.data.schema import Schema as Public
+    from dpkit.data.tables import adult_schema, load_adult
     from dpkit.synthetic.evaluation import evaluate as compared
+    from dpkit.synthetic.evaluation import page
 
-    book = Codebook.of(Public.load(schema))
-    found = compared(real, synthetic, book, held_out=held_out, label=label)
-    note("dpkit: these numbers are about the private table: for its owner alone")
+    made = synthetic / "synthetic.csv" if synthetic.is_dir() else synthetic
+    if public:
+        book = Codebook.of(adult_schema())
+        train, others = load_adult()
+        found = compared(train, made, book, held_out=others, label="income")
+    elif schema is None:
+        raise ValueError(f"missing option --schema: {_NEEDED['schema']}")
+    else:
+        book = Codebook.of(Public.load(schema))
+        found = compared(real, made, book, held_out=held_out, label=label)
+    if not public:
+        note(f"dpkit: {_OWNER}")
+    if html is not None:
+        write_new(page(found, real.name, public=public), html=html)
+        confirm(f"written: {html}")
     if json:
         emit(found)
-        return
-    facts([(name.replace("_", " "), value) for name, value in found.items()])
+    else:
+        facts([(name.replace("_", " "), value) for name, value in found.items()])
 
 
 @schemas.command("discover", cls=Command)
@@ -281,24 +338,53 @@ def discover(
     epsilon: Annotated[float, typer.Option(help="What it may cost.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The schema, a new file.")],
     delta: Delta = None,
+    json: Json = False,
 ) -> None:
-    """Find categories and bounds in private rows, for a part of the budget."""
-    import json
+    """Find categories and bounds in private rows, for a part of the budget.
 
-    from dpkit.accountants import Ledger
-    from dpkit.cli.files import write_new
-    from dpkit.synthetic import discover as found
+    It is charged to the LEDGER before anything is found. Columns that noise hid are
+    named, and the others written: the charge stays.
+    """
+    from json import loads
 
-    if out.exists():
-        raise ValueError(f"out={str(out)!r} exists already: name a new file")
+    from dpkit.synthetic.discovery import Undiscovered
+    from dpkit.synthetic.discovery import discover as found
+
+    _refuse_taken(out=out)
     try:
-        declared = json.loads(columns.read_text())
+        declared = loads(columns.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ValueError(f"columns={str(columns)!r} can't be read: {error}") from None
-    with Ledger.open(ledger) as book:
-        given = found(source, declared, book, epsilon=epsilon, delta=delta)
-    write_new(given.text, out=out)
-    confirm(f"written: {out}; what it says was charged, and is public")
+    if not isinstance(declared, dict):
+        raise ValueError(f"columns={str(columns)!r} must hold columns by name")
+    lost = None
+    with opened(ledger) as book, jobs.shown_progress() as (_, tell):
+        try:
+            given = found(
+                source, declared, book, epsilon=epsilon, delta=delta, on_progress=tell
+            )
+        except Undiscovered as error:
+            given, lost = error.schema, error
+        head = book.head
+    if given is not None:
+        write_new(given.text, out=out)
+        confirm(f"written: {out}; what it says was charged, and is public")
+    if lost is not None:
+        rest = (
+            "no others were declared" if given is None else f"the others are in {out}"
+        )
+        raise ValueError(f"{lost}; {rest}, and the charge stays")
+    if json and given is not None:
+        emit({"out": str(out), "schema_sha256": given.sha256, "head": head})
+
+
+def _refuse_taken(**option: Path) -> None:
+    """Refuses a file that is there, or that can't be made, before any work."""
+    ((name, path),) = option.items()
+    if path.exists():
+        raise ValueError(f"{name}={str(path)!r} exists already: name a new file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{name}={str(path)!r}: there is no folder {path.parent}")
 
 
 def _given(
@@ -319,7 +405,12 @@ def _given(
 
 
 def _config(
-    source: Path, given: dict[str, Any], changes: list[str], out: Path | None
+    source: Path,
+    given: dict[str, Any],
+    changes: list[str],
+    out: Path | None,
+    *,
+    opens: bool = True,
 ) -> "JobConfig":
     """The configuration: a file's, or one of a table; then what was given.
 
@@ -338,7 +429,7 @@ def _config(
             said = any(word.startswith(f"{key}=") for word in changes)
             if given[key] is None and not said:
                 raise ValueError(f"missing option --{option}: {hint}")
-        if not source.exists():
+        if opens and not source.exists():
             raise ValueError(f"TABLE={str(source)!r} doesn't exist")
         path = seen_from(folder, source)
         text = to_toml({"data": {"path": path}, "synthetic": {}, "privacy": {}})

@@ -83,8 +83,10 @@ def _meaning(schema: Schema, name: str) -> str:
     kind = type(column).__name__.lower()
     if name == schema.label and kind in ("categorical", "boolean"):
         return "contributes nothing: an unknown label"
+    unknown = "other" if getattr(column, "other", True) else "the first"
     return {
-        "categorical": "other" if getattr(column, "other", True) else "the first",
+        "categorical": unknown,
+        "tree": unknown,
         "boolean": "missing" if column.nullable else "false",
         "array": "all low",
         "image": "black",

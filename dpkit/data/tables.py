@@ -73,10 +73,9 @@ def adult_schema() -> Schema:
     columns: dict[str, dict[str, object]] = {}
     for name in _ADULT_NAMES:
         if name in _ADULT_NUMBERS:
-            column = dict(_ADULT_NUMBERS[name])
-            if column["kind"] == "numeric":
-                column["granularity"] = 1
-            columns[name] = column
+            columns[name] = dict(_ADULT_NUMBERS[name])
+            if columns[name]["kind"] == "numeric":
+                columns[name]["granularity"] = 1
         elif name in _ADULT_CATEGORIES:
             labels = _ADULT_CATEGORIES[name].split(", ")
             columns[name] = {

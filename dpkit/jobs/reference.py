@@ -60,7 +60,9 @@ def _section(title: str, struct: inspect.StructType) -> list[str]:
 
 def _row(field: inspect.Field) -> str:
     """One setting: its name, its values, its default, its meaning."""
-    default = "" if field.default is None else json.dumps(field.default, default=str)
+    made = field.default_factory is not msgspec.NODEFAULT
+    value = None if made else field.default
+    default = "" if value is None else json.dumps(value, default=str)
     default = "required" if field.required else default and f"`{default}`"
     cells = (f"`{field.name}`", in_words(field.type), default, _meaning(field.type))
     return "| " + " | ".join(cells) + " |"

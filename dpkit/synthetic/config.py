@@ -72,7 +72,15 @@ class DataSection(Settings, frozen=True, kw_only=True):
 class SyntheticSection(Settings, frozen=True, kw_only=True):
     """`[synthetic]`: how the table is made."""
 
-    INSTEAD: ClassVar = {"method": "mechanism", "size": "rows", "n": "rows"}
+    INSTEAD: ClassVar = {
+        "method": "mechanism",
+        "size": "rows",
+        "n": "rows",
+        **dict.fromkeys(
+            ("sweeps", "cooling", "pairs", "known", "rounds", "generations"),
+            "settings",
+        ),
+    }
 
     mechanism: Annotated[
         Literal["pairs", "independent", "mst", "aim", "gsd", "mwem", "merf"],
@@ -97,7 +105,10 @@ class SyntheticSection(Settings, frozen=True, kw_only=True):
     ] = 0
     settings: Annotated[
         dict[str, Any],
-        Meta(description="Other settings of the mechanism, as in Python."),
+        Meta(
+            description="Others of the mechanism alone, as in Python: { sweeps = 16 }; "
+            "of pairs also known = [{ columns = […], values = […] }], public counts."
+        ),
     ] = msgspec.field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:

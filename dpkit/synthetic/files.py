@@ -83,6 +83,15 @@ def csv(table: pa.Table) -> bytes:
     return whole.getvalue()
 
 
+def parquet(table: pa.Table) -> bytes:
+    """A table as Parquet."""
+    from pyarrow import parquet as arrow
+
+    whole = io.BytesIO()
+    arrow.write_table(table, whole)
+    return whole.getvalue()
+
+
 def read(path: Path) -> tuple[Schema, Fitted, dict[str, Any], str]:
     """What `content` made: the fields of a model.
 

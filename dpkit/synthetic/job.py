@@ -1,21 +1,21 @@
 """A synthetic table as a job: the counts of a table, noise on them, and a search.
 
-The table is read and counted before anything is on disk, and before the first time that
-is noted anywhere: how long that takes tells how many rows there are, and no file and no
-entry of the ledger shows it. The charge follows, and then the noise; what is timed
-depends on public numbers alone.
+The table is read, and all is counted that a recipe counts, before anything is on disk,
+and before the first time that is noted anywhere: how long that takes tells how many
+rows there are, and no file and no entry of the ledger shows it. The charge follows, and
+then the noise; the seconds of a run begin there, and depend on public numbers alone.
+(What merf adds up, and gsd of half-spaces, it adds up once more before the charge.)
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import itertools
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -34,14 +34,18 @@ from dpkit.jobs.config import naming
 from dpkit.jobs.progress import OnProgress, Tell
 from dpkit.synthetic import files, forecast
 from dpkit.synthetic.config import Config
-from dpkit.synthetic.counting import Held, Source, open_source
+from dpkit.synthetic.counting import Held, Source, fingerprint, open_source
 from dpkit.synthetic.model import FILE, Model
 from dpkit.synthetic.recipe import Purse, Recipe, Sealed, affordable
 from dpkit.synthetic.recipes import recipe_of
 from dpkit.synthetic.report import told
+from dpkit.synthetic.view import memory_limit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLE = "synthetic.csv"
-_MOST_CELLS = 2**26  # that are counted beforehand
+_ROW_VALUE = 64  # bytes, of a column in a row while it is made
 _COST = ("epsilon", "delta", "relation", "unit", "dataset", "ledger", "ledger_head")
 
 
@@ -66,17 +70,15 @@ class _Job:
             )
             made = Synthesis(config, recipe, codebook)
             if data:
-                table = _table(config, offline, tell)
-                source = Held(
-                    open_source(
-                        table,
-                        codebook,
-                        rows_per_unit=privacy.rows_per_unit,
-                        on_progress=tell,
-                    )
+                source = open_source(
+                    _table(config, offline, tell),
+                    codebook,
+                    rows_per_unit=privacy.rows_per_unit,
+                    on_progress=tell,
                 )
-                source.count(_families(codebook))
-                made.source = source
+                made.data = fingerprint(source)
+                made.source = Held(source)
+                _count(made.source, recipe, as_relation(privacy.relation))
         return made
 
 
@@ -90,7 +92,9 @@ class Synthesis(Prepared):
     settings: Config
     recipe: Recipe
     codebook: Codebook
-    source: Source | None = None
+    source: Source | None = dataclasses.field(default=None, repr=False)
+    # What the releases depend on, as a hash: private.
+    data: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """What the frame asks of every job."""
@@ -105,9 +109,26 @@ class Synthesis(Prepared):
         self.title = name
         self.budget = Budget(privacy.epsilon, privacy.delta)
         self.facts = {"schema_sha256": self.codebook.schema.sha256}
+        self._refuse_rows()
         self._releases = self.recipe.releases(
             self.codebook, as_relation(privacy.relation), self._reach
         )
+        if self._releases is None and self.settings.share is not None:
+            raise ValueError(
+                f"ledger.share with mechanism={self.recipe.name!r}: releases that are "
+                "chosen along the way would each be counted by itself, and soon pass "
+                "the share; leave it out, privacy.epsilon is the limit as well"
+            )
+
+    def _refuse_rows(self) -> None:
+        """Refuses more rows than memory holds, whatever the mechanism."""
+        rows = getattr(self.recipe, "rows", None) or 0
+        needed, limit = _ROW_VALUE * rows * len(self.codebook.names), memory_limit()
+        if needed > limit:
+            raise ValueError(
+                f"rows={rows}: they would need some {needed:,} bytes, above {limit:,}; "
+                "more can be drawn from the model in parts, by dpkit synth sample"
+            )
 
     @property
     def _reach(self) -> int:
@@ -124,18 +145,21 @@ class Synthesis(Prepared):
 
     def estimate(self) -> Mapping[str, Any]:
         """The forecast, in short."""
-        found = forecast.forecast(self.codebook, self.recipe, self.settings)
-        return found.short()
+        privacy = self.settings.privacy
+        return forecast.forecast(
+            self.codebook,
+            self.recipe,
+            privacy.relation,
+            rows_per_unit=privacy.rows_per_unit,
+        ).short()
 
     def run(self, session: Session, ledger: Ledger, on_progress: OnProgress) -> Outcome:
         """Charges, measures, searches."""
         if self.source is None:
             raise ValueError("data: a dry run has no table")
-        began = time.monotonic()
-        counts = self.source.count(_families(self.codebook))
-        joined = np.concatenate([table.ravel() for table in counts])
-        session.agree(data=session.secrets.fingerprint(ArrayRows([joined])))
-        purse = self._purse(session, ledger)
+        session.agree(data=session.secrets.fingerprint(ArrayRows([self.data])))
+        paid = functools.cache(time.monotonic)  # the moment of the first payment
+        purse = self._purse(session, ledger, paid)
         counted = self.settings.privacy.epsilon
 
         def tell(done: int, total: int, doing: str) -> None:
@@ -145,7 +169,7 @@ class Synthesis(Prepared):
         seed = self.settings.synthetic.seed
         fitted = self.recipe.fit(self.source, purse, seed=seed, on_progress=tell)
         model = Model.of(self.codebook.schema, fitted, {"mechanism": self.recipe.name})
-        outcome = told(self.settings, model, self.title)
+        outcome = told(self.settings, model, self.title, self._releases)
         facts = {
             "mechanism": self.recipe.name,
             "rows": len(fitted.rows),
@@ -163,20 +187,29 @@ class Synthesis(Prepared):
             whole = {"mechanism": self.recipe.name} | receipt
             return files.content(dataclasses.replace(model, receipt=whole))
 
-        table = files.csv(model.sample(seed=seed, kind="arrow"))
-        timed = {"seconds": round(time.monotonic() - began, 3)}
         written = {
             FILE: content,
-            TABLE: table,
             "schema.json": self.codebook.schema.text.encode(),
+            **self._tables(model.sample(seed=seed, kind="arrow")),
         }
+        timed = {"seconds": round(time.monotonic() - paid(), 3)}
         return Outcome(facts={**facts, **timed}, files=written, **outcome)
 
-    def _purse(self, session: Session, ledger: Ledger) -> Purse:
+    def _tables(self, rows: pa.Table) -> dict[str, bytes]:
+        """The rows as CSV, and as Parquet where the table is."""
+        found = {TABLE: files.csv(rows)}
+        path = self.settings.folder / (self.settings.data.path or "")
+        if path.suffix == ".parquet" or any(path.glob("*.parquet")):
+            found["synthetic.parquet"] = files.parquet(rows)
+        return found
+
+    def _purse(
+        self, session: Session, ledger: Ledger, paid: Callable[[], float]
+    ) -> Purse:
         """Pays through the session."""
         event, relation = self.cost(), ledger.relation
         if event is None or self._releases is None:
-            return _Session(session, ledger)
+            return _Session(session, ledger, paid)
         delta, label = self.settings.privacy.delta, f"synthetic table of {self.title}"
 
         @functools.cache
@@ -187,25 +220,59 @@ class Synthesis(Prepared):
         def key_of(name: str) -> jax.Array:
             """The key of a release."""
             settled()
+            paid()
             return session.secrets.key(name)
 
         return Sealed(self._releases, relation, key_of)
 
 
+def _count(source: Source, recipe: Recipe, relation: Relation) -> None:
+    """Counts all that a recipe counts before its first payment."""
+    with contextlib.suppress(_Unpaid):
+        recipe.fit(source, _Empty(relation), seed=0)
+
+
+class _Unpaid(Exception):
+    """A recipe has counted, and would pay now."""
+
+
+class _Empty:
+    """A purse that pays for nothing."""
+
+    def __init__(self, relation: Relation) -> None:
+        self.relation = relation
+
+    def affordable(self, rho: float) -> float:
+        """Whatever is asked."""
+        return rho
+
+    def pay(self, event: DpEvent, name: str) -> jax.Array:
+        """Stops the recipe."""
+        raise _Unpaid
+
+
 class _Session:
     """A purse that charges each release through the session of a run."""
 
-    def __init__(self, session: Session, ledger: Ledger) -> None:
+    def __init__(
+        self, session: Session, ledger: Ledger, paid: Callable[[], float]
+    ) -> None:
         self.relation: Relation = ledger.relation
-        self._session, self._ledger = session, ledger
+        self._session, self._ledger, self._paid = session, ledger, paid
 
     def affordable(self, rho: float) -> float:
-        """What the ledger's filter lets pass."""
-        return affordable(self._ledger, rho)
+        """What the ledger's filter let pass when the run began."""
+        known = self._session.facts.get("affordable")
+        if known is None:
+            known = affordable(self._ledger, rho, lambda one: self.pay(one, "first"))
+            self._session.agree(affordable=known)
+        return known
 
     def pay(self, event: DpEvent, name: str) -> jax.Array:
         """Charges a release, once, however often the run is resumed."""
-        return self._session.charge(self._ledger, event, name)
+        key = self._session.charge(self._ledger, event, name)
+        self._paid()
+        return key
 
 
 def _schema(config: Config) -> Schema:
@@ -224,12 +291,3 @@ def _table(config: Config, offline: bool, tell: Tell | None) -> Any:
         return (config.folder / config.data.path).resolve()
     allowed = config.data.allow_download and not offline
     return load_adult(allow_download=allowed, on_progress=tell)[0]
-
-
-def _families(codebook: Codebook) -> list[tuple[int, ...]]:
-    """What is counted beforehand: columns, and pairs where they aren't too many."""
-    sizes = codebook.sizes
-    pairs = list(itertools.combinations(range(len(sizes)), 2))
-    cells = sum(math.prod(sizes[n] for n in pair) for pair in pairs)
-    singles: list[tuple[int, ...]] = [(n,) for n in range(len(sizes))]
-    return singles + (pairs if cells <= _MOST_CELLS else [])

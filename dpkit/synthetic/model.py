@@ -36,8 +36,8 @@ class Marginal:
         family that was not measured.
 
     Example:
-      >>> Marginal(("pet",), np.array([9.0, 1.0]), np.array([2.0, 2.0])).values.sum()
-      10.0
+      >>> Marginal(("pet",), np.array([9.0, 1.0]), np.array([2.0, 2.0])).values.tolist()
+      [9.0, 1.0]
     """
 
     columns: tuple[str, ...]

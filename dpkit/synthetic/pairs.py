@@ -112,7 +112,7 @@ class PAIRS:
         """The three Gaussian releases, by name."""
         del reach
         families = self._families(codebook)
-        refuse_memory(codebook, families)
+        refuse_memory(codebook, families, rows=self.rows)
         shares = {SINGLES: self.singles_share}
         if families:
             rest = 1 - self.singles_share

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[int, int, str], None]  # done, total, doing
 _HALVINGS = 12
+_ENOUGH = 0.9  # of what was asked for; a filter of its own keeps back less
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,7 +168,7 @@ class Recipe(Protocol):
 
     @property
     def delta(self) -> float:
-        """At which delta."""
+        """At which epsilon is meant."""
         ...
 
     def releases(
@@ -266,7 +267,7 @@ class Charging:
 
     def affordable(self, rho: float) -> float:
         """What the ledger's filter lets pass."""
-        return affordable(self._ledger, rho)
+        return affordable(self._ledger, rho, lambda one: self.pay(one, "first"))
 
     def pay(self, event: DpEvent, name: str) -> jax.Array:
         """Charges a release under its name, once."""
@@ -277,14 +278,19 @@ class Charging:
         return noise_key(self._key, name.encode(), np.zeros(0))
 
 
-def affordable(ledger: Ledger, rho: float) -> float:
+def affordable(ledger: Ledger, rho: float, pay: Callable[[DpEvent], Any]) -> float:
     """The most zCDP, up to rho, that a ledger would let pass release by release.
 
     Curves of releases add up, and none of ours is above that of one Gaussian with the
     same rho: if that may be charged, so may they.
 
+    Args:
+      ledger: is asked.
+      rho: that is wanted.
+      pay: charges what can't be paid, so that the refusal says what is left.
+
     Raises:
-      BudgetExceeded: hardly anything.
+      BudgetExceeded: less than nine tenths: ask for less.
     """
     low, high, share = 0.0, 1.0, 1.0
     far = 2.0 if ledger.relation is Relation.REPLACE_ONE else 1.0  # as accountants say
@@ -297,9 +303,8 @@ def affordable(ledger: Ledger, rho: float) -> float:
         if low == high:
             break
         share = (low + high) / 2
-    if not low:  # says what is left
-        event = GaussianDpEvent(far * (2 * rho) ** -0.5)
-        ledger.charge(event, label="along the way")
+    if low < _ENOUGH:  # says what is left
+        pay(GaussianDpEvent(far * (2 * rho) ** -0.5))
     return rho * low
 
 

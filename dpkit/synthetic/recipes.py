@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 from dpkit.accountants.answers import checks
-from dpkit.synthetic.recipe import Recipe
+from dpkit.synthetic.recipe import Known, Recipe
 
 RECIPES = {
     "pairs": "PAIRS",
@@ -35,6 +35,8 @@ def recipe_of(name: str, **settings: Any) -> Recipe:
       ValueError: row is no setting of pairs: did you mean 'rows'?
     """
     checks.one_of(tuple(RECIPES), mechanism=name)
+    if settings.get("known"):
+        settings["known"] = [_known(one) for one in settings["known"]]
     module = importlib.import_module(f"dpkit.synthetic.{name}")
     kind = getattr(module, RECIPES[name])
     known = [field.name for field in dataclasses.fields(kind)]
@@ -44,3 +46,17 @@ def recipe_of(name: str, **settings: Any) -> Recipe:
             hint = f"did you mean {near[0]!r}?" if near else f"it has {known}"
             raise ValueError(f"{setting} is no setting of {name}: {hint}")
     return kind(**settings)
+
+
+def _known(value: Any) -> Known:
+    """Public counts out of plain values."""
+    if isinstance(value, Known):
+        return value
+    try:
+        given: dict[str, Any] = {**value, "columns": tuple(value["columns"])}
+        return Known(**given)
+    except (TypeError, KeyError):
+        raise ValueError(
+            f"known={value!r} must be {{ columns = [names], values = [counts] }}, and "
+            "stddev where they aren't exact"
+        ) from None

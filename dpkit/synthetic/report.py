@@ -5,15 +5,20 @@ All of it is computed from what was released, and from what is public.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from dp_accounting import DpEvent
 
+from dpkit.data.codes import Codebook
+from dpkit.data.schema import Datetime
 from dpkit.report.plots import Axes, Line
 from dpkit.report.sections import Figure, Folded, Part, Section, Table, Text
 from dpkit.report.words import number
-from dpkit.synthetic.config import Config
+from dpkit.synthetic.config import Config, SyntheticSection
 from dpkit.synthetic.model import Model
+from dpkit.synthetic.pairs import PRICES
 
 _PAIRS = 15  # that are listed
 _PLOTTED = 8
@@ -28,8 +33,21 @@ _NOT_COVERED = (
     "What the table says of people as a group, which is its purpose: whoever knows "
     "most columns of somebody may guess another one better by it, whether that person "
     "was in the table or not.",
-    "How long it took to read the table, for whoever watched: it tells how many rows "
-    "there are. The times and the memory in this folder are of the search.",
+    "How long it took to read the table, for whoever watched, and by merf, or by gsd "
+    "of half-spaces and prefixes, to add it up before the ledger's first entry: it "
+    "tells how many rows there are. The seconds and the memory in this folder are of "
+    "what followed.",
+)
+_SCHEMA = "It was declared, not read off the table; rows are made of its values alone."
+_UNMEASURED = (
+    "This mechanism measures no table of counts by itself, so no error is foretold."
+)
+_SEALED = (
+    "All releases were fixed beforehand, and paid together before the first was made."
+)
+_ALONG = (
+    "What to measure was chosen along the way, by what was released before: each "
+    "choice and each table is an entry of the ledger."
 )
 _HOW = (
     "No row is a person's. Counts of columns and of pairs of columns were measured "
@@ -40,8 +58,17 @@ _HOW = (
 )
 
 
-def told(config: Config, model: Model, title: str) -> dict[str, Any]:
-    """What a synthesis tells the frame of reports, as fields of an `Outcome`."""
+def told(
+    config: Config, model: Model, title: str, releases: Mapping[str, DpEvent] | None
+) -> dict[str, Any]:
+    """What a synthesis tells the frame of reports, as fields of an `Outcome`.
+
+    Args:
+      config: of the run.
+      model: what was released.
+      title: what the table is called.
+      releases: what was paid together beforehand, by name; None: along the way.
+    """
     errors = model.errors()
     pairs = {names: off for names, off in errors.items() if len(names) == 2}
     rows, columns = model.fitted.rows.shape
@@ -59,10 +86,11 @@ def told(config: Config, model: Model, title: str) -> dict[str, Any]:
     sections = [
         Section("How it was made", Text(*_HOW), Table(_settings(config, model))),
         Section("Columns", *_columns(model)),
+        Section("The schema", Text(_SCHEMA), *_schema(model)),
     ]
     if pairs:
-        sections.append(Section("Pairs of columns", *_pairs(model, pairs)))
-    sections.append(Section("What was measured", Folded("Every table", _noise(model))))
+        sections.insert(2, Section("Pairs of columns", *_pairs(model, pairs)))
+    sections.append(Section("What was measured", *_measured(model, releases)))
     return {
         "title": f"A synthetic table of {title}",
         "facts": facts,
@@ -79,46 +107,65 @@ def _settings(config: Config, model: Model) -> list[tuple[str, Any]]:
     return [
         ("mechanism", config.synthetic.mechanism),
         *((name, str(value)) for name, value in options.items()),
-        ("tables measured", len(model.fitted.measurements)),
-        ("rules of the schema", len(model.schema.rules)),
+        *_price(config.synthetic),
+        ("rules of the schema, kept by every row", len(model.schema.rules)),
     ]
 
 
+def _price(asked: SyntheticSection) -> list[tuple[str, Any]]:
+    """What pairs of values cost that nobody seems to hold."""
+    if asked.mechanism != "pairs":
+        return []
+    price = PRICES[asked.impossible or "few"]
+    told = "none: they are as frequent as noise makes them"
+    if price:
+        told = f"{price:g} times the noise of a count, by the chance that it is zero"
+    return [("price of a pair of values that nobody seems to hold", told)]
+
+
 def _columns(model: Model) -> list[Part]:
-    """Each column as it was measured, beside the rows."""
-    parts: list[Part] = []
-    rows = []
-    errors = model.errors()
-    codebook = model.codebook
-    for n, name in enumerate(codebook.names):
-        if (n,) not in model.fitted.estimates:
-            continue
-        estimate = model.marginal([name])
-        made = np.bincount(model.fitted.rows[:, n], minlength=codebook.sizes[n])
-        shares = estimate.values / max(model.records, 1.0)
-        most = codebook.labels(name)[int(np.argmax(shares))] or "missing"
-        rows.append((name, codebook.sizes[n], most, number(errors[(name,)], digits=2)))
-        if codebook.ordered[n] and len(parts) < _PLOTTED:
-            parts.append(_curve(name, shares, made / made.sum()))
+    """Each column as it was measured, if it was, beside the rows."""
+    figures: list[Part] = []
+    rows, errors, book = [], model.errors(), model.codebook
+    for n, name in enumerate(book.names):
+        made = np.bincount(model.fitted.rows[:, n], minlength=book.sizes[n])
+        shares, measured = made / made.sum(), None
+        if (n,) in model.fitted.estimates:
+            measured = model.marginal([name]).values / max(model.records, 1.0)
+        most = book.labels(name)[int(np.argmax(shares))] or "missing"
+        off = errors.get((name,))
+        told = "not told" if off is None else number(off, digits=2)
+        rows.append((name, book.sizes[n], most, told))
+        if book.ordered[n] and len(figures) < _PLOTTED:
+            figures.append(_curve(book, name, measured, shares))
     heads = ["column", "values", "most frequent", "expected error"]
-    return [*parts, Table(rows, heads)]
+    said = [] if model.fitted.estimates else [Text(_UNMEASURED)]
+    return [*figures, *said, Table(rows, heads)]
 
 
-def _curve(name: str, measured: np.ndarray, made: np.ndarray) -> Figure:
-    """Shares by code, as measured and in the rows."""
+def _curve(
+    book: Codebook, name: str, measured: np.ndarray | None, made: np.ndarray
+) -> Figure:
+    """Shares by value, as measured and in the rows; of moments by their order."""
+    places, unit = book.ranges(name)[:, 0].tolist(), name
+    if isinstance(book.schema.columns[name], Datetime):
+        places, unit = list(range(len(places))), f"{name}, in order"
     lines = tuple(
-        Line(label, tuple(enumerate(values.tolist())), dashed)
+        Line(label, tuple(zip(places, values.tolist(), strict=False)), dashed)
         for label, values, dashed in [
             ("measured", measured, True),
             ("in the rows", made, False),
         ]
+        if values is not None
     )
-    caption = f"Shares of {name}, by value: as measured with noise, and in the rows."
-    note = f"Two curves over the {len(made)} values of {name}, which nearly agree."
-    return Figure(lines, Axes(f"{name}, value by value", "share"), caption, note)
+    caption = f"Shares of {name}, by value"
+    if measured is not None:
+        caption += ": as measured with noise, and in the rows"
+    note = f"Shares of the {len(made)} values of {name}."
+    return Figure(lines, Axes(unit, "share"), f"{caption}.", note)
 
 
-def _pairs(model: Model, errors: dict[tuple[str, ...], float]) -> list[Part]:
+def _pairs(model: Model, errors: Mapping[Any, float]) -> list[Part]:
     """The strongest pairs, and the largest errors."""
     strengths = {names: _strength(model, names) for names in errors}
     strongest = sorted(errors, key=lambda names: strengths[names], reverse=True)
@@ -150,10 +197,35 @@ def _strength(model: Model, names: tuple[str, ...]) -> float:
     return float(np.abs(shares - apart).sum() / 2)
 
 
-def _noise(model: Model) -> Table:
-    """The noise of everything that was measured."""
-    names = model.codebook.names
+def _schema(model: Model) -> list[Part]:
+    """What was declared, column by column."""
+    book = model.codebook
     rows = [
+        (
+            name,
+            type(column).__name__.lower(),
+            size,
+            f"{labels[0]} … {labels[-1] or 'missing'}",
+        )
+        for (name, column), size, labels in zip(
+            model.schema.columns.items(),
+            book.sizes,
+            map(book.labels, book.names),
+            strict=True,
+        )
+    ]
+    return [Folded("Every column", Table(rows, ["column", "kind", "values", ""]))]
+
+
+def _measured(model: Model, releases: Mapping[str, DpEvent] | None) -> list[Part]:
+    """What was paid for, and the noise of everything that was measured."""
+    if releases is None:
+        parts: list[Part] = [Text(_ALONG)]
+    else:
+        rows = [(name, str(event)) for name, event in releases.items()]
+        parts = [Text(_SEALED), Folded("Every release", Table(rows))]
+    names = model.codebook.names
+    noises = [
         (
             " and ".join(names[n] for n in one.columns),
             one.values.size,
@@ -161,4 +233,7 @@ def _noise(model: Model) -> Table:
         )
         for one in model.fitted.measurements
     ]
-    return Table(rows, ["columns", "cells", "noise of a count"])
+    if noises:
+        heads = ["columns", "cells", "noise of a count"]
+        parts.append(Folded("Every table of counts", Table(noises, heads)))
+    return parts

@@ -179,7 +179,7 @@ def haar(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Example:
       >>> rows, mass = haar(np.array([0.5, 0.2, 0.1, 0.1, 0.1]))
-      >>> rows[1].round(4), round(mass[1], 4)
+      >>> rows[1].round(4), round(float(mass[1]), 4)
       (array([ 0.8944, -0.2236, -0.2236, -0.2236, -0.2236]), 0.559)
 
     Reference: Girardi and Sweldens, "A new class of unbalanced Haar wavelets", 1997.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpkit.synthetic.engine import Target, search
+from dpkit.synthetic.engine import Target, memory, search
 from dpkit.synthetic.estimates import Estimate, merged
 from dpkit.synthetic.recipe import Fitted, Measurement, OnProgress
 from dpkit.synthetic.shrinkage import PairTarget, pair_target, strength, zero_chances
@@ -173,27 +173,42 @@ class View:
         return found
 
 
+def memory_limit() -> int:
+    """Bytes that one synthesis may take: a quarter of the machine's, at most 8 GiB.
+
+    Example:
+      >>> 0 < memory_limit() <= 8 * 2**30
+      True
+    """
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return min(pages * size // 4, _MOST_BYTES)
+
+
 def refuse_memory(
-    codebook: Codebook, families: Sequence[tuple[int, ...]], limit: int | None = None
+    codebook: Codebook,
+    families: Sequence[tuple[int, ...]],
+    limit: int | None = None,
+    *,
+    rows: int | None = None,
 ) -> None:
-    """Refuses tables that don't fit, before any is allocated or paid.
+    """Refuses tables and searches that don't fit, before any is allocated or paid.
 
     Args:
       codebook: public.
       families: to be counted.
-      limit: in bytes; None: a quarter of the machine's memory, at most 8 GiB.
+      limit: in bytes; None: `memory_limit()`.
+      rows: to be searched for; None: the most that are made unasked.
 
     Raises:
       ValueError: names the largest family, its shape, its bytes, and remedies.
     """
-    if limit is None:
-        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-        limit = min(pages * size // 4, _MOST_BYTES)
+    limit = memory_limit() if limit is None else limit
     cells = {
         family: math.prod(codebook.sizes[n] for n in family) for family in families
     }
     needed = _BYTES * sum(cells.values())
     if needed <= limit and max(cells.values(), default=0) < 2**31:
+        _refuse_search(codebook, families, limit, rows or MOST_ROWS)
         return
     largest = max(cells, key=lambda family: cells[family])
     names = " and ".join(codebook.names[n] for n in largest)
@@ -203,3 +218,21 @@ def refuse_memory(
         f"is {names}, {shape} cells, {_BYTES * cells[largest]:,} bytes: declare fewer "
         "bins or categories, or leave the pair out by pairs="
     )
+
+
+def _refuse_search(
+    codebook: Codebook, families: Sequence[tuple[int, ...]], limit: int, rows: int
+) -> None:
+    """Refuses what would be refused when all is paid: a search that doesn't fit."""
+    sizes = codebook.sizes
+    singles = [(n,) for n in range(len(sizes))]
+    shapes = {f: tuple(sizes[n] for n in f) for f in [*singles, *families]}
+    targets = [Target(f, np.broadcast_to(0.0, shape)) for f, shape in shapes.items()]
+    needed = memory(sizes, targets, rows)
+    if needed > limit:
+        widest = int(np.argmax(sizes))
+        raise ValueError(
+            f"memory: the search for {rows:,} rows needs about {needed:,} bytes, above "
+            f"{limit:,}; the widest column is {codebook.names[widest]!r}, of "
+            f"{sizes[widest]:,} values: declare fewer, or make fewer rows"
+        )
