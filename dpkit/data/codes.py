@@ -119,7 +119,7 @@ class Codebook:
         """
         import pyarrow as pa
 
-        columns = self.schema.columns
+        columns: Mapping[str, Any] = self.schema.columns
         numbers = {
             name: _drawn(column, codes[:, n], generator)
             for n, (name, column) in enumerate(columns.items())

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.bench import synthetic_engine as bench
-from tests.oracles import tables
+from tests.oracles import searches as tables
 
 
 @pytest.mark.slow

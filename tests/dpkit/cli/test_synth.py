@@ -28,7 +28,10 @@ SECTION = DOCS.split("## `dpkit synth`")[1].split("\n## ")[0]
 COMMANDS = re.findall(r"^    dpkit (.*)$", SECTION, flags=re.MULTILINE)
 FIT, SAMPLE, PLAN = COMMANDS[:3]
 BUDGET = "--epsilon 1 --delta 1e-6 --relation add_remove"
-pytestmark = pytest.mark.usefixtures("quick_compilation", "no_curves")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("quick_compilation", "no_curves"),
+]
 
 
 def bring(folder):

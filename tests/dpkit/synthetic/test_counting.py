@@ -17,6 +17,8 @@ from dpkit.data.schema import Schema
 from dpkit.synthetic import counting, stored
 from dpkit.synthetic.counting import open_source
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = {
     "a": {"kind": "ordinal", "low": 0, "high": 9},
     "b": {"kind": "categorical", "categories": ["x", "y"], "nullable": True},

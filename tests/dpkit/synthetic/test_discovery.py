@@ -16,6 +16,8 @@ from dpkit.synthetic.counting import open_source
 from dpkit.synthetic.discovery import Undiscovered, discover
 from dpkit.synthetic.ladders import Ladder, threshold_of
 
+pytestmark = pytest.mark.slow
+
 WORD, NUMBER = {"kind": "categorical"}, {"kind": "numeric"}
 
 

@@ -19,6 +19,8 @@ from tests.dpkit.synthetic.engine_cases import (
 )
 from tests.oracles import searches as tables
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_candidates_are_the_steepest_descent():
     start = np.zeros((5, 3), int)

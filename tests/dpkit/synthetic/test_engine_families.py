@@ -9,6 +9,8 @@ import pytest
 from dpkit.synthetic.engine import HalfSpace, Marginal, Prefix
 from tests.oracles import searches as tables
 
+pytestmark = pytest.mark.slow
+
 SIZES = (4, 3, 5)
 MIDDLES = tuple((np.arange(SIZES[c]) + 0.5) / SIZES[c] for c in (0, 2))
 ROWS = np.array(list(itertools.product(*(range(n) for n in SIZES))))

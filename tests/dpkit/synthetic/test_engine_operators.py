@@ -17,6 +17,8 @@ from tests.dpkit.synthetic.engine_cases import (
     with_regions,
 )
 
+pytestmark = pytest.mark.slow
+
 OPERATORS = {
     "one": program._one_cell,
     "swap": program._swapped,

@@ -23,6 +23,8 @@ from tests.dpkit.synthetic.engine_cases import (
 )
 from tests.oracles import searches as tables
 
+pytestmark = pytest.mark.slow
+
 INF = math.inf
 
 

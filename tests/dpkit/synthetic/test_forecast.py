@@ -13,7 +13,7 @@ from dpkit.synthetic import AIM, PAIRS, Independent, Synthesizer
 from dpkit.synthetic.forecast import forecast
 from dpkit.synthetic.scores import variation
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 SIZES = (2, 5, 12, 30)
 COLUMNS = {
     f"c{n}": {"kind": "ordinal", "low": 0, "high": size - 1}

@@ -20,7 +20,10 @@ from dpkit.synthetic import report as synthetic_report
 from dpkit.synthetic.job import SYNTH
 from tests.dpkit.synthetic.test_pairs import SCHEMA, people
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "no_curves")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("quick_compilation", "no_curves"),
+]
 TEXT = """
 [data]
 path = "people.csv"
@@ -116,6 +119,7 @@ def killed(folder, *changes, after=1):
     return seen
 
 
+@pytest.mark.guard
 def test_killed_after_the_charge_it_pays_once_and_has_the_same_noise(here):
     (first,) = killed(here)
     assert charges(here / "out" / "ledger.db") == ["reserve"]

@@ -10,6 +10,8 @@ from dpkit.synthetic import PAIRS, Model, Synthesizer
 from dpkit.synthetic.counting import open_source
 from tests.dpkit.synthetic.test_pairs import BOOK, SCHEMA, counts, people
 
+pytestmark = pytest.mark.slow
+
 
 @functools.cache
 def model():

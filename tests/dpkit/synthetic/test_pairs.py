@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from dpkit.synthetic import PAIRS, Known, Model, Synthesizer
 from dpkit.synthetic.counting import open_source
 from dpkit.synthetic.pairs import PAIRS_AGAIN, PAIRS_ONCE, SINGLES
 from dpkit.synthetic.recipe import Sealed
+from dpkit.synthetic.recipes import recipe_of
 
 SCHEMA = Schema.read(
     {
@@ -73,14 +75,14 @@ def test_everything_costs_just_the_budget(relation, reach):
     releases = recipe.releases(BOOK, as_relation(relation), reach)
     event = sequential(list(releases.values()))
     bound = epsilon_of(event, 1e-6, relation=relation)
-    assert 0.9999 < bound.upper <= 1.0
+    assert bound.upper is not None and 0.9999 < bound.upper <= 1.0
 
 
 def test_events_paid_are_the_events_granted():
     recipe = PAIRS(epsilon=1.0, delta=1e-6)
     relation = as_relation("add_remove")
-    releases = recipe.releases(BOOK, relation, 1)
-    paid = {}
+    releases: dict[str, Any] = {**recipe.releases(BOOK, relation, 1)}
+    paid: dict[str, Any] = {}
 
     class Recording(Sealed):
         """Notes what is paid."""
@@ -197,7 +199,7 @@ def test_fewer_impossible_pairs_for_a_price():
 )
 def test_what_is_no_recipe(settings, word):
     with pytest.raises(ValueError, match=word):
-        PAIRS(**{"epsilon": 1.0, "delta": 1e-6, **settings})
+        recipe_of("pairs", **{"epsilon": 1.0, "delta": 1e-6, **settings})
 
 
 def test_refusals_before_anything_is_spent():
@@ -219,7 +221,8 @@ def test_refusals_before_anything_is_spent():
             Synthesizer(SCHEMA, bad).fit(people(), ledger)
         assert ledger.spent().upper == 0
         maker.fit(people(), ledger, key=jax.random.key(0))
-        assert 0.999 < ledger.spent().upper <= 1.0
+        spent = ledger.spent().upper
+        assert spent is not None and 0.999 < spent <= 1.0
         with pytest.raises(ValueError, match="fitted"):
             maker.fit(people(), ledger)
         with pytest.raises(BudgetExceeded):

@@ -14,6 +14,8 @@ from dpkit.synthetic.recipe import Measurement
 from tests.dpkit.synthetic.purses import Noting
 from tests.dpkit.synthetic.test_pairs import BOOK, counts, people, variation
 
+pytestmark = pytest.mark.slow
+
 needs_mbi = pytest.mark.skipif(
     importlib.util.find_spec("mbi") is None, reason="pip install 'dpkit-jax[pgm]'"
 )

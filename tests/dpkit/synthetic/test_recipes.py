@@ -17,6 +17,8 @@ from dpkit.synthetic.recipes import RECIPES, recipe_of
 from tests.dpkit.synthetic.purses import Noting
 from tests.dpkit.synthetic.test_pairs import BOOK, SCHEMA, people, variation
 
+pytestmark = pytest.mark.slow
+
 SLOW = ("aim", "gsd", "merf", "independent")  # to compile
 
 

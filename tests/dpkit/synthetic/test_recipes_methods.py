@@ -18,6 +18,8 @@ from dpkit.synthetic.recipes import recipe_of
 from tests.dpkit.synthetic.purses import Noting, Tape
 from tests.dpkit.synthetic.test_pairs import BOOK, SCHEMA, counts, people, variation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch):

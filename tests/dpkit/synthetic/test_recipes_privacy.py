@@ -21,6 +21,8 @@ from dpkit.synthetic.recipes import recipe_of
 from tests.dpkit.synthetic.purses import Noting, Tape
 from tests.dpkit.synthetic.test_pairs import BOOK, SCHEMA, people
 
+pytestmark = pytest.mark.slow
+
 QUICK = {
     "pairs": {"sweeps": 1},
     "aim": {"sweeps": 1, "rows": 200},

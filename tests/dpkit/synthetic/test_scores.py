@@ -18,6 +18,8 @@ from dpkit.synthetic.scores import (
     vendi_of,
 )
 
+pytestmark = pytest.mark.slow
+
 SIZES = (3, 4, 2)
 
 
@@ -42,11 +44,11 @@ def test_scores_by_hand():
     real, made = rows(60, 0), rows(40, 1)
     found = scores(real, made, SIZES)
     pairs = [by_hand(real, made, p) for p in itertools.combinations(range(3), 2)]
-    assert found.pairs == pytest.approx(np.mean(pairs))
+    assert found.pairs == pytest.approx(float(sum(pairs)) / len(pairs))
     assert found.worst_pair == pytest.approx(max(pairs))
     assert found.triples == pytest.approx(by_hand(real, made, (0, 1, 2)))
     singles = [by_hand(real, made, (n,)) for n in range(3)]
-    assert found.columns == pytest.approx(np.mean(singles))
+    assert found.columns == pytest.approx(float(sum(singles)) / 3)
     held = {
         p: {tuple(row[list(p)]) for row in real}
         for p in itertools.combinations(range(3), 2)

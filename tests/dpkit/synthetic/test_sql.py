@@ -18,6 +18,8 @@ from dpkit.synthetic.counting import open_source
 ibis = pytest.importorskip("ibis")
 from dpkit.synthetic.sql import BLANKS, sql_source  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 NULL = {"nullable": True}
 NAMED = {
     "kind": "categorical",
