@@ -99,10 +99,16 @@ class Codebook:
         """The codes of records, (n, d) int32.
 
         Args:
-          columns: private, by name, of one length: Arrow arrays or lists.
+          columns: private, by name, of one length: arrays or lists.
         """
+        import pyarrow as pa
+
+        given = {
+            name: pa.array(values) if isinstance(values, np.ndarray) else values
+            for name, values in columns.items()
+        }
         parts = [
-            each(_codes, column, columns[name])
+            each(_codes, column, given[name])
             for name, column in self.schema.columns.items()
         ]
         return np.stack(parts, axis=1)

@@ -16,7 +16,14 @@ def called(*words, code=0):
     return result.output
 
 
-@pytest.mark.parametrize("name", runner.names())
+FETCHES = ("tabular",)  # a table, as a package
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in FETCHES))
+    for name in runner.names()
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_smoke(name, tmp_path):
     printed = called("run", name, "--preset", "smoke", "--out", tmp_path)
     document = json.loads((tmp_path / f"{name}.json").read_text())

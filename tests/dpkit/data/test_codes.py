@@ -47,6 +47,11 @@ def test_what_each_kind_makes_of_values():
     assert encoded(code=["B10", "A99"]) == [2, 3]
 
 
+def test_arrays_of_numpy_are_as_lists():
+    assert encoded(pet=np.array(["dog", "newt", "cat"])) == [1, 2, 0]
+    assert encoded(age=np.array([3.0, np.nan])) == [3, 10]
+
+
 def test_bins_of_whole_numbers_are_exact():
     schema = {"x": {"kind": "numeric", "low": 0, "high": 100_000, "bins": 100}}
     values = np.arange(0, 100_000, 1000)
