@@ -48,14 +48,18 @@ class Rate:
     high: float
 
     @classmethod
-    def of(cls, hits: int, tried: int, others: int, control: int) -> Rate:
-        """The rate from successes among those tried."""
+    def of(
+        cls, hits: float, tried: int, others: float, control: int, scale: float = 1.0
+    ) -> Rate:
+        """The rate from successes among those tried; the control's share is scaled."""
         if not tried or not control:
             return cls(0.0, 0.0, 0.0, 0.0)
-        first, second = wilson(hits, tried), wilson(others, control)
-        low = max(0.0, first[0] - second[1]) / max(1 - second[1], 1e-9)
-        high = max(0.0, first[1] - second[0]) / max(1 - second[0], 1e-9)
-        return cls(hits / tried, others / control, min(low, 1.0), min(high, 1.0))
+        first = wilson(hits, tried)
+        lowest, highest = (min(1.0, scale * x) for x in wilson(others, control))
+        low = max(0.0, first[0] - highest) / max(1 - highest, 1e-9)
+        high = max(0.0, first[1] - lowest) / max(1 - lowest, 1e-9)
+        share = min(1.0, scale * others / control)
+        return cls(hits / tried, share, min(low, 1.0), min(high, 1.0))
 
     @property
     def excess(self) -> float:
@@ -63,7 +67,7 @@ class Rate:
         return max(0.0, self.members - self.control) / max(1 - self.control, 1e-9)
 
 
-def wilson(hits: int, tried: int) -> tuple[float, float]:
+def wilson(hits: float, tried: int) -> tuple[float, float]:
     """A 95 % interval of a share.
 
     Example:
@@ -108,7 +112,7 @@ def attacked(
         "membership_auc": membership(members, others, synthetic, scales),
     }
     rates = {
-        "singling_out": singled_out(members, others, synthetic, generator),
+        "singling_out": singled_out(train, held_out, synthetic, generator),
         "linkability": linked(members, others, synthetic, scales, generator),
         "inference": inferred(members, others, synthetic, scales, generator),
     }
@@ -119,25 +123,50 @@ def attacked(
 
 
 def singled_out(
-    members: np.ndarray,
-    others: np.ndarray,
+    train: np.ndarray,
+    held_out: np.ndarray,
     synthetic: np.ndarray,
     generator: np.random.Generator,
 ) -> Rate:
-    """Predicates that hold for one synthetic row alone: for one real one, too?"""
-    hits = control = tried = 0
+    """Predicates that hold for one synthetic row alone: for one real one, too?
+
+    They are tried on the whole table: of a part of it, rows that were singled out would
+    be missing. Tables of two sizes are isolated differently often, so both are compared
+    at the smaller one, in expectation over subsets, and the control is scaled by what
+    the whole table makes of its part.
+    """
+    counts = []
     width = min(_COLUMNS, synthetic.shape[1])
     for _ in range(_TRIES * _TARGETS):
-        if tried == _TARGETS:
+        if len(counts) == _TARGETS:
             break
         columns = generator.choice(synthetic.shape[1], width, replace=False)
         wanted = synthetic[generator.integers(len(synthetic)), columns]
-        if (synthetic[:, columns] == wanted).all(axis=1).sum() != 1:
-            continue
-        tried += 1
-        hits += (members[:, columns] == wanted).all(axis=1).sum() == 1
-        control += (others[:, columns] == wanted).all(axis=1).sum() == 1
-    return Rate.of(int(hits), tried, int(control), tried)
+        tables = (synthetic, train, held_out)
+        made, *found = ((t[:, columns] == wanted).all(axis=1).sum() for t in tables)
+        if made == 1:
+            counts.append(found)
+    if not counts:
+        return Rate(0.0, 0.0, 0.0, 0.0)
+    ours, others = np.array(counts).T
+    size = min(len(train), len(held_out))
+    hits, control = float((ours == 1).sum()), _alone(others, len(held_out), size)
+    part = _alone(ours, len(train), size)
+    scale = hits / part if part else 1.0
+    return Rate.of(hits, len(counts), control, len(counts), scale=scale)
+
+
+def _alone(counts: np.ndarray, rows: int, size: int) -> float:
+    """How many predicates are expected to hold for one row alone, in `size` rows.
+
+    Args:
+      counts: for how many of all rows each holds.
+      rows: how many there are.
+      size: of a subset drawn from them.
+    """
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.pmf(1, rows, counts, size).sum())
 
 
 def linked(

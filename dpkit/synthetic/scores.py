@@ -234,9 +234,12 @@ def transfer(
       ValueError: a label of other than two classes among the held out rows.
     """
     truth = held_out[:, label]
-    if len(np.unique(truth)) != 2:
+    classes = np.unique(truth)
+    if len(classes) != 2:
         raise ValueError(f"label={label}: needed two classes in the rows held out")
-    found = [_learned(rows, held_out, label) for rows in (synthetic, real)]
+    # Of a third class in a table, such as missing values, nothing can be tested.
+    tables = (rows[np.isin(rows[:, label], classes)] for rows in (synthetic, real))
+    found = [_learned(rows, held_out, label) for rows in tables]
     most = np.bincount(real[:, label]).argmax()
     return Transfer(*found[0], *found[1], float((truth == most).mean()))
 
@@ -249,7 +252,7 @@ def _learned(train: np.ndarray, test: np.ndarray, label: int) -> tuple[float, fl
     features = [n for n in range(train.shape[1]) if n != label]
     truth = test[:, label]
     if len(np.unique(train[:, label])) < 2:
-        return 0.5, float((truth == train[0, label]).mean())
+        return 0.5, float((truth == train[0, label]).mean()) if len(train) else 0.0
     model: Any = HistGradientBoostingClassifier(random_state=0)
     model.fit(train[:, features], train[:, label])
     chances = model.predict_proba(test[:, features])[:, 1]

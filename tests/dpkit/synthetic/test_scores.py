@@ -92,6 +92,11 @@ def test_a_classifier_learns_what_is_there():
     assert transfer(real[2000:], noise, held_out, 2).auc < 0.7
     with pytest.raises(ValueError, match="two classes"):
         transfer(real, made, held_out, 0)
+    third = made.copy()
+    third[:, 2] += 1
+    third[:30, 2] = 0  # a class that no held-out row has
+    later = held_out + np.array([0, 0, 1])
+    assert transfer(third, third, later, 2).auc > 0.85
 
 
 WIDE = Codebook.of(
@@ -111,6 +116,21 @@ def test_a_copy_is_found_out_by_every_attack():
     assert found["membership_auc"] > 0.99
     for name in ("singling_out", "linkability", "inference"):
         assert found[f"{name}_low"] > 0.3, name
+
+
+def test_a_copy_is_found_out_whatever_the_size_of_the_control():
+    train = many(2400, 0)
+    for control in (600, 2400, 4800):
+        found = attacks.attacked(train, train.copy(), many(control, 1), WIDE)
+        assert found["singling_out_members"] == 1, control
+        assert found["singling_out_low"] > 0.9, control
+
+
+@pytest.mark.parametrize("control", [600, 4800])
+def test_fresh_rows_show_nothing_beside_a_control_of_another_size(control):
+    """The lower ends of 95 % intervals of both shares: above 0 in 1 of 300."""
+    found = attacks.attacked(many(2400, 0), many(2400, 2), many(control, 1), WIDE)
+    assert found["singling_out_low"] == 0
 
 
 def test_fresh_rows_show_nothing():
