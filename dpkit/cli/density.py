@@ -14,7 +14,6 @@ from dpkit.cli.output import emit, facts, note
 
 if TYPE_CHECKING:
     from dpkit.density import Answers, Release
-    from dpkit.jobs import JobConfig
 
 app = typer.Typer(
     help="Kernel densities and distances of private points, released once."
@@ -26,10 +25,10 @@ _PRIVACY = (
     "protects the points, not the queries"
 )
 _NEEDED = {
-    "epsilon": "what the release may cost, such as 1",
-    "delta": "at which that is meant, such as 1e-6, or 0 for pure noise",
-    "relation": "add_remove protects whether a point is there, replace_one its values "
-    "alone, zero_out is as add_remove with an empty point",
+    "privacy.epsilon": "what the release may cost, such as 1",
+    "privacy.delta": "at which that is meant, such as 1e-6, or 0 for pure noise",
+    "privacy.relation": "add_remove protects whether a point is there, replace_one its "
+    "values alone, zero_out is as add_remove with an empty point",
 }
 
 
@@ -108,6 +107,7 @@ def build(
         "density.domain": None if domain is None else _numbers(domain, pairs=True),
         "density.structure": structure,
         "density.records": records,
+        "density.landmarks": landmarks,
         "density.landmarks_public": landmarks_public or None,
         "privacy.epsilon": epsilon,
         "privacy.delta": delta,
@@ -116,7 +116,16 @@ def build(
         "data.columns": None if columns is None else columns.split(","),
     }
     name = "classes" if jobs.job_of_file(source) == "classes" else "density"
-    read = _config(name, source, given, landmarks, changes or [], out)
+    read = jobs.config_of(
+        name,
+        source,
+        given,
+        changes or [],
+        out,
+        needed=_NEEDED,
+        sections=("density", "privacy"),
+        called="POINTS",
+    )
     jobs.run_or_tell(name, read, out, ledger, offline, dry_run, json)
 
 
@@ -182,48 +191,6 @@ def _numbers(text: str, *, pairs: bool = False) -> Any:
         return [[float(x) for x in axis.split(":")] for axis in text.split(",")]
     except ValueError:
         return text
-
-
-def _config(
-    name: str,
-    source: Path,
-    given: dict[str, Any],
-    landmarks: Path | None,
-    changes: list[str],
-    out: Path | None,
-) -> "JobConfig":
-    """The configuration: a file's, or one of a file of points; then what was given.
-
-    Paths in it are meant from its folder, which for points is the run's: so that what
-    is written there can be run again.
-    """
-    from dpkit.jobs.config import load, to_toml
-
-    own = source.suffix == ".toml"
-    folder = source.parent if own else Path() if out is None else out
-    if landmarks is not None:
-        given = {**given, "density.landmarks": seen_from(folder, landmarks)}
-    text: str | Path = source
-    if not own:
-        for option, hint in _NEEDED.items():
-            said = any(word.startswith(f"privacy.{option}=") for word in changes)
-            if given[f"privacy.{option}"] is None and not said:
-                raise ValueError(f"missing option --{option}: {hint}")
-        if not source.exists():
-            raise ValueError(f"POINTS={str(source)!r} doesn't exist")
-        path = seen_from(folder, source)
-        text = to_toml({"data": {"path": path}, "density": {}, "privacy": {}})
-    words = [
-        f"{key}={to_toml({'x': value})[4:].strip()}"
-        for key, value in given.items()
-        if value is not None
-    ]
-    return load(jobs.config_type(name), text, [*words, *changes], folder=folder)
-
-
-def seen_from(folder: Path, path: Path) -> str:
-    """A path as it is meant from a folder."""
-    return os.path.relpath(path.resolve(), folder.resolve())
 
 
 def _read(path: Path, release: "Release") -> Any:

@@ -6,7 +6,8 @@ told; no time left where the time of the work depends on private data.
 """
 
 import importlib
-from collections.abc import Callable, Generator
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -258,6 +259,61 @@ def job_of_file(path: Path) -> str | None:
     }
     best = max(shared, key=shared.__getitem__)
     return best if shared[best] else None
+
+
+def config_of(
+    name: str,
+    source: Path,
+    given: dict[str, Any],
+    changes: list[str],
+    out: Path | None,
+    *,
+    needed: Mapping[str, str],
+    sections: Sequence[str],
+    called: str,
+    opens: bool = True,
+) -> "JobConfig":
+    """The configuration: a file's, or one of a file of data; then what was given.
+
+    Paths in it are meant from its folder, which for data is the run's: so that what is
+    written there can be run again.
+
+    Args:
+      name: of the job.
+      source: the configuration, or the data.
+      given: settings by "section.key", None where they weren't given; paths as such.
+      changes: more of them, as texts.
+      out: the run's folder.
+      needed: settings that data need, by "section.key", each with a hint.
+      sections: that a configuration of data has besides `[data]`.
+      called: what the file of data is called in the command.
+      opens: whether the data must be there.
+    """
+    from dpkit.jobs.config import load, to_toml
+
+    own = source.suffix == ".toml"
+    folder = source.parent if own else Path() if out is None else out
+    text: str | Path = source
+    if not own:
+        for key, hint in needed.items():
+            said = any(word.startswith(f"{key}=") for word in changes)
+            if given[key] is None and not said:
+                raise ValueError(f"missing option --{key.partition('.')[2]}: {hint}")
+        if opens and not source.exists():
+            raise ValueError(f"{called}={str(source)!r} doesn't exist")
+        data = {"data": {"path": _seen_from(folder, source)}}
+        text = to_toml(data | {section: {} for section in sections})
+    words = []
+    for key, value in given.items():
+        if value is not None:
+            told = _seen_from(folder, value) if isinstance(value, Path) else value
+            words.append(f"{key}={to_toml({'x': told})[4:].strip()}")
+    return load(config_type(name), text, [*words, *changes], folder=folder)
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """A path as it is meant from a folder."""
+    return os.path.relpath(path.resolve(), folder.resolve())
 
 
 def _found(place: str) -> Any:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpkit.cli import data, jobs
-from dpkit.cli.density import seen_from
 from dpkit.cli.errors import Command
 from dpkit.cli.files import beside, place, write_new
 from dpkit.cli.opening import opened
@@ -25,11 +24,11 @@ schemas.command("check", cls=Command)(data.check)
 
 _ENDINGS = (".csv", ".parquet", ".arrow")
 _NEEDED = {
-    "schema": "the public schema; `dpkit synth schema init` drafts one",
-    "epsilon": "what the release may cost, such as 1",
-    "delta": "at which that is meant, such as 1e-6",
-    "relation": "add_remove protects whether a row is there, replace_one its values "
-    "alone",
+    "data.schema": "the public schema; `dpkit synth schema init` drafts one",
+    "privacy.epsilon": "what the release may cost, such as 1",
+    "privacy.delta": "at which that is meant, such as 1e-6",
+    "privacy.relation": "add_remove protects whether a row is there, replace_one its "
+    "values alone",
 }
 _OWNER = "these numbers are about the private table: for its owner alone"
 _LISTED = 12
@@ -304,7 +303,7 @@ def evaluate(
         train, others = load_adult()
         found = compared(train, made, book, held_out=others, label="income")
     elif schema is None:
-        raise ValueError(f"missing option --schema: {_NEEDED['schema']}")
+        raise ValueError(f"missing option --schema: {_NEEDED['data.schema']}")
     else:
         book = Codebook.of(Public.load(schema))
         found = compared(real, made, book, held_out=held_out, label=label)
@@ -412,33 +411,18 @@ def _config(
     *,
     opens: bool = True,
 ) -> "JobConfig":
-    """The configuration: a file's, or one of a table; then what was given.
-
-    Paths in it are meant from its folder, which for a table is the run's.
-    """
-    from dpkit.jobs.config import load, to_toml
-
-    own = source.suffix == ".toml"
-    folder = source.parent if own else Path() if out is None else out
-    if given.get("data.schema") is not None:
-        given = {**given, "data.schema": seen_from(folder, given["data.schema"])}
-    text: str | Path = source
-    if not own:
-        for option, hint in _NEEDED.items():
-            key = f"{'data' if option == 'schema' else 'privacy'}.{option}"
-            said = any(word.startswith(f"{key}=") for word in changes)
-            if given[key] is None and not said:
-                raise ValueError(f"missing option --{option}: {hint}")
-        if opens and not source.exists():
-            raise ValueError(f"TABLE={str(source)!r} doesn't exist")
-        path = seen_from(folder, source)
-        text = to_toml({"data": {"path": path}, "synthetic": {}, "privacy": {}})
-    words = [
-        f"{key}={to_toml({'x': value})[4:].strip()}"
-        for key, value in given.items()
-        if value is not None
-    ]
-    return load(jobs.config_type("synth"), text, [*words, *changes], folder=folder)
+    """The configuration of a file or a table, and what was given."""
+    return jobs.config_of(
+        "synth",
+        source,
+        given,
+        changes,
+        out,
+        needed=_NEEDED,
+        sections=("synthetic", "privacy"),
+        called="TABLE",
+        opens=opens,
+    )
 
 
 def _conditions(words: list[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dpkit.data.schema import Schema
 from dpkit.synthetic import counting, stored
 from dpkit.synthetic.counting import open_source
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.guard, pytest.mark.slow]
 
 COLUMNS = {
     "a": {"kind": "ordinal", "low": 0, "high": 9},

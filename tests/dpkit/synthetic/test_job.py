@@ -21,6 +21,7 @@ from dpkit.synthetic.job import SYNTH
 from tests.dpkit.synthetic.test_pairs import SCHEMA, people
 
 pytestmark = [
+    pytest.mark.guard,
     pytest.mark.slow,
     pytest.mark.usefixtures("quick_compilation", "no_curves"),
 ]
@@ -119,7 +120,6 @@ def killed(folder, *changes, after=1):
     return seen
 
 
-@pytest.mark.guard
 def test_killed_after_the_charge_it_pays_once_and_has_the_same_noise(here):
     (first,) = killed(here)
     assert charges(here / "out" / "ledger.db") == ["reserve"]

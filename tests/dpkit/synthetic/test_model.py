@@ -10,7 +10,7 @@ from dpkit.synthetic import PAIRS, Model, Synthesizer
 from dpkit.synthetic.counting import open_source
 from tests.dpkit.synthetic.test_pairs import BOOK, SCHEMA, counts, people
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.guard, pytest.mark.slow]
 
 
 @functools.cache

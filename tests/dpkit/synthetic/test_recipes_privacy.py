@@ -21,7 +21,7 @@ from dpkit.synthetic.recipes import recipe_of
 from tests.dpkit.synthetic.purses import Noting, Tape
 from tests.dpkit.synthetic.test_pairs import BOOK, SCHEMA, people
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.guard, pytest.mark.slow]
 
 QUICK = {
     "pairs": {"sweeps": 1},

@@ -18,7 +18,7 @@ from dpkit.synthetic.scores import (
     vendi_of,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.guard, pytest.mark.slow]
 
 SIZES = (3, 4, 2)
 
